@@ -1,0 +1,406 @@
+//! What netd is asked, and what it answers. Plain data: netd knows nothing of
+//! Docker's HTTP API, and keeps the strings that only the engine understands
+//! (`labels`, `options`, `metadata`) untouched.
+//!
+//! One connection to `EXEC_ROOT/netd.sock` carries any number of [`Request`]s, each
+//! answered by one `Result<Reply, Failure>` before the next is read. Frames are
+//! `wherry_ipc`'s.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use ipnetwork::{IpNetwork, Ipv4Network};
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol and of the state files.
+pub const VERSION: u32 = 1;
+/// netd's socket in the engine's exec root.
+pub const SOCKET: &str = "netd.sock";
+
+/// A question or an order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    /// Which version do you speak? Answered by [`Reply::Hello`].
+    Hello,
+    /// The daemon-wide settings, sent by every engine that starts or reloads; idempotent: bridges, rules
+    /// and sysctls are brought to agree with it, what is right already stays. Answered by `Ok`.
+    Configure(Settings),
+    /// Makes a network. Answered by [`Reply::Network`] with everything filled in.
+    CreateNetwork(NetworkSpec),
+    /// Removes a network that has no endpoints. Answered by `Ok`.
+    RemoveNetwork {
+        /// Full id.
+        network: String,
+    },
+    /// All networks with their endpoints. Answered by [`Reply::Networks`].
+    Networks,
+    /// Makes a container's network namespace with its endpoints (none: only loopback). If it fails,
+    /// nothing is left. An existing sandbox of that id is released first. Answered by [`Reply::Sandbox`].
+    CreateSandbox(SandboxSpec),
+    /// Adds an endpoint to a sandbox. Answered by [`Reply::Sandbox`].
+    Connect {
+        /// The sandbox's id.
+        sandbox: String,
+        /// The endpoint.
+        endpoint: EndpointSpec,
+    },
+    /// Removes a sandbox's endpoint in a network. Answered by [`Reply::Sandbox`].
+    Disconnect {
+        /// The sandbox's id.
+        sandbox: String,
+        /// Full network id.
+        network: String,
+    },
+    /// Replaces the names of a sandbox's endpoint (rename). Answered by `Ok`.
+    SetNames {
+        /// The sandbox's id.
+        sandbox: String,
+        /// Full network id.
+        network: String,
+        /// As [`EndpointSpec::names`].
+        names: Vec<String>,
+    },
+    /// Removes a sandbox: endpoints, published ports, namespace. One that is not there is fine. Answered
+    /// by `Ok` once its addresses, names and ports are free; slow kernel work may still go on.
+    ReleaseSandbox {
+        /// The sandbox's id.
+        sandbox: String,
+    },
+    /// All sandboxes. Answered by [`Reply::Sandboxes`].
+    Sandboxes,
+    /// Ends netd; sandboxes, bridges and rules stay as they are. Answered by `Ok`.
+    Shutdown,
+}
+
+/// The answers, by request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Ok,
+    /// To [`Request::Hello`].
+    Hello {
+        /// [`VERSION`] of netd.
+        version: u32,
+        /// Its process id.
+        pid: u32,
+    },
+    /// The network that was made.
+    Network(Box<Network>),
+    /// All of them, in order of creation.
+    Networks(Vec<Network>),
+    /// The sandbox as it is now.
+    Sandbox(Box<Sandbox>),
+    /// All of them.
+    Sandboxes(Vec<Sandbox>),
+}
+
+/// A request that failed; nothing of it is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// A network of that name exists.
+    #[error("network with name {0} already exists")]
+    NameTaken(String),
+    /// No network of that id.
+    #[error("network {0} not found")]
+    NoSuchNetwork(String),
+    /// No sandbox of that id.
+    #[error("sandbox {0} not found")]
+    NoSuchSandbox(String),
+    /// The sandbox has no endpoint in that network.
+    #[error("sandbox {sandbox} is not connected to network {network}")]
+    NotConnected {
+        /// The sandbox's id.
+        sandbox: String,
+        /// The network's name.
+        network: String,
+    },
+    /// The sandbox has an endpoint in that network already.
+    #[error("endpoint with name {name} already exists in network {network}")]
+    AlreadyConnected {
+        /// The container's name.
+        name: String,
+        /// The network's name.
+        network: String,
+    },
+    /// The network has endpoints and cannot be removed.
+    #[error("network {name} has active endpoints")]
+    HasEndpoints {
+        /// The network's name.
+        name: String,
+        /// (container's name, endpoint id) of each.
+        endpoints: Vec<(String, String)>,
+    },
+    /// The subnet overlaps another network's.
+    #[error("Pool overlaps with other one on this address space")]
+    PoolOverlap,
+    /// All default address pools are used up.
+    #[error("all predefined address pools have been fully subnetted")]
+    PoolsExhausted,
+    /// The network has no free address.
+    #[error("no available IPv4 addresses on this network's address pools: {0}")]
+    AddressesExhausted(String),
+    /// The asked address is in use.
+    #[error("Address already in use")]
+    AddressInUse,
+    /// The asked address is in none of the network's subnets, or the network's subnet was not chosen by the user.
+    #[error("{0}")]
+    BadAddress(String),
+    /// The network or endpoint is described wrongly.
+    #[error("{0}")]
+    Invalid(String),
+    /// The port is published by another sandbox of this netd.
+    #[error("Bind for {ip}:{port} failed: port is already allocated")]
+    PortAllocated {
+        /// Host address.
+        ip: IpAddr,
+        /// Host port.
+        port: u16,
+    },
+    /// The port cannot be bound on the host; `reason` is the system's text in lower case, like
+    /// `address already in use` or `cannot assign requested address`.
+    #[error("failed to bind host port for {ip}:{port}:{container_ip}:{container_port}/{protocol}: {reason}")]
+    PortBind {
+        /// Host address.
+        ip: IpAddr,
+        /// Host port.
+        port: u16,
+        /// The endpoint's address.
+        container_ip: IpAddr,
+        /// The container's port.
+        container_port: u16,
+        /// The protocol.
+        protocol: Protocol,
+        /// Why.
+        reason: String,
+    },
+    /// A step that the system refused: what was done, on what, and the system's answer.
+    #[error("{step} {subject}: {reason}")]
+    System {
+        /// Like "create bridge".
+        step: String,
+        /// Like "docker0".
+        subject: String,
+        /// The error's text.
+        reason: String,
+        /// errno, where a system call failed.
+        errno: Option<i32>,
+    },
+    /// The request could not be understood.
+    #[error("netd protocol: {0}")]
+    Protocol(String),
+}
+
+/// Settings for all networks of this netd.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Whether firewall and NAT rules are made (dockerd's `--iptables`).
+    pub iptables: bool,
+    /// Whether /proc/sys/net/ipv4/ip_forward is switched on, and the FORWARD policy set to DROP then.
+    pub ip_forward: bool,
+    /// Whether bridges masquerade (`--ip-masq`).
+    pub ip_masq: bool,
+    /// The default bridge; `None` when it is disabled (`--bridge none`).
+    pub default_bridge: Option<DefaultBridge>,
+    /// Default MTU of networks (1500).
+    pub mtu: u32,
+    /// Where subnets of networks without one come from: (pool, prefix length of each). Docker's: 172.17.0.0/16 …
+    /// 172.31.0.0/16 each a /16, then 192.168.0.0/16 in /20s.
+    pub default_pools: Vec<(Ipv4Network, u8)>,
+    /// Address that published ports bind to when none is given (0.0.0.0).
+    pub default_host_ip: IpAddr,
+    /// Whether netd relays connections that the kernel's NAT does not catch (`--userland-proxy`).
+    pub userland_proxy: bool,
+}
+
+/// The default bridge network, called `bridge`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefaultBridge {
+    /// Interface (`docker0`). One that exists under another name than `docker0` keeps its address.
+    pub interface: String,
+    /// The bridge's address with prefix (`--bip`); `None`: 172.17.0.1/16, or the next free pool where that overlaps a route of the host.
+    pub address: Option<Ipv4Network>,
+}
+
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// Full id, 64 hex digits, chosen by the engine.
+    pub id: String,
+    /// Name, unique in this netd.
+    pub name: String,
+    /// Kind.
+    pub driver: Driver,
+    /// Subnets; empty for one from the default pools.
+    pub subnets: Vec<SubnetSpec>,
+    /// Whether there is no way out of it.
+    pub internal: bool,
+    /// The bridge's interface name; `None`: `br-` and the first 12 digits of the id.
+    pub bridge: Option<String>,
+    /// MTU; `None` for the default.
+    pub mtu: Option<u32>,
+    /// Whether its containers may talk to each other.
+    pub icc: bool,
+    /// Whether its addresses are masqueraded on the way out.
+    pub masquerade: bool,
+    /// Default host address of its published ports; `None` for the daemon's.
+    pub host_binding: Option<IpAddr>,
+    /// The engine's own data (labels, driver options, creation time …), given back as it is.
+    pub metadata: serde_json::Value,
+}
+
+/// Kinds of networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Driver {
+    /// A Linux bridge with NAT.
+    Bridge,
+    /// The host's own network namespace (one network, made by netd).
+    Host,
+    /// Loopback only (one network, made by netd).
+    Null,
+}
+
+/// A subnet to be used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubnetSpec {
+    /// The subnet; `None`: from the default pools.
+    pub subnet: Option<IpNetwork>,
+    /// Dynamic addresses come from this part of it.
+    pub ip_range: Option<IpNetwork>,
+    /// The bridge's address; `None`: the first one of the range.
+    pub gateway: Option<IpAddr>,
+    /// Further addresses that are not given out.
+    pub reserved: BTreeMap<String, IpAddr>,
+}
+
+/// A network as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// What was asked, with `bridge`, `mtu` and each subnet's `subnet` and `gateway` filled in (the gateway only
+    /// where there is one).
+    pub spec: NetworkSpec,
+    /// Whether it is the default bridge.
+    pub default_bridge: bool,
+    /// Sandbox id → its endpoint.
+    pub endpoints: BTreeMap<String, Endpoint>,
+}
+
+/// A container's network namespace to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The container's id.
+    pub id: String,
+    /// Its endpoints, in the order of the interfaces (`eth0` …).
+    pub endpoints: Vec<EndpointSpec>,
+    /// The resolvers that names unknown to us are passed on to; if empty, those of the host's resolv.conf at each lookup.
+    pub upstreams: Vec<IpAddr>,
+    /// Settings below /proc/sys/net in the namespace, name with dots → value.
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether 127.0.0.11 answers in it: true if any endpoint is in a user-defined network.
+    pub resolver: bool,
+}
+
+/// An endpoint to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    /// Full network id.
+    pub network: String,
+    /// The endpoint's id, 64 hex digits, chosen by the engine.
+    pub id: String,
+    /// The container's name, for messages and `HasEndpoints`.
+    pub container_name: String,
+    /// Names that peers in the network resolve to this endpoint (container name, short id, hostname, aliases).
+    /// The first one is the PTR answer, followed by `.NETWORK`.
+    pub names: Vec<String>,
+    /// Names that only this sandbox resolves: alias → the target sandbox's id in the same network (links).
+    pub links: BTreeMap<String, String>,
+    /// Fixed address; `None` for the next free one.
+    pub ipv4: Option<Ipv4Addr>,
+    /// MAC as `02:42:…`; `None` for a random, locally administered one.
+    pub mac: Option<String>,
+    /// Published ports.
+    pub ports: Vec<PortSpec>,
+    /// The greatest becomes the default route; with equal ones the alphabetically first network name.
+    pub gateway_priority: i32,
+}
+
+/// A port to be published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The container's port.
+    pub container_port: u16,
+    /// Host address; `None` for the default, on IPv6 too (`[::]`, through the userland relay).
+    pub host_ip: Option<IpAddr>,
+    /// First and last host port to choose from; 0, 0 for an ephemeral one (32768–60999).
+    pub host_ports: (u16, u16),
+}
+
+/// Protocols of published ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// A container's network namespace as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// The container's id.
+    pub id: String,
+    /// The namespace, bind-mounted there.
+    pub netns: PathBuf,
+    /// Its endpoints, in the order of the interfaces.
+    pub endpoints: Vec<Endpoint>,
+    /// What was asked.
+    pub spec: SandboxSpec,
+}
+
+/// An endpoint as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// What was asked.
+    pub spec: EndpointSpec,
+    /// Interface in the container (`eth0`).
+    pub interface: String,
+    /// Interface on the host (`veth…`).
+    pub host_interface: String,
+    /// Address and prefix length; `None` in networks of drivers host and null.
+    pub ipv4: Option<Ipv4Network>,
+    /// Gateway; `None` in internal networks.
+    pub gateway: Option<Ipv4Addr>,
+    /// MAC as `02:42:…`.
+    pub mac: String,
+    /// Whether the default route goes through it.
+    pub default_route: bool,
+    /// Published ports as bound: (container port, protocol, host address, host port), also IPv6 ones.
+    pub ports: Vec<BoundPort>,
+}
+
+/// A published port as bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundPort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The container's port.
+    pub container_port: u16,
+    /// Host address (`0.0.0.0`, `::`, or one address).
+    pub host_ip: IpAddr,
+    /// Host port.
+    pub host_port: u16,
+}
