@@ -10,9 +10,10 @@
 //! subscribed.
 //!
 //! **Handing over a client.** Calls that carry a client's socket have it as their
-//! only descriptor. The engine has written the response's head before; from the
-//! reply `Ok` on the socket belongs to the monitor, which writes the body in the
-//! requested [`BodyEncoding`] and closes it. On a failed reply the monitor has written nothing.
+//! only descriptor. Once the monitor has registered the client it writes the request's
+//! `head` (the HTTP response's head, made by the engine) at once, before anything else and
+//! before it replies, then the body in the requested [`BodyEncoding`], and closes the socket. On a failed
+//! reply it has written nothing, so that the engine can still answer with an error.
 //!
 //! **Lifetime.** A monitor lives while it has something to hold: a container that
 //! runs or will be restarted, clients that wait for one, or, after the last exit, an
@@ -232,6 +233,8 @@ pub enum Framing {
 /// Parameters of an attached client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttachRequest {
+    /// Written to the client as soon as it is registered, before all else; not wrapped by `encoding`.
+    pub head: Vec<u8>,
     /// Whether what the client sends goes to standard input.
     pub stdin: bool,
     /// Whether the client gets standard output.
@@ -255,6 +258,8 @@ pub struct AttachRequest {
 /// Parameters of a client that waits for an exit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WaitRequest {
+    /// Written to the client as soon as it is registered, before all else; not wrapped by `encoding`.
+    pub head: Vec<u8>,
     /// When to answer.
     pub condition: WaitCondition,
     /// The answer is `prefix`, the exit code in decimal, `suffix`.
@@ -279,6 +284,8 @@ pub enum WaitCondition {
 /// Parameters of a client that reads logs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogsRequest {
+    /// Written to the client as soon as it is registered, before all else; not wrapped by `encoding`.
+    pub head: Vec<u8>,
     /// Whether standard output is wanted.
     pub stdout: bool,
     /// Whether standard error is wanted.
