@@ -1,0 +1,49 @@
+//! What all handlers share. No logic lives here: each area owns its own.
+
+use std::sync::Arc;
+
+use wherry_image_store::Store;
+
+use crate::config::Config;
+use crate::containers::Containers;
+use crate::error::Error;
+use crate::events::Bus;
+use crate::networks::Netd;
+use crate::volumes::Volumes;
+
+/// The parts of a running engine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// Settings; replaced as a whole by a reload.
+    pub(crate) config: std::sync::RwLock<Arc<Config>>,
+    /// What happens, for `docker events`.
+    pub(crate) events: Bus,
+    /// Images and writable layers. Blocking: call through [`blocking`].
+    pub(crate) store: Store,
+    /// Host networking.
+    pub(crate) netd: Netd,
+    /// All containers.
+    pub(crate) containers: Containers,
+    /// All volumes.
+    pub(crate) volumes: Volumes,
+}
+
+impl Engine {
+    /// The settings of this moment.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Runs blocking work on tokio's thread pool.
+///
+/// # Errors
+/// The work's own; 500 when it was torn down with the runtime.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(gone) => Err(Error::server(format!("the engine is shutting down: {gone}"))),
+    }
+}

@@ -1,0 +1,71 @@
+//! One client connection: requests in, responses out, until the client goes or a handler takes the socket.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::oneshot;
+
+use super::hijack::{Client, Hijack};
+use super::response::{Reply, Response};
+use super::stream::Stream;
+use crate::engine::Engine;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// Serves `stream` until it ends.
+pub(crate) async fn serve(engine: Arc<Engine>, stream: Stream) {
+    // The handler that hijacks sends its continuation here and never answers; hyper's state is then
+    // taken apart, which yields the socket and what had been read from it.
+    let (hijack, mut hijacked) = oneshot::channel::<Hijack>();
+    let hijack = Arc::new(std::sync::Mutex::new(Some(hijack)));
+    let service = service_fn(move |request: hyper::Request<Incoming>| -> Answer {
+        let (engine, hijack) = (engine.clone(), hijack.clone());
+        Box::pin(async move {
+            match crate::router::dispatch(engine, request).await {
+                Reply::Http(response) => Ok(response),
+                Reply::Hijack(taken) => {
+                    let sender = hijack.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                    if let Some(sender) = sender {
+                        // The receiver lives in this connection's own task.
+                        let _ = sender.send(taken);
+                    }
+                    std::future::pending().await
+                }
+            }
+        })
+    });
+    let mut connection =
+        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let taken = poll_fn(|cx| {
+        let ended = connection.poll_without_shutdown(cx);
+        match Pin::new(&mut hijacked).poll(cx) {
+            Poll::Ready(Ok(taken)) => Poll::Ready(Some(taken)),
+            _ => ended.map(|result| {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+                None
+            }),
+        }
+    })
+    .await;
+    let parts = connection.into_parts();
+    match taken {
+        Some(taken) => {
+            let client = Client { stream: parts.io.into_inner(), already_read: parts.read_buf.to_vec() };
+            taken(client).await;
+        }
+        None => {
+            let mut stream = parts.io.into_inner();
+            // The peer may be gone already.
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+        }
+    }
+}
