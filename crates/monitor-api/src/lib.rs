@@ -1,9 +1,11 @@
 //! The messages between the engine and a container's monitor, and the state that
 //! the monitor leaves on disk. Types only: no I/O, no Docker API.
 //!
-//! **Channel.** The engine starts `wherry-monitor` with two descriptors: 3, a
-//! listening socket at `EXEC_ROOT/containers/ID/monitor.sock`, and 4, one end of
-//! a connected socket pair, which is the first control connection. A later
+//! **Channel.** The engine starts `wherry-monitor` with two sockets as its standard input and output
+//! (so that posix_spawn does, without a fork of the engine): 0 is
+//! listening at `EXEC_ROOT/containers/ID/monitor.sock`, 1 is one end of
+//! a connected socket pair, which is the first control connection. The monitor moves both out of the
+//! way and puts /dev/null there. Standard error is the engine's log. A later
 //! engine connects to the listening socket. Frames are `wherry_ipc`'s. The engine
 //! sends [`Call`]s; the monitor answers each with one [`Message::Reply`] of the
 //! same id, in any order, and sends [`Message::Event`] to connections that
@@ -35,9 +37,9 @@ pub const VERSION: u32 = 1;
 /// The monitor's socket in `EXEC_ROOT/containers/ID/`.
 pub const SOCKET: &str = "monitor.sock";
 /// The descriptor number of the listening socket in a new monitor.
-pub const LISTEN_FD: i32 = 3;
+pub const LISTEN_FD: i32 = 0;
 /// The descriptor number of the first control connection in a new monitor.
-pub const CONTROL_FD: i32 = 4;
+pub const CONTROL_FD: i32 = 1;
 
 /// Engine → monitor: a request, and the id that its reply will carry.
 #[derive(Debug, Serialize, Deserialize)]
