@@ -1,0 +1,266 @@
+//! What can go wrong, and where.
+
+use std::fmt;
+use std::io;
+
+/// A failure of the library: which step, on what, and the system's answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `args[0]`, a bare name, is in none of the folders of the process's `PATH`.
+    #[error("exec: {name:?}: executable file not found in $PATH")]
+    ExecutableNotInPath {
+        /// `args[0]`.
+        name: String,
+    },
+    /// `args[0]`, which has a slash, does not exist in the container.
+    #[error("exec: {name:?}: stat {name}: {}", Errno(*errno))]
+    ExecutableMissing {
+        /// `args[0]`.
+        name: String,
+        /// Why it could not be looked at (`ENOENT`, `ENOTDIR`, ...).
+        errno: i32,
+    },
+    /// It exists but may not or cannot be executed (`EACCES`, `EISDIR`).
+    #[error("exec: {name:?}: {}", Errno(*errno))]
+    NotExecutable {
+        /// `args[0]`.
+        name: String,
+        /// Why.
+        errno: i32,
+    },
+    /// `execve` itself failed (`ENOEXEC`: not a program for this machine; `ENOENT`: its interpreter is missing).
+    #[error("exec {path}: {}", Errno(*errno))]
+    Exec {
+        /// The file.
+        path: String,
+        /// Why.
+        errno: i32,
+    },
+    /// The working directory cannot be entered, or is not inside the container.
+    #[error("chdir to cwd ({cwd:?}) set in config.json failed: {}", Errno(*errno))]
+    BadCwd {
+        /// `process.cwd`.
+        cwd: String,
+        /// Why.
+        errno: i32,
+    },
+    /// The user, group or supplementary groups cannot be taken on.
+    #[error("setup user: {subject}: {}", Errno(*errno))]
+    BadUser {
+        /// The id.
+        subject: String,
+        /// Why.
+        errno: i32,
+    },
+    /// A step of making or entering the container failed.
+    #[error("{step}{}{subject}: {}", if subject.is_empty() { "" } else { " " }, Errno(*errno))]
+    Setup {
+        /// The step.
+        step: Step,
+        /// On what: a path, a name, a number; may be empty.
+        subject: String,
+        /// The system's answer.
+        errno: i32,
+    },
+    /// A step in the caller's own process failed.
+    #[error("{action} {subject}: {source}")]
+    System {
+        /// What was tried, as a verb: `open`, `write`.
+        action: &'static str,
+        /// On what.
+        subject: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The specification asks for something impossible or malformed.
+    #[error("config.json: {field}: {reason}")]
+    Spec {
+        /// The field, like `linux.seccomp.syscalls`.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The specification or the caller asks for something that this library does not do.
+    #[error("{what} is not supported{}", if why.is_empty() { String::new() } else { format!(": {why}") })]
+    Unsupported {
+        /// The feature.
+        what: String,
+        /// Why, or what to do instead; may be empty.
+        why: &'static str,
+    },
+    /// The container is not in a state in which this is possible.
+    #[error("cannot {action} a container that is {status}")]
+    State {
+        /// What was asked.
+        action: &'static str,
+        /// In which state it is.
+        status: crate::Status,
+    },
+    /// The child ended before it had executed the program, without a report (killed, out of memory).
+    #[error("the container's init ended before it executed the program")]
+    InitDied,
+    /// A hook failed.
+    #[error("error running {name} hook #{index}: {reason}")]
+    Hook {
+        /// `prestart`, `createRuntime`, ...
+        name: &'static str,
+        /// Its position in the list, from 0.
+        index: usize,
+        /// `exit status 1`, `timeout`, ...
+        reason: String,
+    },
+}
+
+/// Kinds of failure that a caller may want to treat differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The program was not found (exit code 127 in Docker).
+    NotFound,
+    /// The program may not or cannot be executed (126).
+    NotExecutable,
+    /// Working directory or user are not usable.
+    BadProcess,
+    /// The container's state does not allow it.
+    State,
+    /// The specification is at fault.
+    Spec,
+    /// Anything else.
+    System,
+}
+
+impl Error {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::ExecutableNotInPath { .. } => ErrorKind::NotFound,
+            Error::ExecutableMissing { errno, .. } if *errno == libc::EACCES => ErrorKind::NotExecutable,
+            Error::ExecutableMissing { .. } => ErrorKind::NotFound,
+            Error::Exec { errno, .. } if *errno == libc::ENOENT => ErrorKind::NotFound,
+            Error::NotExecutable { .. } | Error::Exec { .. } => ErrorKind::NotExecutable,
+            Error::BadCwd { .. } | Error::BadUser { .. } => ErrorKind::BadProcess,
+            Error::State { .. } => ErrorKind::State,
+            Error::Spec { .. } | Error::Unsupported { .. } => ErrorKind::Spec,
+            Error::Setup { .. } | Error::System { .. } | Error::InitDied | Error::Hook { .. } => ErrorKind::System,
+        }
+    }
+
+    /// The system's error number, where a system call failed.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::ExecutableMissing { errno, .. }
+            | Error::NotExecutable { errno, .. }
+            | Error::Exec { errno, .. }
+            | Error::BadCwd { errno, .. }
+            | Error::BadUser { errno, .. }
+            | Error::Setup { errno, .. } => Some(*errno),
+            Error::System { source, .. } => source.raw_os_error(),
+            Error::ExecutableNotInPath { .. }
+            | Error::Spec { .. }
+            | Error::Unsupported { .. }
+            | Error::State { .. }
+            | Error::InitDied
+            | Error::Hook { .. } => None,
+        }
+    }
+
+    /// A failed step in the caller's own process.
+    pub(crate) fn system(action: &'static str, subject: impl fmt::Display, source: impl Into<io::Error>) -> Self {
+        Error::System { action, subject: subject.to_string(), source: source.into() }
+    }
+
+    /// A fault of the specification.
+    pub(crate) fn spec(field: &'static str, reason: impl Into<String>) -> Self {
+        Error::Spec { field, reason: reason.into() }
+    }
+}
+
+/// An error number in words as Go and C programs print them: lower case, without the number.
+struct Errno(i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = io::Error::from_raw_os_error(self.0).to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        let mut chars = text.chars();
+        match (chars.next(), chars.clone().next()) {
+            // "No such file" but not "RPC ..." or "I/O error"
+            (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+                write!(f, "{}{}", first.to_lowercase(), chars.as_str())
+            }
+            _ => f.write_str(text),
+        }
+    }
+}
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// The steps of making and entering a container, in the words of the error message.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        #[non_exhaustive]
+        pub enum Step { $(#[doc = $text] $name,)* }
+
+        impl Step {
+            const ALL: &[Step] = &[$(Step::$name,)*];
+
+            /// The step with this number in a child's report.
+            pub(crate) fn from_number(number: u8) -> Option<Step> {
+                Step::ALL.get(usize::from(number)).copied()
+            }
+        }
+
+        impl fmt::Display for Step {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Step::$name => $text,)* })
+            }
+        }
+    };
+}
+
+steps! {
+    Prepare = "prepare process",
+    JoinCgroup = "join cgroup",
+    JoinNamespace = "join namespace",
+    MakeNamespace = "make namespaces",
+    Fork = "fork into namespaces",
+    WaitForParent = "wait for the runtime",
+    Session = "start a session",
+    Propagation = "set the propagation of /",
+    MountRootfs = "mount root file system",
+    OpenMount = "open mount source",
+    Mount = "mount",
+    MountOptions = "set options of mount",
+    MakeMountTarget = "make mount target",
+    CopyUp = "copy into tmpfs",
+    PivotRoot = "pivot_root to",
+    Device = "make device",
+    Symlink = "make symbolic link",
+    Console = "set up console",
+    Terminal = "open terminal",
+    MaskPath = "mask path",
+    ReadonlyPath = "make path read-only",
+    ReadonlyRootfs = "make root file system read-only",
+    Sysctl = "write sysctl",
+    Hostname = "set hostname",
+    Domainname = "set domain name",
+    Rlimit = "set resource limit",
+    OomScoreAdj = "write oom_score_adj",
+    Scheduler = "set scheduler",
+    IoPriority = "set I/O priority",
+    Personality = "set personality",
+    Stdio = "set standard I/O",
+    User = "set user",
+    Groups = "set groups",
+    Capabilities = "set capabilities",
+    NoNewPrivileges = "set no_new_privs",
+    SecurityLabel = "set security label",
+    Seccomp = "install seccomp filter",
+    Cwd = "change to working directory",
+    FindExecutable = "find executable",
+    CheckExecutable = "check executable",
+    Exec = "execute",
+    Hook = "run hook",
+    CloseFds = "close descriptors",
+    Loopback = "bring up loopback device",
+    MemoryPolicy = "set memory policy",
+}
