@@ -1,0 +1,161 @@
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::engine::Binary;
+use crate::http::{Connection, Response};
+use crate::init::Init;
+use crate::leftovers::{self, Baseline};
+use crate::{CommandLine, Engine, Output, Session};
+
+/// The one address of a private host.
+pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 73);
+
+/// A private host with an engine. Dropping it removes all containers, checks that nothing is left behind,
+/// stops the engine, and ends everything. It is an [`Engine`] by dereference.
+#[derive(Debug)]
+pub struct Host {
+    init: Arc<Init>,
+    engine: Engine,
+    baseline: Baseline,
+}
+
+impl Host {
+    /// A host whose engine has the image `busybox`.
+    #[expect(clippy::new_without_default, reason = "starting an engine is nothing that a default does")]
+    pub fn new() -> Host {
+        Host::with_arguments(&[])
+    }
+
+    /// As [`Host::new`], with more arguments for the engine.
+    pub fn with_arguments(arguments: &[&str]) -> Host {
+        Host::of(Binary::from_environment(), arguments)
+    }
+
+    /// As [`Host::with_arguments`], of this program.
+    pub fn of(binary: Binary, arguments: &[&str]) -> Host {
+        let init = Arc::new(Init::start());
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let engine = Engine::new(Arc::clone(&init), binary, "engine", arguments);
+        engine.start();
+        let archive = init.work.join("busybox.tar");
+        image_archive(&archive, "busybox:latest", "");
+        engine.docker(&["load", "-q", "-i", &archive.display().to_string()]).ok();
+        let baseline = Baseline::take(&init, &engine);
+        Host { init, engine, baseline }
+    }
+
+    /// A second engine on the same host; not started yet.
+    pub fn another_engine(&self, name: &str, arguments: &[&str]) -> Engine {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Engine::new(Arc::clone(&self.init), Binary::from_environment(), name, arguments)
+    }
+
+    /// A folder that the test, the host and the engine see alike.
+    pub fn folder(&self) -> &Path {
+        &self.init.work
+    }
+
+    /// Loads busybox under another name, with this JSON as its configuration.
+    pub fn load_image(&self, name: &str, config: &str) {
+        let archive = self.image_archive(name, config);
+        self.docker(&["load", "-q", "-i", &archive.display().to_string()]).ok();
+    }
+
+    /// An archive of such an image.
+    pub fn image_archive(&self, name: &str, config: &str) -> PathBuf {
+        let archive = self.init.work.join(format!("{}.tar", name.replace(['/', ':'], "-")));
+        image_archive(&archive, name, config);
+        archive
+    }
+
+    /// Runs a command on the host.
+    pub fn exec(&self, line: &(impl CommandLine + ?Sized)) -> Output {
+        self.init.exec(line)
+    }
+
+    /// Runs a command on the host, in the background.
+    pub fn exec_session(&self, line: &(impl CommandLine + ?Sized)) -> Session {
+        Session::on_pipes(self.init.command(line))
+    }
+
+    /// A command that will run on the host.
+    pub fn command(&self, line: &(impl CommandLine + ?Sized)) -> Command {
+        self.init.command(line)
+    }
+
+    /// Connects to an address from the host.
+    ///
+    /// # Errors
+    /// As the kernel says; waits for 5 s at most.
+    pub fn connect_to(&self, address: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+        self.init.connect(address.into())
+    }
+
+    /// Runs `work` on a thread in the host's network.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.init.in_network(work)
+    }
+
+    /// GETs a page from the host; `None` if there is no connection or no answer.
+    pub fn http_get(&self, address: impl Into<SocketAddr>, path: &str) -> Option<Response> {
+        let stream = self.connect_to(address).ok()?;
+        Connection::new(stream).try_request("GET", path, &[("Connection", "close")], b"")
+    }
+
+    /// All processes inside: pid as seen from the test, and command line.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        self.init.processes()
+    }
+
+    /// The folders of this host in the cgroup hierarchies, as seen from the test.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        self.init.cgroups()
+    }
+
+    /// Removes all containers, networks and volumes, and checks that nothing of them is left.
+    ///
+    /// # Panics
+    /// If something is.
+    pub fn clean(&self) {
+        let ids = self.docker("ps -aq").ok();
+        if !ids.out().is_empty() {
+            let mut line = vec!["rm", "-fv"];
+            line.extend(ids.stdout.split_whitespace());
+            self.docker(line.as_slice()).ok();
+        }
+        self.docker("network prune -f").ok();
+        leftovers::check(&self.init, &self.engine, &self.baseline);
+    }
+}
+
+impl Deref for Host {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the engine's log ends:\n{}", self.engine.log());
+            return;
+        }
+        if !self.engine.is_running() {
+            self.engine.start();
+        }
+        self.clean();
+        let status = self.engine.stop();
+        assert!(status == 0, "the engine ended with {status} after SIGTERM:\n{}", self.engine.log());
+    }
+}
+
+fn image_archive(path: &Path, name: &str, config: &str) {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/busybox-image.sh"));
+    command.arg(path).args([name, config]);
+    Output::of(command).ok();
+}

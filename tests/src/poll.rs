@@ -1,0 +1,26 @@
+use std::time::{Duration, Instant};
+
+/// Asks until the answer is yes.
+///
+/// # Panics
+/// After `seconds`, naming `what` was waited for.
+pub fn poll(what: &str, seconds: u64, mut ask: impl FnMut() -> bool) {
+    poll_value(what, seconds, || ask().then_some(()));
+}
+
+/// Asks until there is a value.
+///
+/// # Panics
+/// After `seconds`, naming `what` was waited for.
+pub fn poll_value<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Some(value) = ask() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {seconds} s, in vain, for {what}");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
