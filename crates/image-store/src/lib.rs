@@ -1,1 +1,45 @@
-//! Being written.
+//! Images on this host: their configurations, names, and layers on overlayfs.
+//!
+//! A library without threads or a process of its own, apart from one thread that empties
+//! the trash; every call blocks, so async callers use `spawn_blocking`. It must not know
+//! Docker's HTTP API, registries, or containers beyond the id of a writable layer.
+//!
+//! Files, all below the data root (0700/0710, owned by root):
+//!
+//! | path | content |
+//! | --- | --- |
+//! | `image/index.json` | which images there are, and all references: one file, so one atomic step |
+//! | `image/configs/<hex>` | an image's configuration document; its SHA-256 is the image id |
+//! | `overlay2/<diff id>/{diff,headers.zst,layer.json}` | a layer: its files, what `save` needs beside them, its size |
+//! | `overlay2/<container>/{diff,work,image}` | a writable layer and a link that names its image |
+//! | `overlay2/.staging/`, `overlay2/.trash/` | unfinished and deleted layers; emptied at start |
+//!
+//! Layers are stored by *diff id*, not by chain: overlayfs does not care in which order its
+//! lower folders came into being, so layers are shared between images whatever lies below,
+//! and unpack in parallel. Compressed blobs are not kept.
+//!
+//! Crash safety: a layer is unpacked in `.staging`, checked, and renamed; before an image
+//! enters the index, the file system is synced; the index is replaced through
+//! [`wherry_durable`]. [`Store::open`] deletes whatever the index and the writable layers
+//! do not name. So a reader finds an image whole or not at all.
+
+mod config;
+mod error;
+mod id;
+mod image;
+mod index;
+mod layers;
+mod mount;
+mod open;
+mod store;
+mod trash;
+mod writable;
+
+pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
+pub use error::{Error, Result};
+pub use id::{DiffId, ImageId};
+pub use image::Image;
+pub use layers::Layer;
+pub use mount::{Mountable, mount_detached};
+pub use store::{NewImage, Store};
+pub use writable::Writable;
