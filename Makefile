@@ -1,0 +1,66 @@
+# Every action a person takes. `make help` lists them.
+ENGINE ?= target/release/wherryd
+ACCEPTANCE ?= ../shared/acceptance
+SCRIPTS ?= 01 04 05
+N ?= 20
+export ENGINE := $(abspath $(ENGINE))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test lint fmt bench acceptance install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: Debian packages, the docker client, cargo-nextest
+	@.ci/setup
+
+build: ## compile the four programs into target/release
+	cargo build --release -p wherryd -p wherry-runtime -p wherry-netd
+
+run: setup build ## start wherryd on /var/run/docker.sock (more arguments: ARGS=…)
+	target/release/wherryd $(ARGS)
+
+demo: setup build ## start wherryd in namespaces of its own, run containers with the docker client, clean up
+	@integration/demo.sh
+
+test: root setup build ## all tests: unit, kernel, end-to-end (as root)
+	cargo nextest run --workspace
+
+test-unit: root setup ## all tests but the end-to-end ones (as root)
+	cargo nextest run --workspace --exclude wherry-tests
+
+test-e2e: root setup build ## the end-to-end tests, against ENGINE (as root; T=… names some of them)
+	cargo nextest run -p wherry-tests $(T)
+
+test-reference: root setup ## the end-to-end tests against the dockerd of ../shared/lab, to check the tests themselves
+	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^kill::/)'
+
+kill-test: root setup build ## the engine is killed under load, N times in a row (N=20); the counts go to integration/results
+	@integration/kill-test.sh $(N)
+
+lint: setup ## format, clippy, dependencies, sources
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@.ci/check-dependencies
+	@.ci/check-source
+
+fmt: ## format all code
+	cargo fmt --all
+
+bench: root setup build ## measure beside dockerd and podman of ../shared/lab, if there; the numbers go to integration/results
+	@cargo run -q --release -p wherry-bench
+
+acceptance: root setup build ## run ../shared/acceptance against ENGINE (SCRIPTS="01 04 05")
+	@[ -x $(ACCEPTANCE)/run-all.sh ] || { echo "make acceptance: there are no scripts in $(ACCEPTANCE)" >&2; exit 1; }
+	$(ACCEPTANCE)/run-all.sh $(ENGINE) $(SCRIPTS)
+
+install: build ## copy the programs to PREFIX/bin (PREFIX=/usr/local)
+	install -D -m 755 -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin target/release/wherryd target/release/wherry-netd \
+	  target/release/wherry-runtime target/release/wherry-monitor
+
+clean: ## remove what was built
+	cargo clean
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes namespaces, mounts and cgroups" >&2; exit 1; }
