@@ -124,6 +124,9 @@ pub enum Request {
         signal: i32,
         /// How long to wait before SIGKILL; `None` waits for ever.
         timeout_ms: Option<u64>,
+        /// Whether it is the user's wish (then `manually_stopped` is set); false when the engine stops all
+        /// containers before it ends itself, after which `unless-stopped` starts them again.
+        manual: bool,
     },
     /// Freezes all processes.
     Pause,
