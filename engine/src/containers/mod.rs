@@ -1,11 +1,18 @@
 //! Containers: from the API's requests to monitors, netd and the store, and back.
 
 pub(crate) mod config;
+mod create;
 mod exec;
+pub(crate) mod files;
+mod inspect;
+mod list;
 mod monitor;
 pub(crate) mod record;
+pub(crate) mod signals;
+pub(crate) mod spec;
 pub(crate) mod state;
 pub(crate) mod table;
+pub(crate) mod users;
 
 use std::sync::Arc;
 
