@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use wherry_image_ref::{Digest, Reference, ReferenceError};
 
-use crate::{DiffId, ImageId};
+use crate::{Conflict, DiffId, ImageId, LoadError, UnpackError};
 
 /// Result of the store's calls.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -64,6 +64,41 @@ pub enum Error {
         /// What it says.
         version: u32,
     },
+    /// A layer cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// A layer's uncompressed tar has another digest than the image's configuration says.
+    #[error("layer verification failed: diff id {actual} instead of {expected}")]
+    DiffId {
+        /// What it should be.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// A blob has another digest than the one that it was asked for by.
+    #[error("filesystem layer verification failed for digest {expected}")]
+    BlobDigest {
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
+    /// A blob is longer or shorter than announced.
+    #[error("blob {digest} has {actual} bytes instead of {expected}")]
+    BlobSize {
+        /// The blob.
+        digest: Digest,
+        /// What it should be.
+        expected: u64,
+        /// What it is.
+        actual: u64,
+    },
+    /// An image cannot be removed.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// An archive cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// A file operation failed.
     #[error("{action} {path}: {source}")]
     Io {

@@ -23,6 +23,7 @@
 //! [`wherry_durable`]. [`Store::open`] deletes whatever the index and the writable layers
 //! do not name. So a reader finds an image whole or not at all.
 
+mod archive;
 mod config;
 mod error;
 mod id;
@@ -31,15 +32,22 @@ mod index;
 mod layers;
 mod mount;
 mod open;
+mod removal;
 mod store;
+mod tar;
 mod trash;
+mod unpack;
 mod writable;
 
+pub use archive::{LoadError, LoadEvent};
 pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
 pub use error::{Error, Result};
 pub use id::{DiffId, ImageId};
 pub use image::Image;
 pub use layers::Layer;
 pub use mount::{Mountable, mount_detached};
+pub use removal::{Conflict, Removed, User};
 pub use store::{NewImage, Store};
+pub use tar::TarError;
+pub use unpack::{Expected, UnpackError};
 pub use writable::Writable;

@@ -48,6 +48,8 @@ pub struct NewImage<'a> {
     pub names: &'a [Reference],
     /// The image that it was built on, for images made on this host.
     pub parent: Option<ImageId>,
+    /// Whether this counts as tagging: `load` does not, as with dockerd.
+    pub tagged: bool,
 }
 
 impl Store {
@@ -143,7 +145,7 @@ impl Store {
             self.inner.table().acquire(&diff_ids)?;
         }
         for name in new.names {
-            next.point(name, id);
+            next.point(name, id, new.tagged);
         }
         next.refresh(&id);
         let published = self.inner.publish(next);
@@ -165,7 +167,7 @@ impl Store {
         let _writer = self.inner.writer();
         self.image(id)?;
         let mut next = Snapshot::clone(&self.snapshot());
-        next.point(&reference.clone().or_latest(), *id);
+        next.point(&reference.clone().or_latest(), *id, true);
         self.inner.publish(next)
     }
 
@@ -176,9 +178,10 @@ impl Store {
 
 impl Snapshot {
     /// Makes `name` mean `id`.
-    fn point(&mut self, name: &Reference, id: ImageId) {
+    fn point(&mut self, name: &Reference, id: ImageId, tagged: bool) {
         let previous = self.references.insert(name.clone(), id);
-        if name.digest().is_none()
+        if tagged
+            && name.digest().is_none()
             && let Some(known) = self.known.get_mut(&id)
         {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
