@@ -1,11 +1,13 @@
 //! What all handlers share. No logic lives here: each area owns its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wherry_image_store::Store;
 
 use crate::config::Config;
 use crate::containers::Containers;
+use crate::containers::monitor::Program;
 use crate::error::Error;
 use crate::events::Bus;
 use crate::networks::Netd;
@@ -14,6 +16,8 @@ use crate::volumes::Volumes;
 /// The parts of a running engine.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    /// A UUID that stays as long as the data root.
+    pub(crate) id: String,
     /// Settings; replaced as a whole by a reload.
     pub(crate) config: std::sync::RwLock<Arc<Config>>,
     /// What happens, for `docker events`.
@@ -26,12 +30,23 @@ pub(crate) struct Engine {
     pub(crate) containers: Containers,
     /// All volumes.
     pub(crate) volumes: Volumes,
+    /// What monitors run.
+    pub(crate) monitor_program: Program,
+    /// Whether all of the host's cgroup controllers are in version 2's hierarchy.
+    pub(crate) cgroup_v2: bool,
+    /// Whether the engine's orderly end has begun: what stops now is to come back.
+    pub(crate) stopping: AtomicBool,
 }
 
 impl Engine {
     /// The settings of this moment.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Whether the engine's orderly end has begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }
 

@@ -71,6 +71,9 @@ pub(crate) enum Error {
         /// What happened.
         reason: String,
     },
+    /// The image store refused or failed.
+    #[error(transparent)]
+    Store(#[from] wherry_image_store::Error),
     /// 500 (or what `status` says) with a text that dockerd would give.
     #[error("{message}")]
     Docker {
@@ -108,6 +111,7 @@ impl Error {
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Io { .. } | Self::Netd(_) | Self::Monitor { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Network(failure) => network_status(failure),
+            Self::Store(error) => store_status(error),
             Self::Docker { status, .. } => *status,
         }
     }
@@ -142,5 +146,14 @@ fn network_status(failure: &wherry_netd::protocol::Failure) -> StatusCode {
         | Failure::PortBind { .. }
         | Failure::System { .. }
         | Failure::Protocol(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn store_status(error: &wherry_image_store::Error) -> StatusCode {
+    use wherry_image_store::Error as Store;
+    match error {
+        Store::NoSuchImage(_) => StatusCode::NOT_FOUND,
+        Store::Reference(_) | Store::Ambiguous(_) | Store::TagWithDigest(_) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

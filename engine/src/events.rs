@@ -101,7 +101,9 @@ impl Bus {
         if past.len() == KEPT {
             past.pop_front();
         }
-        past.push_back(event.clone());
+        // What happened while no engine was there comes late, and takes its place in time.
+        let place = past.partition_point(|earlier| earlier.time_ns <= time_ns);
+        past.insert(place, event.clone());
         // Sent under the lock, so that `subscribe` sees each event once. Nobody listening is fine.
         let _ = self.live.send(event);
     }

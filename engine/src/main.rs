@@ -9,9 +9,11 @@
 mod clock;
 mod config;
 mod containers;
+mod daemon;
 mod engine;
 mod error;
 mod events;
+mod id;
 mod images;
 mod networks;
 mod router;
@@ -27,4 +29,6 @@ const ENGINE_VERSION: &str = "28.5.2";
 /// The `Server` header.
 const SERVER_HEADER: &str = "Docker/28.5.2 (linux)";
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::main()
+}

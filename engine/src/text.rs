@@ -18,3 +18,17 @@ pub(crate) fn go_quote(text: &str) -> String {
     out.push('"');
     out
 }
+
+/// A system error's text as Go prints it: `no such file or directory`.
+pub(crate) fn go_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words);
+    // libc's texts begin with a capital, Go's own do not, except where a word is spelt in capitals.
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) if !letters.as_str().starts_with(|c: char| c.is_ascii_uppercase()) => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}

@@ -2,28 +2,178 @@
 
 pub(crate) mod config;
 mod create;
+pub(crate) mod connect;
+mod control;
 mod exec;
+mod health;
 pub(crate) mod files;
 mod inspect;
+mod lifecycle;
+mod links;
 mod list;
-mod monitor;
+pub(crate) mod monitor;
+mod mount_sources;
+mod network;
+mod reconcile;
 pub(crate) mod record;
+mod remove;
 pub(crate) mod signals;
 pub(crate) mod spec;
+mod start;
 pub(crate) mod state;
+mod stored_logs;
+mod streams;
 pub(crate) mod table;
 pub(crate) mod users;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::StatusCode;
+
+pub(crate) use reconcile::{reconcile, shutdown};
+pub(crate) use streams::time;
 pub(crate) use table::{Container, Containers};
 
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::router::Route;
-use crate::server::{Reply, Request};
+use crate::server::{Reply, Request, response};
 
 /// Finds the handler of a path below `/containers` or `/exec`.
-pub(crate) async fn route(_engine: Arc<Engine>, _route: &Route, _request: Request) -> Result<Reply, Error> {
-    Err(Error::PageNotFound)
+pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
+    let (method, segments) = route.parts();
+    match (method, segments.as_slice()) {
+        ("GET", ["containers", "json"]) => list::list(&engine, &request).await,
+        ("POST", ["containers", "create"]) => create::create(engine, request).await,
+        ("POST", ["containers", "prune"]) => remove::prune(engine, request).await,
+        ("DELETE", ["containers", reference]) => {
+            let container = engine.containers.find(reference)?;
+            remove::handle(engine, container, request).await
+        }
+        ("GET", ["containers", reference, "json"]) => inspect::inspect(&engine, reference, &request).await,
+        (method, ["containers", reference, action]) => on_one(engine, method, reference, action, request).await,
+        ("POST", ["exec", id, "start"]) => exec::start(engine, id, request).await,
+        ("POST", ["exec", id, "resize"]) => exec::resize(engine, id, request).await,
+        ("GET", ["exec", id, "json"]) => exec::inspect(&engine, id),
+        _ => Err(Error::PageNotFound),
+    }
+}
+
+/// Actions on one container.
+async fn on_one(
+    engine: Arc<Engine>,
+    method: &str,
+    reference: &str,
+    action: &str,
+    request: Request,
+) -> Result<Reply, Error> {
+    let known = matches!(
+        (method, action),
+        ("GET" | "HEAD", "logs") | ("GET", "top")
+            | ("POST", "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize")
+            | ("POST", "attach" | "wait" | "exec")
+    );
+    if !known {
+        return not_yet(method, action);
+    }
+    let container = engine.containers.find(reference)?;
+    match action {
+        "logs" => streams::logs(engine, container, request).await,
+        "top" => control::handle_top(engine, container, request).await,
+        "start" => {
+            start::start(&engine, &container).await?;
+            Ok(response::empty(StatusCode::NO_CONTENT).into())
+        }
+        "stop" => control::handle_stop(engine, container, request).await,
+        "restart" => control::handle_restart(engine, container, request).await,
+        "kill" => control::handle_kill(engine, container, reference, request).await,
+        "pause" => control::handle_pause(container, true).await,
+        "unpause" => control::handle_pause(container, false).await,
+        "rename" => control::handle_rename(engine, container, request).await,
+        "update" => control::handle_update(engine, container, request).await,
+        "resize" => streams::resize(container, request).await,
+        "attach" => streams::attach(engine, container, request).await,
+        "wait" => streams::wait(engine, container, request).await,
+        "exec" => exec::create(engine, container, request).await,
+        _ => Err(Error::PageNotFound),
+    }
+}
+
+/// dockerd's endpoints that this engine does not serve so far: said in plain words rather than "page not found".
+fn not_yet(method: &str, action: &str) -> Result<Reply, Error> {
+    match (method, action) {
+        ("GET", "changes" | "export" | "stats") | ("GET" | "HEAD" | "PUT", "archive") => {
+            Err(Error::NotImplemented(format!("containers: {action} is not supported by this engine yet")))
+        }
+        _ => Err(Error::PageNotFound),
+    }
+}
+
+/// Publishes an event of a container.
+fn publish(engine: &Engine, container: &Container, action: &str) {
+    publish_with(engine, container, action, BTreeMap::new());
+}
+
+/// As [`publish`], with further attributes.
+fn publish_with(engine: &Engine, container: &Container, action: &str, more: BTreeMap<String, String>) {
+    publish_at(engine, container, crate::clock::now_ns(), action, more);
+}
+
+/// As [`publish_with`], of something that happened at `time_ns`.
+fn publish_at(
+    engine: &Engine,
+    container: &Container,
+    time_ns: i64,
+    action: &str,
+    more: BTreeMap<String, String>,
+) {
+    let record = container.record();
+    let mut attributes = record.labels();
+    attributes.insert("image".into(), record.config.image.clone());
+    attributes.insert("name".into(), record.name.clone());
+    attributes.extend(more);
+    engine.events.publish_at(time_ns, "container", action, &container.id, attributes);
+}
+
+/// Publishes that a container came into a network or left it. `network` is its full id.
+async fn network_event(engine: &Engine, container: &Container, action: &str, network: &str) {
+    let Ok(known) = engine.netd.known_networks().await else { return };
+    let Some(network) = known.iter().find(|n| n.spec.id == network) else { return };
+    let driver = match network.spec.driver {
+        wherry_netd::protocol::Driver::Bridge => "bridge",
+        wherry_netd::protocol::Driver::Host => "host",
+        wherry_netd::protocol::Driver::Null => "null",
+    };
+    let attributes = BTreeMap::from([
+        ("container".to_owned(), container.id.clone()),
+        ("name".to_owned(), network.spec.name.clone()),
+        ("type".to_owned(), driver.to_owned()),
+    ]);
+    engine.events.publish("network", action, &network.spec.id, attributes);
+}
+
+/// The `until` of a prune: a time, or how long ago (`24h`, `10m30s`).
+fn until(text: &str) -> Result<i64, Error> {
+    let unit_ns = |unit: &str| match unit {
+        "h" => Some(3_600_000_000_000i64),
+        "m" => Some(60_000_000_000),
+        "s" => Some(1_000_000_000),
+        "ms" => Some(1_000_000),
+        _ => None,
+    };
+    let (mut rest, mut total) = (text, Some(0i64));
+    while !rest.is_empty() && total.is_some() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let piece = number.parse::<i64>().ok().zip(unit_ns(unit)).and_then(|(n, u)| n.checked_mul(u));
+        total = total.zip(piece).and_then(|(a, b)| a.checked_add(b));
+        rest = tail;
+    }
+    match total {
+        Some(ago) if !text.is_empty() => Ok(crate::clock::now_ns() - ago),
+        _ => time(Some(text), "until").map(|t| t.unwrap_or(0)),
+    }
 }

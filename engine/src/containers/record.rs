@@ -42,12 +42,9 @@ pub(crate) struct Record {
     pub(crate) networks: BTreeMap<String, Attachment>,
     /// Why the last start failed, with the exit code that stands for it; cleared by a start that works.
     pub(crate) start_failure: Option<StartFailure>,
-    /// Whether it has ever been started (then its /etc files and log exist).
+    /// Whether it has ever been started (then its /etc files exist, from which this is known again).
+    #[serde(skip)]
     pub(crate) started_before: bool,
-    /// Whether it is being removed: a start of the engine finishes the job.
-    pub(crate) removing: bool,
-    /// The last of the monitor's events that has been published.
-    pub(crate) seen_event: u64,
 }
 
 /// A wish to be in a network.

@@ -178,6 +178,15 @@ pub(crate) struct Status {
     pub(crate) manually_stopped: bool,
     /// The probe's results.
     pub(crate) health: Option<HealthState>,
+    /// The exit code, kept for those who wait for the removal.
+    pub(crate) last_code: i32,
+}
+
+impl Status {
+    /// Of a container that has never been started.
+    pub(crate) fn created() -> Self {
+        Self { state: State::Created, restart_count: 0, manually_stopped: false, health: None, last_code: 0 }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! snapshot for readers and with the locks for those who change it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use wherry_netd::protocol::Sandbox;
@@ -39,6 +40,9 @@ pub(crate) struct Container {
     pub(super) monitor: tokio::sync::Mutex<Option<Arc<Monitor>>>,
     /// Its execs.
     pub(super) execs: Execs,
+    /// The last of its monitors' events that has been published. Not stored: a new engine publishes what the journal
+    /// has, so that `docker events --since` has no gap.
+    pub(super) seen: AtomicU64,
 }
 
 impl Container {
@@ -52,6 +56,7 @@ impl Container {
             transition: tokio::sync::Mutex::new(()),
             monitor: tokio::sync::Mutex::new(None),
             execs: Execs::default(),
+            seen: AtomicU64::new(0),
         }
     }
 
@@ -91,6 +96,12 @@ impl Container {
         let record = Arc::new(record);
         *self.record.write().unwrap_or_else(PoisonError::into_inner) = record.clone();
         Ok(record)
+    }
+
+    /// Notes in memory that its /etc files exist now.
+    pub(super) fn mark_started(&self) {
+        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut record).started_before = true;
     }
 
     pub(super) fn set_sandbox(&self, sandbox: Option<Sandbox>) {

@@ -1,6 +1,8 @@
 //! What belongs to no kind of object: ping, version, info, events, disk use, and the paths of what this engine does not
 //! do (swarm, builds, plugins), with clear words.
 
+pub(crate) mod host;
+
 use std::sync::Arc;
 
 use crate::engine::Engine;

@@ -1,0 +1,139 @@
+//! Joining a container to a network, or taking it out, while it runs or before.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use wherry_netd::protocol::{Driver, Network};
+
+use super::config::EndpointSettings;
+use super::network;
+use super::record::Attachment;
+use super::table::Container;
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+
+/// The body of a connect request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Connect {
+    /// Name or id.
+    pub(crate) container: String,
+    /// What is asked of the endpoint.
+    pub(crate) endpoint_config: Option<EndpointSettings>,
+}
+
+/// The body of a disconnect request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Disconnect {
+    /// Name or id.
+    pub(crate) container: String,
+    /// Whether to do it for a container that is not there.
+    pub(crate) force: bool,
+}
+
+/// Connects a container to a network.
+///
+/// # Errors
+/// 404 for an unknown container, 403 for one that is in the network already or cannot be in several.
+pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Connect) -> Result<(), Error> {
+    let container = engine.containers.find(&body.container)?;
+    let _guard = container.transition.lock().await;
+    let name = network.spec.name.clone();
+    refuse_modes(&container, network)?;
+    let record = container.record();
+    if record.networks.contains_key(&name) && container.status().state.is_running() {
+        return Err(Error::Forbidden(format!(
+            "endpoint with name {} already exists in network {name}",
+            record.name
+        )));
+    }
+    let attachment = Attachment {
+        network_id: network.spec.id.clone(),
+        settings: body.endpoint_config.unwrap_or_default(),
+    };
+    if container.status().state.is_running() {
+        let endpoint = network::endpoint(engine, &record, network, &attachment)?;
+        let sandbox = engine.netd.connect(&container.id, endpoint).await?;
+        container.set_sandbox(Some(sandbox));
+    }
+    save(engine, &container, move |record| {
+        record.networks.remove("none");
+        record.networks.insert(name, attachment);
+    })
+    .await?;
+    super::network_event(engine, &container, "connect", &network.spec.id).await;
+    Ok(())
+}
+
+fn refuse_modes(container: &Container, network: &Network) -> Result<(), Error> {
+    let record = container.record();
+    let shares = record.host_config.network_mode.starts_with("container:");
+    match network.spec.driver {
+        _ if shares => Err(Error::Forbidden(
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+                .into(),
+        )),
+        Driver::Host => Err(Error::Forbidden(
+            "container cannot be connected to host network: cannot connect container to host network".into(),
+        )),
+        _ if record.networks.contains_key("host") => Err(Error::Forbidden(
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+                .into(),
+        )),
+        Driver::Null if !record.networks.is_empty() => Err(Error::Forbidden(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode".into(),
+        )),
+        Driver::Null | Driver::Bridge => Ok(()),
+    }
+}
+
+/// Takes a container out of a network.
+///
+/// # Errors
+/// 404 for an unknown container (unless `force`), 403 when it is not in the network.
+pub(crate) async fn disconnect(
+    engine: &Arc<Engine>,
+    network: &Network,
+    body: Disconnect,
+) -> Result<(), Error> {
+    let container = match engine.containers.find(&body.container) {
+        Ok(container) => container,
+        // What netd still has of a container that is gone is released with its sandbox.
+        Err(error) => {
+            return if body.force { engine.netd.release_sandbox(&body.container).await } else { Err(error) };
+        }
+    };
+    let _guard = container.transition.lock().await;
+    let name = network.spec.name.clone();
+    if !container.record().networks.contains_key(&name) {
+        return Err(Error::Forbidden(format!(
+            "container {} is not connected to network {name}",
+            container.id
+        )));
+    }
+    if network.spec.driver == Driver::Host {
+        return Err(Error::Forbidden(
+            "container cannot be disconnected from host network or connected to host network".into(),
+        ));
+    }
+    if container.status().state.is_running() {
+        let sandbox = engine.netd.disconnect(&container.id, &network.spec.id).await?;
+        container.set_sandbox(Some(sandbox));
+    }
+    save(engine, &container, move |record| {
+        record.networks.remove(&name);
+    })
+    .await?;
+    super::network_event(engine, &container, "disconnect", &network.spec.id).await;
+    Ok(())
+}
+
+async fn save(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    change: impl FnOnce(&mut super::record::Record) + Send + 'static,
+) -> Result<(), Error> {
+    let (data_root, container) = (engine.config().data_root.clone(), container.clone());
+    blocking(move || container.update(&data_root, change).map(drop)).await
+}

@@ -1,0 +1,355 @@
+//! Execs: further processes in a running container. Their settings wait in the engine until they are
+//! started; from then on the container's monitor knows them, also across engines.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use wherry_monitor_api as api;
+
+use super::monitor::{CallError, exec_failure};
+use super::spec::{self, ExecInput};
+use super::state::State;
+use super::table::Container;
+use super::users::{self, ResolvedUser};
+use super::{lifecycle, links, start, streams};
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::server::{Reply, Request, response};
+
+/// How many ended execs of a container can still be inspected.
+const KEPT: usize = 64;
+
+/// The execs of one container, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Execs(Mutex<Vec<Exec>>);
+
+/// An exec.
+#[derive(Debug, Clone)]
+pub(super) struct Exec {
+    id: String,
+    config: ExecConfig,
+    state: ExecState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum ExecState {
+    Created,
+    Running { pid: i32 },
+    Ended { code: i32 },
+}
+
+/// The request to make an exec.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct ExecConfig {
+    user: String,
+    privileged: bool,
+    tty: bool,
+    console_size: Option<[u16; 2]>,
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    detach_keys: String,
+    env: Vec<String>,
+    working_dir: String,
+    cmd: Vec<String>,
+}
+
+/// The request to start one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ExecStart {
+    detach: bool,
+    tty: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+impl Execs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Exec>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: &str) -> Option<Exec> {
+        self.lock().iter().find(|e| e.id == id).cloned()
+    }
+
+    fn set(&self, id: &str, state: ExecState) {
+        if let Some(exec) = self.lock().iter_mut().find(|e| e.id == id) {
+            // The end may be told before the answer to the start has been read.
+            if !matches!(exec.state, ExecState::Ended { .. }) {
+                exec.state = state;
+            }
+        }
+    }
+
+    fn add(&self, exec: Exec) {
+        let mut execs = self.lock();
+        let ended = execs.iter().filter(|e| matches!(e.state, ExecState::Ended { .. })).count();
+        if ended >= KEPT {
+            if let Some(oldest) = execs.iter().position(|e| matches!(e.state, ExecState::Ended { .. })) {
+                execs.remove(oldest);
+            }
+        }
+        execs.push(exec);
+    }
+
+    /// Notes an exec's end.
+    pub(super) fn ended(&self, id: &str, code: i32) {
+        self.set(id, ExecState::Ended { code });
+    }
+
+    /// Those that run, for inspect's `ExecIDs`.
+    pub(super) fn running(&self) -> Vec<String> {
+        let running = |e: &&Exec| matches!(e.state, ExecState::Running { .. });
+        self.lock().iter().filter(running).map(|e| e.id.clone()).collect()
+    }
+
+    /// Takes over what a monitor knows of execs that an earlier engine started.
+    pub(super) fn adopt(&self, records: Vec<api::ExecRecord>) {
+        for record in records {
+            if self.get(&record.exec).is_none() {
+                let state = match record.exit_code {
+                    Some(code) => ExecState::Ended { code },
+                    None => ExecState::Running { pid: record.pid },
+                };
+                self.add(Exec { id: record.exec, config: config_of(&record.process), state });
+            }
+        }
+    }
+}
+
+/// What can be told of an exec's settings from its process.
+fn config_of(process: &Value) -> ExecConfig {
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    };
+    ExecConfig {
+        cmd: strings(&process["args"]),
+        env: strings(&process["env"]),
+        tty: process["terminal"].as_bool().unwrap_or(false),
+        ..ExecConfig::default()
+    }
+}
+
+/// Finds an exec and its container.
+fn find(engine: &Engine, id: &str) -> Result<(Arc<Container>, Exec), Error> {
+    let of = |container: Arc<Container>| container.execs.get(id).map(|exec| (container, exec));
+    engine.containers.all().into_iter().find_map(of).ok_or_else(|| Error::NoSuchExec(id.to_owned()))
+}
+
+/// 409 unless processes of the container are on the move.
+fn must_run(container: &Container) -> Result<(), Error> {
+    match container.status().state {
+        State::Running { paused: false, .. } => Ok(()),
+        State::Running { .. } => Err(Error::Conflict(format!(
+            "container {} is paused, unpause the container before exec",
+            container.id
+        ))),
+        State::Restarting { .. } => Err(Error::Conflict(format!(
+            "container {} is restarting, wait until the container is running",
+            container.id
+        ))),
+        _ => Err(Error::NotRunning(container.id.clone())),
+    }
+}
+
+/// `POST /containers/{id}/exec`.
+pub(super) async fn create(
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    mut request: Request,
+) -> Result<Reply, Error> {
+    let mut body: Value = request.json().await?;
+    super::create::strip_nulls(&mut body);
+    let config: ExecConfig =
+        serde_json::from_value(body).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))?;
+    if config.cmd.is_empty() {
+        return Err(Error::InvalidParameter("no exec command specified".into()));
+    }
+    must_run(&container)?;
+    streams::detach_keys(Some(config.detach_keys.as_str()).filter(|keys| !keys.is_empty()))?;
+    let id = crate::id::hex64();
+    let more = event_attributes(&id);
+    super::publish_with(&engine, &container, &format!("exec_create: {}", shown(&config.cmd)), more);
+    container.execs.add(Exec { id: id.clone(), config, state: ExecState::Created });
+    Ok(response::json(StatusCode::CREATED, &json!({ "Id": id })).into())
+}
+
+/// A command as the events show it: the program, a space, the arguments.
+fn shown(command: &[String]) -> String {
+    command.split_first().map_or(String::new(), |(program, arguments)| format!("{program} {}", arguments.join(" ")))
+}
+
+fn event_attributes(id: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("execID".to_owned(), id.to_owned())])
+}
+
+/// `POST /exec/{id}/start`.
+pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -> Result<Reply, Error> {
+    let options: ExecStart = request.optional_json().await?.unwrap_or_default();
+    let (container, exec) = find(&engine, id)?;
+    match exec.state {
+        ExecState::Created => {}
+        ExecState::Running { .. } => {
+            return Err(Error::Conflict(format!("exec command {id} is already running")));
+        }
+        ExecState::Ended { .. } => {
+            return Err(Error::Conflict(format!("exec command {id} has already run")));
+        }
+    }
+    must_run(&container)?;
+    let size = options.console_size.or(exec.config.console_size).filter(|size| size.iter().all(|n| *n != 0));
+    let spec = api::ExecSpec {
+        process: process(&engine, &container, &exec).await?,
+        console_size: size.map(|[rows, columns]| (rows, columns)),
+    };
+    let more = event_attributes(id);
+    super::publish_with(&engine, &container, &format!("exec_start: {}", shown(&exec.config.cmd)), more);
+    if options.detach {
+        return run_detached(&container, &exec, spec).await;
+    }
+    let (framing, content_type) = streams::framing(exec.config.tty, request.version);
+    let keys = Some(exec.config.detach_keys.as_str()).filter(|keys| !keys.is_empty());
+    let attach = api::AttachRequest {
+        head: streams::hijack_head(&request, content_type),
+        stdin: exec.config.attach_stdin,
+        stdout: exec.config.attach_stdout,
+        stderr: exec.config.attach_stderr,
+        stream: true,
+        logs: false,
+        framing,
+        encoding: api::BodyEncoding::UntilClose,
+        detach_keys: if exec.config.tty { streams::detach_keys(keys)? } else { Vec::new() },
+        already_read: Vec::new(),
+    };
+    Ok(Reply::Hijack(Box::new(move |client| {
+        Box::pin(async move { run_attached(&container, &exec, spec, attach, client).await })
+    })))
+}
+
+async fn process(engine: &Arc<Engine>, container: &Arc<Container>, exec: &Exec) -> Result<Value, Error> {
+    let record = container.record();
+    let pid = container.status().state.pid();
+    let wanted = if exec.config.user.is_empty() { record.config.user.clone() } else { exec.config.user.clone() };
+    let (config, engine) = (exec.config.clone(), engine.clone());
+    blocking(move || {
+        let root = start::open_root(pid)?;
+        let groups = record.host_config.group_add.clone().unwrap_or_default();
+        let user: ResolvedUser = users::resolve(root.as_fd(), &wanted, &groups)?;
+        let links = links::resolve(&engine, &record).map(|links| links.env).unwrap_or_default();
+        spec::exec_process(&ExecInput {
+            record: &record,
+            config: &engine.config(),
+            links: &links,
+            user: &user,
+            args: &config.cmd,
+            env: &config.env,
+            cwd: &config.working_dir,
+            tty: config.tty,
+            privileged: config.privileged,
+        })
+    })
+    .await
+}
+
+async fn run_detached(container: &Container, exec: &Exec, spec: api::ExecSpec) -> Result<Reply, Error> {
+    let monitor = lifecycle::monitor(container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let request = api::Request::Exec { exec: exec.id.clone(), spec: Box::new(spec), attach: None };
+    match monitor.call(request, &[]).await {
+        Ok(api::Reply::ExecStarted { pid }) => {
+            container.execs.set(&exec.id, ExecState::Running { pid });
+            Ok(response::empty(StatusCode::OK).into())
+        }
+        Ok(_) => Err(lifecycle::broken(container, &CallError::Unexpected)),
+        Err(CallError::Refused(failure)) => {
+            let (code, message) = exec_failure(&failure);
+            container.execs.ended(&exec.id, code);
+            Err(Error::InvalidParameter(message))
+        }
+        Err(error) => Err(lifecycle::broken(container, &error)),
+    }
+}
+
+/// Starts an exec with its client. Failures go to the client as dockerd tells them: as output.
+async fn run_attached(
+    container: &Container,
+    exec: &Exec,
+    spec: api::ExecSpec,
+    mut attach: api::AttachRequest,
+    client: crate::server::Client,
+) {
+    let Ok((socket, already_read)) = client.into_unix() else { return };
+    attach.already_read = already_read;
+    let (head, framing) = (attach.head.clone(), attach.framing);
+    let request = api::Request::Exec { exec: exec.id.clone(), spec: Box::new(spec), attach: Some(attach) };
+    let answer = match lifecycle::monitor(container).await {
+        Some(monitor) => monitor.call(request, &[socket.as_fd()]).await,
+        None => Err(CallError::Gone),
+    };
+    match answer {
+        Ok(api::Reply::ExecStarted { pid }) => container.execs.set(&exec.id, ExecState::Running { pid }),
+        Ok(_) => streams::refuse(socket, lifecycle::broken(container, &CallError::Unexpected)).await,
+        Err(CallError::Refused(failure)) => {
+            let (code, message) = exec_failure(&failure);
+            container.execs.ended(&exec.id, code);
+            let text = format!("{message}\r\n");
+            let mut bytes = head;
+            if framing == api::Framing::Multiplexed {
+                let header = wherry_container_log::write_header(wherry_container_log::Stream::Stdout, text.len());
+                bytes.extend_from_slice(&header);
+            }
+            bytes.extend_from_slice(text.as_bytes());
+            streams::write_and_close(socket, bytes).await;
+        }
+        Err(error) => streams::refuse(socket, lifecycle::broken(container, &error)).await,
+    }
+}
+
+/// `POST /exec/{id}/resize`.
+pub(super) async fn resize(engine: Arc<Engine>, id: &str, request: Request) -> Result<Reply, Error> {
+    let (rows, columns) = streams::size(&request)?;
+    let (container, exec) = find(&engine, id)?;
+    let monitor = lifecycle::monitor(&container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let resize = api::Request::Resize { exec: Some(exec.id), rows, columns };
+    match monitor.call(resize, &[]).await {
+        Ok(_) => Ok(response::empty(StatusCode::OK).into()),
+        Err(CallError::Refused(failure)) => Err(Error::server(failure.message)),
+        Err(error) => Err(lifecycle::broken(&container, &error)),
+    }
+}
+
+/// `GET /exec/{id}/json`.
+pub(super) fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
+    let (container, exec) = find(engine, id)?;
+    let (running, code, pid) = match exec.state {
+        ExecState::Created => (false, None, 0),
+        ExecState::Running { pid } => (true, None, pid),
+        ExecState::Ended { code } => (false, Some(code), 0),
+    };
+    let (entrypoint, arguments) = exec.config.cmd.split_first().map_or(("", &[] as &[String]), |(f, r)| (f, r));
+    let mut process = json!({
+        "tty": exec.config.tty, "entrypoint": entrypoint, "arguments": arguments,
+        "privileged": exec.config.privileged,
+    });
+    if !exec.config.user.is_empty() {
+        process["user"] = json!(exec.config.user);
+    }
+    let shown = json!({
+        "ID": exec.id,
+        "Running": running,
+        "ExitCode": code,
+        "ProcessConfig": process,
+        "OpenStdin": exec.config.attach_stdin,
+        "OpenStderr": exec.config.attach_stderr,
+        "OpenStdout": exec.config.attach_stdout,
+        "CanRemove": code.is_some(),
+        "ContainerID": container.id,
+        "DetachKeys": exec.config.detach_keys,
+        "Pid": pid,
+    });
+    Ok(response::json(StatusCode::OK, &shown).into())
+}

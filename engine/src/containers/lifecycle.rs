@@ -1,0 +1,251 @@
+//! Following a container: its monitor is started on the first need, and what it reports
+//! becomes state, Docker events, and the work that an exit leaves to the engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use wherry_monitor_api::{Event, EventKind, HealthStatus, Phase, Request, run_dir};
+
+use super::monitor::{CallError, Monitor, Signal};
+use super::remove;
+use super::state::{State, Transition};
+use super::table::Container;
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// The container's monitor, started if there is none.
+///
+/// # Errors
+/// 500 when it cannot be started.
+pub(super) async fn ensure_monitor(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<Arc<Monitor>, Error> {
+    let mut slot = container.monitor.lock().await;
+    if let Some(monitor) = slot.as_ref() {
+        return Ok(monitor.clone());
+    }
+    let dir = run_dir(&engine.config().exec_root, &container.id);
+    let (monitor, signals) = Monitor::spawn(&engine.monitor_program, &dir, &container.id)
+        .map_err(Error::io("start the monitor of", &container.id))?;
+    adopt(engine, container, &monitor, signals)?;
+    *slot = Some(monitor.clone());
+    Ok(monitor)
+}
+
+/// The container's monitor, if it has one.
+pub(super) async fn monitor(container: &Container) -> Option<Arc<Monitor>> {
+    container.monitor.lock().await.clone()
+}
+
+/// Subscribes to a monitor and follows it from now on.
+pub(super) fn adopt(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    monitor: &Arc<Monitor>,
+    signals: UnboundedReceiver<Signal>,
+) -> Result<(), Error> {
+    let after = container.seen.load(std::sync::atomic::Ordering::Relaxed);
+    monitor.submit(Request::Subscribe { after }, &[]).map_err(|e| broken(container, &e))?;
+    tokio::spawn(follow(engine.clone(), container.clone(), monitor.clone(), signals));
+    Ok(())
+}
+
+/// The error for a monitor that failed in a way that is not the user's doing.
+pub(super) fn broken(container: &Container, error: &CallError) -> Error {
+    Error::Monitor { container: container.id.clone(), reason: error.to_string() }
+}
+
+async fn follow(
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    monitor: Arc<Monitor>,
+    mut signals: UnboundedReceiver<Signal>,
+) {
+    while let Some(signal) = signals.recv().await {
+        match signal {
+            Signal::Event(event) => {
+                let seq = event.seq;
+                publish(&engine, &container, &event);
+                // Nobody may start it again between its end and the clean-up after it.
+                let guard = if is_last(&event) { Some(container.transition.lock().await) } else { None };
+                apply_event(&engine, &container, &event).await;
+                // Waiting clients are answered then: what they ask next finds the engine informed. A monitor that has gone
+                // needs no acknowledgement.
+                let _ = monitor.submit(Request::Acknowledge { up_to: seq }, &[]);
+                if let Some(guard) = guard {
+                    after_exit(&engine, &container, &monitor, guard).await;
+                }
+            }
+            Signal::Gone => break,
+        }
+    }
+    let mut slot = container.monitor.lock().await;
+    if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &monitor)) {
+        *slot = None;
+    }
+    drop(slot);
+    if container.status().state.is_running() {
+        tracing::error!(container = %container.id, "the monitor ended without a last word");
+        lost(&engine, &container).await;
+    }
+}
+
+/// The monitor is gone while the container ran: nobody reaps or logs it any more, so it is over.
+pub(super) async fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let at_ns = crate::clock::now_ns();
+    if container.apply(&Transition::Lost { at_ns }).is_ok() {
+        release_network(engine, container).await;
+    }
+}
+
+/// Whether nothing will follow this event unless somebody starts the container.
+fn is_last(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Exited { restarting: false, .. } | EventKind::StartFailed { restarting: false, .. }
+    )
+}
+
+/// Brings the container's state up to date with an event.
+async fn apply_event(engine: &Arc<Engine>, container: &Arc<Container>, event: &Event) {
+    container.seen.store(event.seq, std::sync::atomic::Ordering::Relaxed);
+    let current = container.status();
+    let started_at_ns = match &current.state {
+        State::Running { started_at_ns, .. } => *started_at_ns,
+        other => other.exit().map_or(0, |e| e.started_at_ns),
+    };
+    let phase = match &event.kind {
+        EventKind::Started { pid, by_policy } => {
+            if *by_policy {
+                container.amend(|s| s.restart_count += 1);
+            }
+            Phase::Running { pid: *pid, pid_start: 0, started_at_ns: event.at_ns, paused: false }
+        }
+        EventKind::Exited { code, restarting, oom_killed, stopped } => {
+            container.amend(|s| s.manually_stopped |= *stopped && !engine.is_stopping());
+            ended(*code, *restarting, *oom_killed, started_at_ns, event.at_ns)
+        }
+        EventKind::StartFailed { code, restarting, .. } => {
+            ended(*code, *restarting, false, started_at_ns, event.at_ns)
+        }
+        EventKind::Paused | EventKind::Resumed => {
+            let paused = event.kind == EventKind::Paused;
+            Phase::Running { pid: current.state.pid(), pid_start: 0, started_at_ns, paused }
+        }
+        EventKind::Health { .. } => {
+            refresh_health(container).await;
+            return;
+        }
+        EventKind::ExecExited { exec, code } => {
+            container.execs.ended(exec, *code);
+            return;
+        }
+        EventKind::OutOfMemory | EventKind::ExecStarted { .. } | EventKind::Detached { .. } => return,
+    };
+    if let Err(invalid) = container.apply(&Transition::Monitor(phase)) {
+        tracing::warn!(container = %container.id, error = %invalid, "an event does not fit");
+    }
+}
+
+fn ended(code: i32, restarting: bool, oom_killed: bool, started_at_ns: i64, finished_at_ns: i64) -> Phase {
+    if restarting {
+        Phase::Restarting { code, started_at_ns, finished_at_ns, oom_killed, next_start_ns: 0 }
+    } else {
+        Phase::Exited { code, started_at_ns, finished_at_ns, oom_killed, error: String::new() }
+    }
+}
+
+async fn refresh_health(container: &Container) {
+    let Some(monitor) = monitor(container).await else { return };
+    if let Ok(wherry_monitor_api::Reply::State(state)) = monitor.call(Request::State, &[]).await {
+        container.amend(|s| s.health = state.health);
+    }
+}
+
+/// What the engine does when a container has ended for good: network, `--rm`, and letting the monitor go.
+async fn after_exit(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    monitor: &Arc<Monitor>,
+    guard: tokio::sync::MutexGuard<'_, ()>,
+) {
+    release_network(engine, container).await;
+    let mut slot = container.monitor.lock().await;
+    if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
+        *slot = None;
+    }
+    drop(slot);
+    drop(guard);
+    if container.record().host_config.auto_remove && !engine.is_stopping() {
+        // A `docker rm` at the same moment may have been quicker.
+        if let Err(error) = remove::remove(engine, container, remove::Options::auto()).await {
+            tracing::debug!(container = %container.id, %error, "automatic removal");
+        }
+    }
+    // It may have ended already.
+    let _ = monitor.submit(Request::Release, &[]);
+}
+
+/// Gives addresses, names and ports back.
+pub(super) async fn release_network(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let Some(sandbox) = container.sandbox() else { return };
+    container.set_sandbox(None);
+    if let Err(error) = engine.netd.release_sandbox(&container.id).await {
+        tracing::error!(container = %container.id, %error, "the network could not be released");
+    }
+    for endpoint in &sandbox.endpoints {
+        super::network_event(engine, container, "disconnect", &endpoint.spec.network).await;
+    }
+}
+
+/// Publishes a monitor's event as Docker's.
+pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
+    let mut more = BTreeMap::new();
+    let action = match &event.kind {
+        EventKind::Started { .. } => "start".to_owned(),
+        EventKind::Exited { code, .. } | EventKind::StartFailed { code, .. } => {
+            let ran_s = match container.status().state {
+                State::Running { started_at_ns, .. } => (event.at_ns - started_at_ns) / 1_000_000_000,
+                _ => 0,
+            };
+            more.insert("exitCode".to_owned(), code.to_string());
+            more.insert("execDuration".to_owned(), ran_s.to_string());
+            "die".to_owned()
+        }
+        EventKind::OutOfMemory => "oom".to_owned(),
+        EventKind::Paused => "pause".to_owned(),
+        EventKind::Resumed => "unpause".to_owned(),
+        // Published by the request, which knows the command.
+        EventKind::ExecStarted { .. } => return,
+        EventKind::ExecExited { exec, code } => {
+            more.insert("execID".to_owned(), exec.clone());
+            more.insert("exitCode".to_owned(), code.to_string());
+            "exec_die".to_owned()
+        }
+        EventKind::Detached { exec: None } => "detach".to_owned(),
+        EventKind::Detached { exec: Some(exec) } => {
+            more.insert("execID".to_owned(), exec.clone());
+            "exec_detach".to_owned()
+        }
+        EventKind::Health { status } => format!("health_status: {}", health_word(*status)),
+    };
+    super::publish_at(engine, container, event.at_ns, &action, more);
+}
+
+fn health_word(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Starting => "starting",
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+    }
+}
+
+/// Waits until the container no longer runs and nothing will restart it, at most `limit`; whether that came true.
+pub(super) async fn stopped_within(container: &Container, limit: Option<Duration>) -> bool {
+    let mut status = container.watch();
+    let stopped = status.wait_for(|s| !s.state.is_running());
+    match limit {
+        Some(limit) => matches!(tokio::time::timeout(limit, stopped).await, Ok(Ok(_))),
+        None => stopped.await.is_ok(),
+    }
+}

@@ -1,0 +1,99 @@
+//! Links on the default bridge: the variables and /etc/hosts lines by which a container knows another.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::network::{bridge_address, has_legacy_links, parse_link, parse_port};
+use super::record::Record;
+use super::table::Container;
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// What a receiver gets.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    /// Environment variables.
+    pub(super) env: Vec<String>,
+    /// Address and names for /etc/hosts.
+    pub(super) hosts: Vec<(IpAddr, Vec<String>)>,
+}
+
+/// Reads the links of a receiver that is about to start.
+///
+/// # Errors
+/// 404 for a source that is not there, 409 for one that does not run.
+pub(super) fn resolve(engine: &Engine, receiver: &Record) -> Result<Links, Error> {
+    let mut links = Links::default();
+    if !has_legacy_links(receiver) {
+        return Ok(links);
+    }
+    for link in receiver.host_config.links.iter().flatten() {
+        let (name, alias) = parse_link(link);
+        let source = engine.containers.find(name)?;
+        let Some(address) = bridge_address(&source) else {
+            return Err(Error::Conflict(format!(
+                "Cannot link to a non running container: /{} AS /{}/{alias}",
+                source.record().name, receiver.name
+            )));
+        };
+        let record = source.record();
+        links.env.extend(variables(&record, &receiver.name, alias, address.into()));
+        links.hosts.push((address.into(), host_names(&record, alias)));
+    }
+    Ok(links)
+}
+
+fn host_names(source: &Record, alias: &str) -> Vec<String> {
+    let mut names = vec![alias.to_owned()];
+    for name in [&source.config.hostname, &source.name] {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+fn variables(source: &Record, receiver: &str, alias: &str, address: IpAddr) -> Vec<String> {
+    let prefix = alias.replace('-', "_").to_uppercase();
+    let mut env = vec![format!("{prefix}_NAME=/{receiver}/{alias}")];
+    let exposed = source.config.exposed_ports.iter().flatten();
+    let mut ports: Vec<_> = exposed.filter_map(|(port, _)| parse_port(port).ok()).collect();
+    ports.sort_unstable_by_key(|(number, protocol)| (*number, *protocol));
+    if let Some((number, protocol)) = ports.first() {
+        env.push(format!("{prefix}_PORT={protocol}://{address}:{number}"));
+    }
+    for (number, protocol) in &ports {
+        let name = format!("{prefix}_PORT_{number}_{}", protocol.to_string().to_uppercase());
+        env.push(format!("{name}={protocol}://{address}:{number}"));
+        env.push(format!("{name}_ADDR={address}"));
+        env.push(format!("{name}_PORT={number}"));
+        env.push(format!("{name}_PROTO={protocol}"));
+    }
+    for variable in source.config.env.iter().flatten() {
+        let Some((name, value)) = variable.split_once('=') else { continue };
+        if name != "HOME" && name != "PATH" {
+            env.push(format!("{prefix}_ENV_{name}={value}"));
+        }
+    }
+    env
+}
+
+/// A container that others link to has started, perhaps with another address: their /etc/hosts is written anew.
+pub(super) fn refresh_receivers(engine: &Arc<Engine>, source: &Arc<Container>) {
+    for receiver in engine.containers.all() {
+        let record = receiver.record();
+        if !has_legacy_links(&record) || !receiver.status().state.is_running() {
+            continue;
+        }
+        let linked = record.host_config.links.iter().flatten().any(|link| {
+            engine.containers.find(parse_link(link).0).is_ok_and(|found| found.id == source.id)
+        });
+        let Some(sandbox) = receiver.sandbox().filter(|_| linked) else { continue };
+        let rewritten = resolve(engine, &record).and_then(|links| {
+            super::start::write_etc(engine, &record, &super::network::Joined::Own(Box::new((*sandbox).clone())), &links)
+        });
+        if let Err(error) = rewritten {
+            tracing::warn!(container = %receiver.id, %error, "the hosts file could not be brought up to date");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The start and the end of an engine: containers are read from disk, monitors that live are found again, and
+//! what an interrupted engine left half-done is finished.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wherry_monitor_api::{self as api, Phase, run_dir};
+use wherry_netd::protocol::Sandbox;
+
+use super::monitor::Monitor;
+use super::record::{self, Record};
+use super::remove::{self, MARK};
+use super::state::{State, Status, Transition};
+use super::table::{Container, Containers};
+use super::{control, lifecycle, start};
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+
+impl Containers {
+    /// Reads all containers of a data root. Blocking.
+    ///
+    /// # Errors
+    /// The folder cannot be read; a single container that cannot be read is logged and left out.
+    pub(crate) fn open(data_root: &Path) -> Result<Self, Error> {
+        let dir = data_root.join("containers");
+        std::fs::create_dir_all(&dir).map_err(Error::io("create", dir.display()))?;
+        let containers = Self::default();
+        for entry in std::fs::read_dir(&dir).map_err(Error::io("read", dir.display()))? {
+            let entry = entry.map_err(Error::io("read", dir.display()))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(MARK) {
+                continue;
+            }
+            match read(data_root, &entry.path()) {
+                Ok(Some((record, status))) => drop(containers.insert(Container::new(record, status))),
+                // The engine ended between making the folder and writing into it.
+                Ok(None) => remove_stray(&entry.path()),
+                Err(error) => tracing::error!(container = name, %error, "cannot be read and is left alone"),
+            }
+        }
+        Ok(containers)
+    }
+}
+
+fn remove_stray(dir: &Path) {
+    tracing::info!(folder = %dir.display(), "removing what an interrupted creation left");
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        tracing::error!(folder = %dir.display(), %error, "could not be removed");
+    }
+}
+
+fn read(data_root: &Path, dir: &Path) -> Result<Option<(Record, Status)>, Error> {
+    let path = dir.join("config.json");
+    let read = wherry_durable::read_json::<Record>(&path).map_err(Error::io("read", path.display()))?;
+    let Some(mut record) = read else { return Ok(None) };
+    if record.version != record::VERSION {
+        return Err(Error::server(format!("{}: unknown version {}", path.display(), record.version)));
+    }
+    record.started_before = dir.join("hosts").exists();
+    let path = record.state_path(data_root);
+    let saved: Option<api::State> = wherry_durable::read_json(&path).map_err(Error::io("read", path.display()))?;
+    let mut status = Status::created();
+    if let Some(saved) = saved {
+        adopt_state(&mut status, &saved);
+    }
+    Ok(Some((record, status)))
+}
+
+fn adopt_state(status: &mut Status, saved: &api::State) {
+    if let Ok(state) = status.state.apply(&Transition::Monitor(saved.phase.clone())) {
+        status.state = state;
+    }
+    status.restart_count = saved.restart_count;
+    status.manually_stopped = saved.manually_stopped;
+    status.health.clone_from(&saved.health);
+}
+
+/// Brings the engine into agreement with what runs: called once, before clients are served.
+///
+/// # Errors
+/// netd does not answer.
+pub(crate) async fn reconcile(engine: Arc<Engine>) -> Result<(), Error> {
+    finish_removals(&engine).await?;
+    let mut sandboxes: HashMap<String, Sandbox> =
+        engine.netd.sandboxes().await?.into_iter().map(|s| (s.id.clone(), s)).collect();
+    for container in engine.containers.all() {
+        let sandbox = sandboxes.remove(&container.id);
+        if let Err(error) = reconnect(&engine, &container, sandbox).await {
+            tracing::error!(container = %container.id, %error, "cannot be reconciled");
+        }
+    }
+    for orphan in sandboxes.into_keys() {
+        tracing::info!(container = orphan, "releasing the network of a container that is gone");
+        engine.netd.release_sandbox(&orphan).await?;
+    }
+    remove_orphan_layers(&engine).await?;
+    tokio::spawn(resume(engine));
+    Ok(())
+}
+
+/// Finishes what [`remove`] began.
+async fn finish_removals(engine: &Arc<Engine>) -> Result<(), Error> {
+    let engine = engine.clone();
+    blocking(move || {
+        let dir = engine.config().data_root.join("containers");
+        for entry in std::fs::read_dir(&dir).map_err(Error::io("read", dir.display()))?.flatten() {
+            if !entry.file_name().to_string_lossy().starts_with(MARK) {
+                continue;
+            }
+            let path = entry.path().join("config.json");
+            match wherry_durable::read_json::<Record>(&path) {
+                Ok(Some(record)) => {
+                    tracing::info!(container = %record.id, "finishing an interrupted removal");
+                    remove::finish(&engine, &entry.path(), &record, false);
+                }
+                _ => remove_stray(&entry.path()),
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Writable layers of containers whose creation was interrupted.
+async fn remove_orphan_layers(engine: &Arc<Engine>) -> Result<(), Error> {
+    let engine = engine.clone();
+    blocking(move || {
+        for name in engine.store.writable_names() {
+            if engine.containers.find(&name).is_err() {
+                tracing::info!(layer = name, "removing a writable layer without a container");
+                engine.store.remove_writable(&name)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Finds a container's monitor again, or notes that it is gone.
+async fn reconnect(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    sandbox: Option<Sandbox>,
+) -> Result<(), Error> {
+    let config = engine.config();
+    container.set_sandbox(sandbox);
+    let run_dir = run_dir(&config.exec_root, &container.id);
+    let found = Monitor::connect(&run_dir).map_err(Error::io("connect to the monitor of", &container.id))?;
+    if let Some((monitor, signals)) = found {
+        match monitor.hello().await {
+            Ok(state) => {
+                tracing::info!(container = %container.id, phase = ?state.phase, "its monitor is there");
+                let over = matches!(state.phase, Phase::Exited { .. } | Phase::Waiting);
+                container.amend(|status| adopt_state(status, &state));
+                if let Ok(api::Reply::Execs(execs)) = monitor.call(api::Request::Execs, &[]).await {
+                    container.execs.adopt(execs);
+                }
+                *container.monitor.lock().await = Some(monitor.clone());
+                lifecycle::adopt(engine, container, &monitor, signals)?;
+                if !over {
+                    return Ok(());
+                }
+            }
+            Err(error) => tracing::error!(container = %container.id, %error, "its monitor does not answer"),
+        }
+    } else {
+        publish_journal(engine, container);
+        lifecycle::lost(engine, container).await;
+    }
+    lifecycle::release_network(engine, container).await;
+    Ok(())
+}
+
+/// Events that no engine has seen, of a monitor that has ended since.
+fn publish_journal(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let path = container.record().state_path(&engine.config().data_root);
+    match wherry_durable::read_json::<api::State>(&path) {
+        Ok(Some(state)) => {
+            for event in &state.journal {
+                lifecycle::publish(engine, container, event);
+                container.seen.store(event.seq, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(container = %container.id, %error, "its journal cannot be read"),
+    }
+}
+
+/// Starts again what a restart policy wants to run, and removes what `--rm` wants gone. While clients are
+/// served, since a container may need the API to come up.
+async fn resume(engine: Arc<Engine>) {
+    for container in engine.containers.all() {
+        let (record, status) = (container.record(), container.status());
+        let State::Exited { exit } = &status.state else { continue };
+        let (policy, code) = (&record.host_config.restart_policy, exit.code);
+        let wanted = match policy.name.as_str() {
+            "always" => true,
+            "unless-stopped" => !status.manually_stopped,
+            "on-failure" => code != 0 && !status.manually_stopped,
+            _ => false,
+        };
+        let done = if record.host_config.auto_remove {
+            remove::remove(&engine, &container, remove::Options::auto()).await
+        } else if wanted {
+            tracing::info!(container = %container.id, policy = policy.name, "starting it again");
+            start::start(&engine, &container).await
+        } else {
+            continue;
+        };
+        if let Err(error) = done {
+            tracing::error!(container = %container.id, %error, "after the engine's start");
+        }
+    }
+}
+
+/// Stops all containers, at the engine's own orderly end.
+pub(crate) async fn shutdown(engine: Arc<Engine>) {
+    engine.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+    let limit = Duration::from_secs(engine.config().shutdown_timeout_s);
+    let mut stopping = tokio::task::JoinSet::new();
+    for container in engine.containers.all() {
+        if container.status().state.is_running() {
+            let engine = engine.clone();
+            stopping.spawn(async move { control::stop_for_shutdown(&engine, &container, limit).await });
+        }
+    }
+    stopping.join_all().await;
+}

@@ -1,0 +1,319 @@
+//! Starting a container: netd makes the network while the monitor comes up and the user is looked
+//! up; then the monitor gets its specification and everything further is its own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use wherry_monitor_api::{
+    LogDriver, LogSpec, OverlayRootfs, Reply, Request, RestartPolicy, Rootfs, StartSpec, run_dir,
+};
+
+use super::files::{self, EtcInput, EtcPaths};
+use super::lifecycle::{broken, ensure_monitor, release_network};
+use super::links::{self, Links};
+use super::monitor::{CallError, Monitor, start_failure};
+use super::network::{self, Joined};
+use super::record::{Record, StartFailure};
+use super::state::{State, Transition};
+use super::table::Container;
+use super::users::{self, ResolvedUser};
+use super::{remove, spec};
+use crate::config::Config;
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+
+/// Starts a container that does not run.
+///
+/// # Errors
+/// 304 when it runs already; dockerd's texts for what cannot be started, after which it is as before, or
+/// removed if it was to be (`--rm`).
+pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Error> {
+    let guard = container.transition.lock().await;
+    let previous = container.status().state.clone();
+    match &previous {
+        State::Running { paused: true, .. } => {
+            return Err(Error::Conflict("cannot start a paused container, try unpause instead".into()));
+        }
+        State::Running { .. } | State::Restarting { .. } => return Err(Error::NotModified),
+        _ => {}
+    }
+    container.apply(&Transition::Start).map_err(|_| {
+        Error::Conflict("container is marked for removal and cannot be started".into())
+    })?;
+    container.amend(|status| {
+        status.restart_count = 0;
+        status.manually_stopped = false;
+    });
+    match try_start(engine, container).await {
+        Ok(()) => {
+            drop(guard);
+            links::refresh_receivers(engine, container);
+            Ok(())
+        }
+        Err((code, error)) => {
+            undo(engine, container, previous, code, &error).await;
+            drop(guard);
+            let_go(engine, container).await;
+            Err(error)
+        }
+    }
+}
+
+/// After a failed start: the state of before, with the reason.
+async fn undo(engine: &Arc<Engine>, container: &Arc<Container>, previous: State, code: i32, error: &Error) {
+    release_network(engine, container).await;
+    let previous = Box::new(previous);
+    if let Err(invalid) = container.apply(&Transition::StartFailed { previous }) {
+        tracing::debug!(container = %container.id, error = %invalid, "start failed, but the state had moved on");
+    }
+    let failure = StartFailure { code, error: error.to_string() };
+    let (engine, container) = (engine.clone(), container.clone());
+    let saved = blocking(move || {
+        container.update(&engine.config().data_root, |record| record.start_failure = Some(failure))
+    })
+    .await;
+    if let Err(error) = saved {
+        tracing::error!(%error, "the reason of a failed start could not be stored");
+    }
+}
+
+/// Removes a `--rm` container that did not start, and lets its monitor and waiting clients go.
+async fn let_go(engine: &Arc<Engine>, container: &Arc<Container>) {
+    if container.record().host_config.auto_remove {
+        if let Err(error) = remove::remove(engine, container, remove::Options::auto()).await {
+            tracing::warn!(container = %container.id, %error, "automatic removal after a failed start");
+        }
+    }
+    if let Some(monitor) = container.monitor.lock().await.take() {
+        // It may have gone by itself.
+        let _ = monitor.submit(Request::Release, &[]);
+    }
+}
+
+type Failed = (i32, Error);
+
+fn plain(error: Error) -> Failed {
+    (128, error)
+}
+
+async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Failed> {
+    let record = container.record();
+    let links = links::resolve(engine, &record).map_err(plain)?;
+    let (monitor, joined, user) = tokio::join!(
+        ensure_monitor(engine, container),
+        network::join(engine, &record),
+        prepare(engine.clone(), record.clone()),
+    );
+    let joined = joined.map_err(plain)?;
+    if let Joined::Own(sandbox) = &joined {
+        container.set_sandbox(Some((**sandbox).clone()));
+        for endpoint in &sandbox.endpoints {
+            super::network_event(engine, container, "connect", &endpoint.spec.network).await;
+        }
+    }
+    let (monitor, user) = (monitor.map_err(plain)?, user.map_err(plain)?);
+    let start = build(engine, container, &record, &joined, &user, &links).map_err(plain)?;
+    hand_over(engine, container, &monitor, start).await
+}
+
+/// Gives the specification to the monitor, and waits until the program runs.
+async fn hand_over(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    monitor: &Arc<Monitor>,
+    start: StartSpec,
+) -> Result<(), Failed> {
+    match monitor.call(Request::Start(Box::new(start)), &[]).await {
+        Ok(Reply::Started { .. }) => {}
+        Ok(_) => return Err(plain(broken(container, &CallError::Unexpected))),
+        Err(CallError::Refused(failure)) => {
+            let (code, message) = start_failure(&failure);
+            let error =
+                if code == 128 { Error::server(message) } else { Error::InvalidParameter(message) };
+            return Err((code, error));
+        }
+        Err(error) => return Err(plain(broken(container, &error))),
+    }
+    container.mark_started();
+    // The event that brings the state travels on the same connection, just behind the answer.
+    let mut status = container.watch();
+    let moved_on = status.wait_for(|s| s.state != State::Starting).await.is_ok();
+    tracing::debug!(container = %container.id, moved_on, "started");
+    if container.record().start_failure.is_some() {
+        let (engine, container) = (engine.clone(), container.clone());
+        blocking(move || container.update(&engine.config().data_root, |record| record.start_failure = None))
+            .await
+            .map_err(plain)?;
+    }
+    Ok(())
+}
+
+/// What must be looked up or made on the file system: mount sources, volumes' first contents, the user.
+async fn prepare(engine: Arc<Engine>, record: Arc<Record>) -> Result<ResolvedUser, Error> {
+    blocking(move || {
+        super::mount_sources::prepare(&engine, &record)?;
+        let writable = engine.store.writable(&record.id)?;
+        let root = wherry_image_store::mount_detached(wherry_image_store::Mountable::Writable(&writable))?;
+        let groups = record.host_config.group_add.clone().unwrap_or_default();
+        users::resolve(std::os::fd::AsFd::as_fd(&root), &record.config.user, &groups)
+    })
+    .await
+}
+
+fn build(
+    engine: &Arc<Engine>,
+    container: &Container,
+    record: &Record,
+    joined: &Joined,
+    user: &ResolvedUser,
+    links: &Links,
+) -> Result<StartSpec, Error> {
+    let config = engine.config();
+    let etc = write_etc(engine, record, joined, links)?;
+    let netns = joined.netns();
+    let rootfs = run_dir(&config.exec_root, &record.id).join("rootfs");
+    match std::fs::create_dir(&rootfs) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::io("create", rootfs.display())(e));
+        }
+        _ => {}
+    }
+    let pid_ns = joined_namespace(engine, &record.host_config.pid_mode, "pid", "PID")?;
+    let ipc_ns = joined_namespace(engine, &record.host_config.ipc_mode, "ipc", "IPC")?;
+    let oci = spec::generate(&spec::Input {
+        record,
+        config: &config,
+        user,
+        rootfs: &rootfs,
+        netns: netns.as_deref(),
+        etc: &etc,
+        pid_ns: pid_ns.as_deref(),
+        ipc_ns: ipc_ns.as_deref(),
+        shm: None,
+        cgroup_v2: engine.cgroup_v2,
+        extra_env: &links.env,
+    })?;
+    let writable = engine.store.writable(&record.id)?;
+    let health = super::health::probe(record, &config, user, &links.env)?;
+    Ok(StartSpec {
+        container: container.id.clone(),
+        oci,
+        rootfs: Rootfs::Overlay(OverlayRootfs {
+            lower: writable.lower,
+            upper: writable.upper,
+            work: writable.work,
+        }),
+        systemd_cgroup: config.systemd_cgroup,
+        state_path: record.state_path(&config.data_root),
+        log: log_spec(record, &config)?,
+        open_stdin: record.config.open_stdin,
+        stdin_once: record.config.stdin_once,
+        console_size: console_size(record),
+        restart: restart_policy(&record.host_config.restart_policy),
+        restart_count: 0,
+        health,
+    })
+}
+
+fn console_size(record: &Record) -> Option<(u16, u16)> {
+    let [rows, columns] = record.host_config.console_size;
+    (rows != 0 && columns != 0).then_some((rows, columns))
+}
+
+fn joined_namespace(engine: &Engine, mode: &str, file: &str, what: &str) -> Result<Option<PathBuf>, Error> {
+    let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
+    let peer = engine.containers.find(other)?;
+    match peer.status().state.pid() {
+        0 => Err(Error::Conflict(format!("cannot join {what} namespace of a non running container: {}", peer.id))),
+        pid => Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/{file}")))),
+    }
+}
+
+/// Writes the container's /etc files for the network that it is in.
+pub(super) fn write_etc(
+    engine: &Engine,
+    record: &Record,
+    joined: &Joined,
+    links: &Links,
+) -> Result<EtcPaths, Error> {
+    let config = engine.config();
+    if let Joined::Other(_) = joined {
+        let mode = record.host_config.network_mode.strip_prefix("container:").unwrap_or_default();
+        return Ok(EtcPaths::of(&config.data_root, &engine.containers.find(mode)?.id));
+    }
+    let addresses: Vec<IpAddr> = match joined {
+        Joined::Own(sandbox) => sandbox.endpoints.iter().filter_map(|e| e.ipv4.map(|n| n.ip().into())).collect(),
+        Joined::Host | Joined::Other(_) => Vec::new(),
+    };
+    let host_gateway = config.network.default_bridge.as_ref().map(|bridge| {
+        bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into())
+    });
+    files::write(
+        &config.data_root,
+        &EtcInput {
+            record,
+            config: &config,
+            resolution: network::resolution(joined),
+            addresses: &addresses,
+            links: &links.hosts,
+            host_gateway,
+        },
+    )
+}
+
+/// Where the container's output goes.
+fn log_spec(record: &Record, config: &Config) -> Result<LogSpec, Error> {
+    let log = &record.host_config.log_config;
+    let driver = match log.driver.as_str() {
+        "none" => LogDriver::None,
+        _ => LogDriver::JsonFile(record.log_path(&config.data_root)),
+    };
+    let max_bytes = log.config.get("max-size").map(|size| super::validate::parse_size(size)).transpose()?;
+    let max_files = match log.config.get("max-file").map(|n| n.parse::<u32>()) {
+        None => 1,
+        Some(Ok(count)) if count > 0 => count,
+        Some(_) => return Err(Error::InvalidParameter("invalid value for max-file: it must be at least 1".into())),
+    };
+    Ok(LogSpec { driver, max_bytes, max_files, attributes: log_attributes(record) })
+}
+
+/// The labels and variables that the log options `labels` and `env` name, written with each entry.
+fn log_attributes(record: &Record) -> BTreeMap<String, String> {
+    let options = &record.host_config.log_config.config;
+    let named = |option: &str| -> Vec<String> {
+        options.get(option).map(|list| list.split(',').map(|n| n.trim().to_owned()).collect()).unwrap_or_default()
+    };
+    let labels = record.labels();
+    let mut attributes: BTreeMap<String, String> =
+        named("labels").into_iter().filter_map(|name| Some((name.clone(), labels.get(&name)?.clone()))).collect();
+    let wanted = named("env");
+    for variable in record.config.env.iter().flatten() {
+        if let Some((name, value)) = variable.split_once('=').filter(|(name, _)| wanted.iter().any(|w| w == name)) {
+            attributes.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    attributes
+}
+
+/// The policy as the monitor knows it.
+pub(super) fn restart_policy(policy: &super::config::RestartPolicy) -> RestartPolicy {
+    match policy.name.as_str() {
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        "on-failure" => {
+            RestartPolicy::OnFailure { max_retries: u32::try_from(policy.maximum_retry_count).unwrap_or(0) }
+        }
+        _ => RestartPolicy::No,
+    }
+}
+
+/// Opens the root of a running container, to look up users in it.
+pub(super) fn open_root(pid: i32) -> Result<std::os::fd::OwnedFd, Error> {
+    let path = format!("/proc/{pid}/root");
+    rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::io("open", path)(e.into()))
+}
+

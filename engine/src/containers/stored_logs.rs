@@ -1,0 +1,54 @@
+//! Logs that are read from disk: of containers that do not run, or up to now.
+
+use wherry_container_log as log;
+use wherry_monitor_api::{Framing, LogsRequest};
+
+use super::record::Record;
+use super::streams::blocking_stream;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::server::Reply;
+
+/// How much is sent at a time.
+const PIECE: usize = 64 << 10;
+
+/// Sends what the log holds now.
+///
+/// # Errors
+/// The log cannot be opened.
+pub(super) fn send(
+    engine: &Engine,
+    record: &Record,
+    wanted: &LogsRequest,
+    content_type: &'static str,
+) -> Result<Reply, Error> {
+    let path = record.log_path(&engine.config().data_root);
+    let query = log::Query {
+        stdout: wanted.stdout,
+        stderr: wanted.stderr,
+        since_ns: wanted.since_ns,
+        until_ns: wanted.until_ns,
+        tail: wanted.tail,
+        follow: false,
+    };
+    let format = log::Format {
+        framing: match wanted.framing {
+            Framing::Raw => log::Framing::Raw,
+            Framing::Multiplexed => log::Framing::Multiplexed,
+        },
+        timestamps: wanted.timestamps,
+        details: false,
+    };
+    Ok(blocking_stream(content_type, move |emit| {
+        let step = |e| Error::io("read", path.display())(e);
+        let mut reader = log::Reader::open(&path, query).map_err(step)?;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE + 4096);
+            let filled = reader.fill(&mut piece, &format, PIECE).map_err(step)?;
+            let more = matches!(filled, log::Filled::More);
+            if !piece.is_empty() && !emit(piece) || !more {
+                return Ok(());
+            }
+        }
+    }))
+}

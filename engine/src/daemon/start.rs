@@ -1,0 +1,230 @@
+//! Start-up, in an order in which each step may rely on those before.
+
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, RwLock};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use super::pidfile::Pidfile;
+use super::{StartError, activation, identity, listen, notify, reload, shutdown};
+use crate::config::Config;
+use crate::containers::monitor::Program;
+use crate::containers::{self, Containers};
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::events::Bus;
+use crate::networks::Netd;
+use crate::volumes::Volumes;
+
+/// Requests are short, and blocking work has threads of its own.
+const WORKERS: usize = 2;
+
+/// Runs the daemon until it is told to end.
+pub(super) fn run(config: Config) -> Result<(), StartError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(StartError::NotRoot);
+    }
+    let passed = activation::take();
+    start_log(&config);
+    for note in &config.without_effect {
+        tracing::warn!("{note}");
+    }
+    raise_descriptor_limit();
+    make_root(&config.data_root)?;
+    make_root(&config.exec_root)?;
+    let _pidfile = Pidfile::create(&config.pidfile)?;
+    let _lock = lock_data_root(&config.data_root)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(StartError::system("start threads"))?;
+    let result = runtime.block_on(serve(config, passed));
+    // Requests that still wait for something end with the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config, passed: Vec<activation::Passed>) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
+    let listeners = listen::open(&config, passed).await?;
+    let engine = open_engine(config).await?;
+    containers::reconcile(engine.clone()).await?;
+    let accepting: Vec<_> =
+        listeners.open.into_iter().map(|listener| tokio::spawn(listener.serve(engine.clone()))).collect();
+    notify::send("READY=1");
+    tracing::info!(hosts = ?engine.config().hosts, "Daemon has completed initialization");
+    signals.serve(&engine).await;
+    notify::send("STOPPING=1");
+    for task in accepting {
+        task.abort();
+    }
+    tokio::select! {
+        () = shutdown::shutdown(&engine) => {}
+        () = signals.end() => tracing::warn!("told to end a second time: containers are left as they are"),
+    }
+    for path in listeners.files {
+        // Somebody may have removed it.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Opens all that is on disk, and netd.
+async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
+    let id = identity::read_or_make(&config.data_root)?;
+    let (data_root, exec_root) = (config.data_root.clone(), config.exec_root.clone());
+    let settings = config.network.clone();
+    let (netd, store, volumes, containers, monitor_program) = blocking(move || {
+        let netd = Netd::open(&exec_root, &data_root, &sibling("wherry-netd"))?;
+        netd.client().configure(settings)?;
+        let store = wherry_image_store::Store::open(&data_root)
+            .map_err(|e| Error::server(format!("open the image store: {e}")))?;
+        let volumes = Volumes::open(&data_root)?;
+        let containers = Containers::open(&data_root)?;
+        let program = sibling("wherry-monitor");
+        let monitor_program = Program::load(&program).map_err(Error::io("load", program.display()))?;
+        Ok((netd, store, volumes, containers, monitor_program))
+    })
+    .await?;
+    Ok(Arc::new(Engine {
+        id,
+        config: RwLock::new(Arc::new(config)),
+        events: Bus::default(),
+        store,
+        netd,
+        containers,
+        volumes,
+        monitor_program,
+        cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+        stopping: AtomicBool::new(false),
+    }))
+}
+
+/// One of our programs: beside our own executable, else where the PATH has it.
+fn sibling(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|p| p.exists());
+    beside.filter(|path| path.exists()).or_else(on_path).unwrap_or_else(|| name.into())
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let open = |kind| signal(kind).map_err(StartError::system("handle signals"));
+        Ok(Self {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+            hangup: open(SignalKind::hangup())?,
+        })
+    }
+
+    /// Reloads at each SIGHUP; returns when we are told to end.
+    async fn serve(&mut self, engine: &Engine) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hangup.recv() => reload::reload(engine),
+            }
+        }
+    }
+
+    /// Returns when we are told to end once more.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+type LevelHandle = Box<dyn Fn(LevelFilter) + Send + Sync>;
+static LEVEL: OnceLock<LevelHandle> = OnceLock::new();
+
+/// The log goes to stderr, where the service manager or a file takes it.
+fn start_log(config: &Config) {
+    use std::io::IsTerminal;
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(level(config))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    // Set once: this runs once.
+    let _ = LEVEL.set(Box::new(move |level| {
+        // The subscriber lives as long as the process.
+        let _ = handle.reload(level);
+    }));
+}
+
+/// Puts the configuration's log level in force.
+pub(super) fn set_log_level(config: &Config) {
+    if let Some(set) = LEVEL.get() {
+        set(level(config));
+    }
+}
+
+fn level(config: &Config) -> LevelFilter {
+    match config.log_level.as_str() {
+        _ if config.debug => LevelFilter::DEBUG,
+        "debug" => LevelFilter::DEBUG,
+        "warn" => LevelFilter::WARN,
+        "error" | "fatal" => LevelFilter::ERROR,
+        _ => LevelFilter::INFO,
+    }
+}
+
+/// Each client, monitor and log takes a descriptor.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused only where it is not ours to raise; then it stays.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+fn make_root(path: &Path) -> Result<(), StartError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path).map_err(StartError::io("create", path))
+}
+
+/// One engine per data root: each file has one writer.
+fn lock_data_root(data_root: &Path) -> Result<File, StartError> {
+    let path = data_root.join("wherryd.lock");
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StartError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::DataRootInUse { path: data_root.into() }),
+        Err(std::fs::TryLockError::Error(e)) => Err(StartError::io("lock", path)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_root_has_one_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock_data_root(folder.path()).unwrap();
+        assert!(matches!(lock_data_root(folder.path()), Err(StartError::DataRootInUse { .. })));
+        drop(first);
+        lock_data_root(folder.path()).unwrap();
+    }
+}
