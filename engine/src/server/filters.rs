@@ -52,6 +52,13 @@ impl Filters {
         values.is_empty() || values.iter().any(|v| matches(v))
     }
 
+    /// Whether `name` does not filter, or one of its values is `text` or, as a regular expression, found in it.
+    pub(crate) fn found_in(&self, name: &str, text: &str) -> bool {
+        self.any(name, |pattern| {
+            pattern == text || regex_lite::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+        })
+    }
+
     /// A boolean filter such as `dangling`; `None` when it was not given.
     ///
     /// # Errors
@@ -85,6 +92,13 @@ impl Filters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_are_regular_expressions() {
+        let filters = Filters::parse(Some(r#"{"name":["^ab$","x(","y"]}"#), &["name"]).unwrap();
+        let found: Vec<&str> = ["ab", "abc", "x(", "any"].into_iter().filter(|t| filters.found_in("name", t)).collect();
+        assert_eq!(found, ["ab", "x(", "any"]);
+    }
 
     #[test]
     fn both_forms_are_read_and_unknown_names_refused() {
