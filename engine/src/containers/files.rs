@@ -1,11 +1,17 @@
-//! The contents of `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container.
+//! The contents of `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container, as dockerd writes them.
 
+mod resolv_conf;
+
+use std::fmt::Write as _;
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
 use crate::config::Config;
 use crate::error::Error;
+
+const HOST_HOSTS: &str = "/etc/hosts";
 
 /// Where these files are on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +60,72 @@ pub(crate) struct EtcInput<'a> {
     pub(crate) host_gateway: Option<IpAddr>,
 }
 
-/// Writes the three files into the container's folder (not synced: each start writes them again). Blocking.
+/// Writes the three files into the container's folder (not synced: each start writes them again; in place, so that
+/// a running container, which has them mounted, sees it). Blocking.
+///
+/// # Errors
+/// I/O errors with the file's name.
 pub(crate) fn write(data_root: &Path, input: &EtcInput<'_>) -> Result<EtcPaths, Error> {
-    let _ = input;
-    Ok(EtcPaths::of(data_root, &input.record.id))
+    let paths = EtcPaths::of(data_root, &input.record.id);
+    let host_resolv_conf = resolv_conf::of_host();
+    let contents = [
+        (&paths.hosts, hosts(input)),
+        (&paths.hostname, format!("{}\n", input.record.config.hostname)),
+        (&paths.resolv_conf, resolv_conf::render(input, &host_resolv_conf)),
+    ];
+    for (path, content) in contents {
+        fs::write(path, content).map_err(Error::io("write", path.display()))?;
+    }
+    Ok(paths)
 }
 
 /// The name servers that 127.0.0.11 passes questions on to (netd's `upstreams`): those of the container or of the daemon;
 /// empty for the host's.
 pub(crate) fn upstreams(record: &Record, config: &Config) -> Vec<IpAddr> {
-    let _ = (record, config);
-    Vec::new()
+    let given = record.host_config.dns.as_deref().unwrap_or_default();
+    let own: Vec<IpAddr> = given.iter().filter_map(|server| server.parse().ok()).collect();
+    if own.is_empty() { config.dns.clone() } else { own }
 }
+
+/// `/etc/hosts`.
+fn hosts(input: &EtcInput<'_>) -> String {
+    let extra = input.record.host_config.extra_hosts.as_deref().unwrap_or_default();
+    if input.resolution == Resolution::Host && extra.is_empty() {
+        // A host without the file has no names to tell.
+        return fs::read_to_string(HOST_HOSTS).unwrap_or_default();
+    }
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    let mut line = |address: &str, names: &str| {
+        let _ = writeln!(text, "{address}\t{names}"); // writing to a String cannot fail
+    };
+    for entry in extra {
+        // Of old the separator is a colon; the first one, since IPv6 addresses have them, too.
+        let Some((name, address)) = entry.split_once([':', '=']) else { continue };
+        if address == "host-gateway" {
+            if let Some(gateway) = input.host_gateway {
+                line(&gateway.to_string(), name);
+            }
+        } else {
+            line(address.trim_start_matches('[').trim_end_matches(']'), name);
+        }
+    }
+    for (address, names) in input.links {
+        line(&address.to_string(), &names.join(" "));
+    }
+    let config = &input.record.config;
+    let own_names = if config.domainname.is_empty() {
+        config.hostname.clone()
+    } else {
+        format!("{0}.{1} {0}", config.hostname, config.domainname)
+    };
+    for address in input.addresses {
+        line(&address.to_string(), &own_names);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-pub(crate) use process::{ExecInput, environment, exec_process};
+pub(crate) use process::{ExecInput, exec_process};
 
 use self::security::Seccomp;
 use super::files::EtcPaths;
@@ -229,5 +229,7 @@ fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
     numbers.next().zip(numbers.next()).is_some_and(|version| version >= wanted)
 }
 
+#[cfg(test)]
+pub(crate) mod test_data;
 #[cfg(test)]
 mod tests;

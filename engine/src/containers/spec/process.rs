@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn init_is_pointless_in_a_shared_process_namespace() {
-        let config = super::super::tests::config();
+        let config = super::super::test_data::config();
         let host = |pid: &str| HostConfig { init: Some(true), pid_mode: pid.into(), ..HostConfig::default() };
         assert!(wants_init(&host(""), &config));
         assert!(!wants_init(&host("host"), &config));

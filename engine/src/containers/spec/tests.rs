@@ -1,52 +1,11 @@
 //! Whole specifications, compared with what dockerd 28.5 gave to runc for the same requests.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::super::config::{Config as ProgramConfig, HostConfig, MountPoint, Ulimit};
+use super::super::config::{MountPoint, Ulimit};
 use super::super::record::MountExtra;
+use super::test_data::{ID, config, record};
 use super::*;
-
-const ID: &str = "1cf83113c33cce867679df46d975fb32c3e89f243537949648d6680a34e5aefe";
-
-/// The daemon's defaults.
-pub(super) fn config() -> Config {
-    let none: [std::ffi::OsString; 0] = [];
-    match crate::config::read(none) {
-        Ok(crate::config::Outcome::Run(config)) => *config,
-        other => panic!("defaults are settings: {other:?}"),
-    }
-}
-
-fn record() -> Record {
-    Record {
-        version: super::super::record::VERSION,
-        id: ID.into(),
-        name: "w1".into(),
-        created_ns: 1,
-        image: "sha256:0".into(),
-        path: "sleep".into(),
-        args: vec!["100".into()],
-        config: ProgramConfig { hostname: "1cf83113c33c".into(), ..ProgramConfig::default() },
-        host_config: HostConfig {
-            network_mode: "bridge".into(),
-            ipc_mode: "private".into(),
-            cgroupns_mode: "host".into(),
-            shm_size: 67_108_864,
-            oom_kill_disable: Some(false),
-            masked_paths: Some(MASKED_PATHS.map(String::from).to_vec()),
-            readonly_paths: Some(READONLY_PATHS.map(String::from).to_vec()),
-            ..HostConfig::default()
-        },
-        mounts: Vec::new(),
-        mount_extras: BTreeMap::new(),
-        networks: BTreeMap::new(),
-        start_failure: None,
-        started_before: false,
-        removing: false,
-        seen_event: 0,
-    }
-}
 
 fn spec_of(record: &Record) -> Value {
     let config = config();
