@@ -191,9 +191,9 @@ pub enum Reply {
 pub struct Failure {
     /// What kind of failure, for the engine to choose a status from.
     pub kind: FailureKind,
-    /// The step and its subject in words, without the system's text for `errno`.
+    /// The step, its subject and the reason in words, whole: nothing is to be added to it.
     pub message: String,
-    /// errno, where a system call failed.
+    /// errno, where a system call failed and `message` does not say so already.
     pub errno: Option<i32>,
 }
 

@@ -19,6 +19,9 @@ pub struct State {
     pub manually_stopped: bool,
     /// The probe's results; `None` without a probe.
     pub health: Option<HealthState>,
+    /// The number of the newest event so far; 0 if there was none.
+    #[serde(default)]
+    pub last_seq: u64,
     /// Events that no engine has acknowledged, oldest first, at most 256.
     pub journal: Vec<Event>,
 }
@@ -89,7 +92,8 @@ pub enum EventKind {
         /// Whether the restart policy did it (else a request).
         by_policy: bool,
     },
-    /// Init ended.
+    /// Init ended. Where the phase was [`Phase::Restarting`], the restart was called off by a stop: the
+    /// code is that of the exit before, which has been reported already.
     Exited {
         /// Exit code as in [`Phase::Exited`].
         code: i32,

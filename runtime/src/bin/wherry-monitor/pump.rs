@@ -1,0 +1,162 @@
+//! Moves output from processes to the log and to clients.
+
+use rustix::io::Errno;
+use wherry_container_log::Stream;
+
+use crate::attach::{attach_job, send_output};
+use crate::client::Role;
+use crate::job::Kind;
+use crate::monitor::Monitor;
+use crate::poll::Flags;
+
+/// Bytes per read: what a pipe holds.
+const CHUNK: usize = 64 << 10;
+/// So many reads before others have their turn.
+const ROUNDS: usize = 4;
+
+impl Monitor {
+    /// Reads a job's output. `to_the_end` goes on until there is none left, for a process that has ended.
+    pub(crate) fn read_output(&mut self, number: u32, stream: Stream, to_the_end: bool) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(CHUNK, 0);
+        let mut rounds = 0;
+        while to_the_end || rounds < ROUNDS {
+            rounds += 1;
+            let Some(job) = self.jobs.get(&number).filter(|job| !job.throttled) else { break };
+            let Some(output) = job.io.output(stream) else { break };
+            match rustix::io::read(output, &mut buffer[..]) {
+                Ok(read @ 1..) => {
+                    self.deliver(number, stream, &buffer[..read]);
+                    // A short read has emptied the pipe. A terminal gives a line or so at a time.
+                    if read < CHUNK
+                        && !to_the_end
+                        && !self.jobs.get(&number).is_some_and(|job| job.io.is_tty())
+                    {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                // The end; of a terminal it is EIO.
+                Ok(_) | Err(_) => {
+                    self.output_ended(number, stream);
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn deliver(&mut self, number: u32, stream: Stream, bytes: &[u8]) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        match &mut job.kind {
+            Kind::Init => {
+                if let Some(log) = &mut self.log {
+                    log.write(stream, bytes);
+                    self.log_grew = true;
+                }
+            }
+            Kind::Exec(_) => {}
+            Kind::Probe(probe) => probe.take_output(bytes),
+        }
+        for (client_number, client) in &mut self.clients {
+            if attach_job(client) == Some(number) {
+                send_output(client, stream, bytes);
+                if client.out.len() > 0 || client.is_hung_up() {
+                    self.dirty.push(*client_number);
+                }
+            }
+        }
+        if !self.dirty.is_empty() {
+            self.throttle(number);
+        }
+    }
+
+    fn output_ended(&mut self, number: u32, stream: Stream) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        job.io.close_output(stream);
+        if let (Kind::Init, Some(log)) = (&job.kind, &mut self.log) {
+            log.finish(stream);
+            self.log_grew = true;
+        }
+        self.finish_if_done(number);
+    }
+
+    /// Gives up the outputs of a job.
+    pub(crate) fn close_outputs(&mut self, number: u32) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if self.jobs.get(&number).is_some_and(|job| job.io.output(stream).is_some()) {
+                self.output_ended(number, stream);
+            }
+        }
+    }
+
+    /// Something happened on a job's terminal.
+    pub(crate) fn terminal_ready(&mut self, number: u32, flags: Flags) {
+        if flags.contains(Flags::OUT) {
+            self.pull_input(number);
+        }
+        if flags.intersects(Flags::IN | Flags::HUP | Flags::ERR) {
+            self.read_output(number, Stream::Stdout, false);
+        }
+    }
+
+    /// Something happened on a client's socket.
+    pub(crate) fn client_ready(&mut self, number: u32, flags: Flags) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        if flags.intersects(Flags::HUP | Flags::ERR) {
+            client.hang_up();
+        }
+        if flags.contains(Flags::RDHUP) && !matches!(client.role, Role::Attach(_)) {
+            client.hang_up();
+        }
+        if let Some(job) =
+            attach_job(client).filter(|_| flags.intersects(Flags::IN | Flags::HUP | Flags::ERR))
+        {
+            self.pull_input(job);
+        }
+        self.settle(number);
+    }
+
+    /// Brings a client up to date after anything has happened to it: sends, refills, waits for what is next, or lets it go.
+    pub(crate) fn settle(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        client.flush();
+        match &client.role {
+            Role::Logs(_) => self.pump_logs(number),
+            Role::Attach(_) => self.pump_history(number),
+            Role::Wait(_) => {}
+        }
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        let job = attach_job(client);
+        let waiting_for_start = matches!(&client.role, Role::Attach(_)) && job.is_none();
+        if client.is_done() || (client.is_hung_up() && waiting_for_start) {
+            self.remove_client(number);
+        } else {
+            let input = match &client.role {
+                Role::Attach(attach) if attach.stdin => {
+                    job.and_then(|job| self.jobs.get(&job)).is_some_and(|job| job.io.input_room() > 0)
+                }
+                _ => false,
+            };
+            if let Err(error) = client.wait_for(input) {
+                self.say(&format!("a client cannot be waited for: {error}"));
+                self.remove_client(number);
+            }
+        }
+        if let Some(job) = job.filter(|job| self.jobs.get(job).is_some_and(|job| job.throttled)) {
+            self.throttle(job);
+            if self.jobs.get(&job).is_some_and(|job| job.exit.is_some() && !job.throttled) {
+                self.drain(job);
+            }
+        }
+    }
+
+    fn remove_client(&mut self, number: u32) {
+        if let Some(client) = self.clients.remove(&number) {
+            client.close();
+        }
+        self.timers.cancel(crate::timers::Timer::LogsUntil(number));
+        self.give_answers();
+    }
+}

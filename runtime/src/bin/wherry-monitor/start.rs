@@ -1,0 +1,191 @@
+//! Starting the container, by request and by the restart policy.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use wherry_container_log::{Options, Writer};
+use wherry_monitor_api::{EventKind, Failure, FailureKind, LogDriver, LogSpec, Phase, Reply, StartSpec};
+use wherry_runtime::{Container, Stdio};
+
+use crate::control::{Answer, Caller, failure, system};
+use crate::health::Verdict;
+use crate::job::{Connected, Io, Job, Kind};
+use crate::journal::{now_ns, start_time};
+use crate::launch::{Parsed, failure_code, runtime_failure};
+use crate::monitor::{Monitor, Plan, Run};
+use crate::poll::{Flags, Polled, Source};
+use crate::restart::{self, Backoff};
+use crate::timers::Timer;
+
+impl Monitor {
+    /// Starts the container because the engine asks for it.
+    pub(crate) fn start_by_request(&mut self, caller: Caller, mut spec: StartSpec) -> Answer {
+        if self.is_live() {
+            return Err(failure(FailureKind::State, "the container is already running"));
+        }
+        let bytes = serde_json::to_vec(&spec)
+            .map_err(|e| failure(FailureKind::Protocol, format!("the start cannot be kept: {e}")))?;
+        self.plan = Some(Plan {
+            spec: bytes,
+            state_path: spec.state_path.clone(),
+            log: spec.log.clone(),
+            restart: spec.restart,
+            health: spec.health.clone(),
+        });
+        self.released = None;
+        self.restart_count = spec.restart_count;
+        self.manually_stopped = false;
+        self.backoff = Backoff::default();
+        match self.start(&mut spec) {
+            Ok((pid, at_ns)) => {
+                // First of all: the user waits for it.
+                self.reply(caller, Ok(Reply::Started { pid, at_ns }));
+                self.take_over_journal();
+                self.started(pid, at_ns, false);
+                Ok(None)
+            }
+            Err(failure) => {
+                self.phase = Phase::Exited {
+                    code: failure_code(failure.kind),
+                    started_at_ns: 0,
+                    finished_at_ns: now_ns(),
+                    oom_killed: false,
+                    error: failure.message.clone(),
+                };
+                Err(failure)
+            }
+        }
+    }
+
+    /// Starts it again, as the policy says.
+    pub(crate) fn restart(&mut self) {
+        let Some(plan) = &self.plan else { return };
+        let result = serde_json::from_slice(&plan.spec)
+            .map_err(|e| {
+                failure(FailureKind::Protocol, format!("the start that was kept does not parse: {e}"))
+            })
+            .and_then(|mut spec: StartSpec| self.start(&mut spec));
+        self.restart_count += 1;
+        match result {
+            Ok((pid, at_ns)) => self.started(pid, at_ns, true),
+            Err(failure) => self.restart_failed(&failure),
+        }
+    }
+
+    /// A start by the policy failed: it is tried again like after an exit.
+    fn restart_failed(&mut self, failure: &Failure) {
+        let (code, at_ns) = (failure_code(failure.kind), now_ns());
+        self.say(&format!("the restart policy could not start it: {}", failure.message));
+        let Some(plan) = &self.plan else { return };
+        let restarting = restart::applies(plan.restart, code, self.restart_count);
+        let started_at_ns = match self.phase {
+            Phase::Restarting { started_at_ns, .. } => started_at_ns,
+            _ => 0,
+        };
+        self.phase = if restarting {
+            let delay = self.backoff.next(Duration::ZERO);
+            self.timers.set(Timer::Restart, delay);
+            let next_start_ns = at_ns.saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX));
+            Phase::Restarting { code, started_at_ns, finished_at_ns: at_ns, oom_killed: false, next_start_ns }
+        } else {
+            let error = failure.message.clone();
+            Phase::Exited { code, started_at_ns, finished_at_ns: at_ns, oom_killed: false, error }
+        };
+        self.persist();
+        self.record_at(at_ns, EventKind::StartFailed { error: failure.message.clone(), code, restarting });
+        if !restarting {
+            self.answer_not_running(code);
+        }
+    }
+
+    /// Makes the container and executes its program.
+    fn start(&mut self, start: &mut StartSpec) -> Result<(i32, i64), Failure> {
+        let parsed = Parsed::take(start)?;
+        self.open_log(&start.log)?;
+        let number = self.next_number();
+        let (container, io) = if parsed.terminal() {
+            let launch = parsed.launch(start, Stdio::Terminal { size: start.console_size });
+            let (container, master) = Container::run(&launch).map_err(|e| runtime_failure(&e))?;
+            let master =
+                master.ok_or_else(|| failure(FailureKind::System, "the runtime library gave no terminal"))?;
+            (container, Io::terminal(&self.poller, number, master))
+        } else {
+            let connected = Connected { stdin: start.open_stdin, stdout: true, stderr: true };
+            let (io, ends) =
+                Io::pipes(&self.poller, number, connected).map_err(|e| system("make pipes", &e.into()))?;
+            let (stdin, stdout, stderr) = (ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd());
+            let launch = parsed.launch(start, Stdio::Fds { stdin, stdout, stderr });
+            let (container, _) = Container::run(&launch).map_err(|e| runtime_failure(&e))?;
+            (container, Ok(io))
+        };
+        let (pid, started_at_ns, started) = (container.pid(), now_ns(), Instant::now());
+        let job = io.map_err(std::io::Error::from).and_then(|io| {
+            let pidfd = container.pidfd().try_clone_to_owned()?;
+            Job::new(&self.poller, number, Kind::Init, pid, pidfd, io)
+        });
+        let mut job = match job {
+            Ok(job) => job,
+            Err(error) => {
+                // Without a way to notice its end it must not run.
+                let _ = container.delete(true);
+                return Err(system("watch the container", &error));
+            }
+        };
+        job.stdin_once = start.stdin_once;
+        self.jobs.insert(number, job);
+        let memory = container.oom_watch().and_then(|fd| {
+            let mut memory = Polled::new(&self.poller, fd, Source::Memory);
+            memory.want(Some(Flags::IN)).ok().map(|()| memory)
+        });
+        self.run = Some(Run {
+            oom_kills: container.oom_kill_count(),
+            container,
+            init: number,
+            started,
+            started_at_ns,
+            memory,
+            oom_killed: false,
+            own_pid_namespace: parsed.own_pid_namespace(),
+            unwanted: false,
+            stops: Vec::new(),
+        });
+        self.phase = Phase::Running { pid, pid_start: 0, started_at_ns, paused: false };
+        Ok((pid, started_at_ns))
+    }
+
+    /// What follows a start, once whoever asked for it knows.
+    fn started(&mut self, pid: i32, at_ns: i64, by_policy: bool) {
+        if let Phase::Running { pid_start, .. } = &mut self.phase {
+            *pid_start = start_time(pid);
+        }
+        self.record_at(at_ns, EventKind::Started { pid, by_policy });
+        self.persist_soon();
+        if let Some(init) = self.run.as_ref().map(|run| run.init) {
+            self.adopt_waiting_clients(init);
+        }
+        self.verdict = match self.plan.as_ref().and_then(|plan| plan.health.as_ref()) {
+            Some(_) => Some(Verdict::at_start(self.verdict.take())),
+            None => None,
+        };
+        self.schedule_probe();
+    }
+
+    /// Opens the log, unless it is open from the run before.
+    fn open_log(&mut self, spec: &LogSpec) -> Result<(), Failure> {
+        let LogDriver::JsonFile(path) = &spec.driver else {
+            self.log = None;
+            return Ok(());
+        };
+        let options = Options {
+            path: path.clone(),
+            max_bytes: spec.max_bytes,
+            max_files: spec.max_files,
+            attributes: spec.attributes.clone(),
+        };
+        let log = Writer::open(options).map_err(|error| {
+            system(format!("failed to initialize logging driver: open {}", path.display()), &error)
+        })?;
+        self.log = Some(log);
+        Ok(())
+    }
+}
