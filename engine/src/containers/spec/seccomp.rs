@@ -244,7 +244,7 @@ mod tests {
         let count = all.len();
         all.sort_unstable();
         all.dedup();
-        assert_eq!((all.len(), count), (count, 382));
+        assert_eq!((all.len(), count), (count, 361));
     }
 
     #[test]

@@ -12,8 +12,9 @@ pub(crate) const ID: &str = "1cf83113c33cce867679df46d975fb32c3e89f243537949648d
 
 /// The daemon's defaults.
 pub(crate) fn config() -> Config {
-    let arguments = ["--config-file", "/dev/null/none"].map(std::ffi::OsString::from);
-    match Config::load(arguments) {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), "{}").expect("a configuration without settings");
+    match Config::load(["--config-file".into(), file.path().into()]) {
         Ok(Command::Run(config)) => *config,
         other => panic!("defaults are settings: {other:?}"),
     }
@@ -45,7 +46,5 @@ pub(crate) fn record() -> Record {
         networks: BTreeMap::new(),
         start_failure: None,
         started_before: false,
-        removing: false,
-        seen_event: 0,
     }
 }
