@@ -2,11 +2,24 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
+use crate::child::channel::{Channel, GO};
+use crate::create::{START_SOCKET, hear, make, start_address};
+use crate::exec::{Join, spawn};
+use crate::hooks::HookRunner;
+use crate::plan::namespaces::Namespaces;
+use crate::seccomp::Filter;
+use crate::state::{SavedState, start_time};
+use crate::sys::process::pidfd_send_signal;
 use crate::{Error, Launch, Stats, Stdio};
 
 /// A container's state, as the runtime specification names it.
@@ -37,8 +50,36 @@ impl fmt::Display for Status {
 /// A container that was made by this process, or opened from its saved state.
 #[derive(Debug)]
 pub struct Container {
-    pid: i32,
-    pidfd: OwnedFd,
+    pub(crate) facts: Facts,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) gate: Gate,
+}
+
+/// What is known about a container for its lifetime. Serialisable.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    pub(crate) bundle: PathBuf,
+    pub(crate) cgroup: Cgroup,
+    /// `CLONE_NEW*` of the namespaces that are not the host's.
+    pub(crate) namespaces: i32,
+    /// What processes of an exec are filtered with.
+    pub(crate) seccomp: Option<Filter>,
+    pub(crate) hooks: HookRunner,
+    /// Where the start socket is, for a container that another process starts.
+    pub(crate) start_socket_in: Option<PathBuf>,
+}
+
+/// What init waits for.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// A word on this channel.
+    Channel(Channel),
+    /// A connection to its start socket.
+    Socket,
+    /// Nothing.
+    Open,
 }
 
 /// Further wishes for [`Container::exec`].
@@ -59,63 +100,86 @@ pub struct Process {
     pub terminal: Option<OwnedFd>,
 }
 
-/// What another process needs to open a container ([`SavedState::open`]). Serialisable.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SavedState {
-    /// The format's version.
-    pub version: u32,
-    /// The container's id.
-    pub id: String,
-    /// Init's process id.
-    pub pid: i32,
-    /// Init's start time in clock ticks after boot: with `pid` it names a process for good.
-    pub pid_start_time: u64,
-    /// The bundle.
-    pub bundle: PathBuf,
-}
-
-impl SavedState {
-    /// Opens the container.
-    ///
-    /// # Errors
-    /// [`Error::Spec`] for a format of another version, [`Error::System`].
-    pub fn open(&self) -> Result<Container, Error> {
-        Err(in_progress())
-    }
-}
-
-fn in_progress() -> Error {
-    Error::Unsupported { what: "this".into(), why: "being written" }
-}
-
 impl Container {
     /// Makes a container whose init waits before `execve`, and the terminal's master if asked for.
     ///
     /// # Errors
     /// What failed first; everything that was made is removed again.
-    pub fn create(_launch: &Launch<'_>) -> Result<(Container, Option<OwnedFd>), Error> {
-        Err(in_progress())
+    pub fn create(launch: &Launch<'_>) -> Result<(Container, Option<OwnedFd>), Error> {
+        Container::make(launch, true)
     }
 
     /// Lets init execute the program; returns once it has.
     ///
     /// # Errors
-    /// Why the program could not be executed. The container is then stopped.
+    /// [`Error::State`] when it is not waiting for that; else why the program could not be executed. The
+    /// container is then stopped, and still to be deleted.
     pub fn start(&mut self) -> Result<(), Error> {
-        Err(in_progress())
+        let gate = std::mem::replace(&mut self.gate, Gate::Open);
+        let refused = |status| Error::State { action: "start", status };
+        let channel = match gate {
+            Gate::Channel(channel) => channel,
+            Gate::Socket => {
+                let folder = self.facts.start_socket_in.as_deref().ok_or(refused(Status::Running))?;
+                connect(folder)
+                    .map_err(|error| if self.has_ended() { refused(Status::Stopped) } else { error })?
+            }
+            Gate::Open => return Err(refused(self.status())),
+        };
+        match channel.tell(GO) {
+            Ok(()) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(refused(Status::Stopped)),
+            Err(errno) => return Err(Error::system("start", &self.facts.id, errno)),
+        }
+        if let Some(folder) = &self.facts.start_socket_in {
+            let _ = std::fs::remove_file(folder.join(START_SOCKET));
+        }
+        hear(&channel, false, |_| Ok(()))?;
+        self.facts.hooks.after_start(self.facts.pid)
     }
 
     /// [`Container::create`] and [`Container::start`] without the stop in between.
     ///
     /// # Errors
     /// What failed first; everything that was made is removed again.
-    pub fn run(_launch: &Launch<'_>) -> Result<(Container, Option<OwnedFd>), Error> {
-        Err(in_progress())
+    pub fn run(launch: &Launch<'_>) -> Result<(Container, Option<OwnedFd>), Error> {
+        let (container, terminal) = Container::make(launch, false)?;
+        if let Err(error) = container.facts.hooks.after_start(container.facts.pid) {
+            let _ = container.delete(true);
+            return Err(error);
+        }
+        Ok((container, terminal))
+    }
+
+    fn make(launch: &Launch<'_>, wait: bool) -> Result<(Container, Option<OwnedFd>), Error> {
+        let made = make(launch, wait)?;
+        let start_socket_in = launch.start_socket_in.filter(|_| wait).map(Path::to_path_buf);
+        let gate = match (wait, &start_socket_in) {
+            (false, _) => Gate::Open,
+            (true, None) => Gate::Channel(made.channel),
+            (true, Some(_)) => Gate::Socket,
+        };
+        let facts = Facts {
+            id: launch.id.to_owned(),
+            pid: made.pid,
+            bundle: launch.bundle.to_owned(),
+            cgroup: made.cgroup,
+            namespaces: namespace_flags(&made.plan.namespaces),
+            seccomp: made.plan.process.seccomp,
+            hooks: made.hooks,
+            start_socket_in,
+        };
+        Ok((Container { facts, pidfd: made.pidfd, gate }, made.terminal))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.facts.id
     }
 
     /// Init's process id in the caller's namespace.
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.facts.pid
     }
 
     /// Readable once init has ended; for `waitid` and `pidfd_send_signal`.
@@ -126,51 +190,103 @@ impl Container {
     /// Starts a further process in the container's namespaces and cgroup; returns once it has been executed.
     ///
     /// # Errors
-    /// What failed first.
+    /// What failed first; no process is left then.
     pub fn exec(
         &self,
-        _process: &oci_spec::runtime::Process,
-        _stdio: Stdio<'_>,
-        _options: &ExecOptions,
+        process: &oci_spec::runtime::Process,
+        stdio: Stdio<'_>,
+        options: &ExecOptions,
     ) -> Result<Process, Error> {
-        Err(in_progress())
+        if self.has_ended() {
+            return Err(Error::State { action: "exec in", status: Status::Stopped });
+        }
+        let mut plan = crate::plan::process::compile(process, stdio, options.preserve_fds)?;
+        plan.seccomp.clone_from(&self.facts.seccomp);
+        let join = Join {
+            init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
+            namespaces: self.facts.namespaces,
+            user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
+            entry: self.facts.cgroup.entry()?,
+        };
+        spawn(&join, &plan)
     }
 
     /// In which state it is.
     pub fn status(&self) -> Status {
-        Status::Stopped
+        if self.has_ended() {
+            return Status::Stopped;
+        }
+        let waits = match &self.gate {
+            Gate::Channel(_) => true,
+            Gate::Socket => {
+                self.facts.start_socket_in.as_ref().is_some_and(|f| f.join(START_SOCKET).exists())
+            }
+            Gate::Open => false,
+        };
+        match (self.facts.cgroup.is_frozen(), waits) {
+            (true, _) => Status::Paused,
+            (false, true) => Status::Created,
+            (false, false) => Status::Running,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)) == Ok(1)
     }
 
     /// Sends a signal to init.
     ///
     /// # Errors
     /// [`Error::State`] if it has ended.
-    pub fn kill(&self, _signal: i32) -> Result<(), Error> {
-        Err(in_progress())
+    pub fn kill(&self, signal: i32) -> Result<(), Error> {
+        match pidfd_send_signal(self.pidfd.as_fd(), signal) {
+            Ok(()) if signal != libc::SIGKILL => Ok(()),
+            // a process that is frozen by cgroup v1 dies when it is thawed
+            Ok(()) => {
+                if self.facts.cgroup.is_frozen() {
+                    self.facts.cgroup.freeze(false)
+                } else {
+                    Ok(())
+                }
+            }
+            Err(Errno::SRCH) => Err(Error::State { action: "signal", status: Status::Stopped }),
+            Err(errno) => Err(Error::system("signal", self.facts.pid, errno)),
+        }
     }
 
     /// Sends a signal to all processes in the container's cgroup.
     ///
     /// # Errors
     /// [`Error::System`].
-    pub fn kill_all(&self, _signal: i32) -> Result<(), Error> {
-        Err(in_progress())
+    pub fn kill_all(&self, signal: i32) -> Result<(), Error> {
+        self.facts.cgroup.signal_all(signal)?;
+        if signal == libc::SIGKILL && self.facts.cgroup.is_frozen() {
+            self.facts.cgroup.freeze(false)?;
+        }
+        Ok(())
     }
 
-    /// Freezes all processes.
+    /// Freezes all processes; returns once they are.
     ///
     /// # Errors
-    /// [`Error::System`].
+    /// [`Error::State`] unless it runs; [`Error::System`].
     pub fn pause(&self) -> Result<(), Error> {
-        Err(in_progress())
+        match self.status() {
+            Status::Running | Status::Created => self.facts.cgroup.freeze(true),
+            status => Err(Error::State { action: "pause", status }),
+        }
     }
 
     /// Thaws them.
     ///
     /// # Errors
-    /// [`Error::System`].
+    /// [`Error::State`] unless it is paused; [`Error::System`].
     pub fn resume(&self) -> Result<(), Error> {
-        Err(in_progress())
+        match self.status() {
+            Status::Paused => self.facts.cgroup.freeze(false),
+            status => Err(Error::State { action: "resume", status }),
+        }
     }
 
     /// The process ids in the container's cgroup, in the caller's namespace, ascending.
@@ -178,7 +294,7 @@ impl Container {
     /// # Errors
     /// [`Error::System`].
     pub fn processes(&self) -> Result<Vec<i32>, Error> {
-        Err(in_progress())
+        self.facts.cgroup.processes()
     }
 
     /// A sample of its counters.
@@ -186,38 +302,94 @@ impl Container {
     /// # Errors
     /// [`Error::System`].
     pub fn stats(&self) -> Result<Stats, Error> {
-        Err(in_progress())
+        self.facts.cgroup.stats()
     }
 
     /// Sets new limits; fields that are absent stay as they are.
     ///
     /// # Errors
     /// [`Error::System`] with the file and the kernel's answer.
-    pub fn update(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        Err(in_progress())
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        self.facts.cgroup.apply(resources)?;
+        self.facts.cgroup.apply_devices(resources)
     }
 
-    /// Kills what is left and removes the cgroups. The caller has reaped init, or lets `force` kill it.
+    /// Kills what is left and removes the cgroups; then `poststop` hooks run. The caller has reaped init,
+    /// or lets `force` kill it (and reap it, if the caller is its parent).
     ///
     /// # Errors
-    /// [`Error::State`] when init still lives and `force` is false.
-    pub fn delete(self, _force: bool) -> Result<(), Error> {
-        Err(in_progress())
+    /// [`Error::State`] when init still lives and `force` is false; [`Error::System`], [`Error::Hook`].
+    pub fn delete(self, force: bool) -> Result<(), Error> {
+        if !self.has_ended() {
+            if !force {
+                return Err(Error::State { action: "delete", status: self.status() });
+            }
+            let _ = self.kill(libc::SIGKILL);
+            // without a pid namespace the others outlive init
+            let _ = self.kill_all(libc::SIGKILL);
+            let ten_seconds = Timespec { tv_sec: 10, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&ten_seconds));
+            // ECHILD: somebody else's child
+            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+        self.facts.remove()
     }
 
     /// How many processes the kernel has killed for want of memory.
     pub fn oom_kill_count(&self) -> u64 {
-        0
+        self.facts.cgroup.oom_kills()
     }
 
     /// A descriptor that becomes readable when memory ran out (v1: eventfd; v2: inotify on
     /// `memory.events`); read [`Container::oom_kill_count`] then. `None` without a memory cgroup.
     pub fn oom_watch(&self) -> Option<OwnedFd> {
-        None
+        self.facts.cgroup.oom_watch()
     }
 
     /// What another process needs to open this container.
-    pub fn save(&self) -> SavedState {
-        SavedState { version: 1, id: String::new(), pid: self.pid, pid_start_time: 0, bundle: PathBuf::new() }
+    ///
+    /// # Errors
+    /// [`Error::System`] when init's start time cannot be read.
+    pub fn save(&self) -> Result<SavedState, Error> {
+        Ok(SavedState {
+            version: crate::state::VERSION,
+            pid_start_time: start_time(self.facts.pid)?,
+            facts: self.facts.clone(),
+        })
     }
+}
+
+impl Facts {
+    /// Removes everything that a container whose init has ended leaves.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        let result = self.cgroup.destroy();
+        result.and(self.hooks.after_stop())
+    }
+}
+
+fn connect(folder: &Path) -> Result<Channel, Error> {
+    let failed = |errno| Error::system("connect to", folder.join(START_SOCKET).display(), errno);
+    let directory = crate::cgroup::open_path(folder)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+    rustix::net::connect(&socket, &start_address(&directory)?).map_err(failed)?;
+    Ok(Channel::from_socket(socket))
+}
+
+/// All namespaces that an exec has to join.
+fn namespace_flags(namespaces: &Namespaces) -> i32 {
+    const ALL: i32 = libc::CLONE_NEWNS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | 0x80;
+    let new = i32::try_from(namespaces.new & u64::from(ALL.unsigned_abs())).unwrap_or(0);
+    let joined = namespaces.join.iter().chain(&namespaces.before_fork).fold(0, |flags, j| flags | j.flag);
+    let cgroup = if namespaces.cgroup { libc::CLONE_NEWCGROUP } else { 0 };
+    let time = if namespaces.time_offsets.is_some() { 0x80 } else { 0 };
+    new | joined | cgroup | time
 }

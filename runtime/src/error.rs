@@ -96,6 +96,12 @@ pub enum Error {
         /// In which state it is.
         status: crate::Status,
     },
+    /// The container's id has characters that ids do not have.
+    #[error("invalid container id {id:?}: only letters, digits, `_`, `+`, `-` and `.` are allowed")]
+    InvalidId {
+        /// The id.
+        id: String,
+    },
     /// The child ended before it had executed the program, without a report (killed, out of memory).
     #[error("the container's init ended before it executed the program")]
     InitDied,
@@ -139,8 +145,10 @@ impl Error {
             Error::NotExecutable { .. } | Error::Exec { .. } => ErrorKind::NotExecutable,
             Error::BadCwd { .. } | Error::BadUser { .. } => ErrorKind::BadProcess,
             Error::State { .. } => ErrorKind::State,
-            Error::Spec { .. } | Error::Unsupported { .. } => ErrorKind::Spec,
-            Error::Setup { .. } | Error::System { .. } | Error::InitDied | Error::Hook { .. } => ErrorKind::System,
+            Error::Spec { .. } | Error::InvalidId { .. } | Error::Unsupported { .. } => ErrorKind::Spec,
+            Error::Setup { .. } | Error::System { .. } | Error::InitDied | Error::Hook { .. } => {
+                ErrorKind::System
+            }
         }
     }
 
@@ -156,6 +164,7 @@ impl Error {
             Error::System { source, .. } => source.raw_os_error(),
             Error::ExecutableNotInPath { .. }
             | Error::Spec { .. }
+            | Error::InvalidId { .. }
             | Error::Unsupported { .. }
             | Error::State { .. }
             | Error::InitDied
@@ -163,8 +172,25 @@ impl Error {
         }
     }
 
+    /// What a child reported.
+    pub(crate) fn from_report(step: Step, errno: i32, subject: String) -> Self {
+        match step {
+            Step::FindExecutable => Error::ExecutableNotInPath { name: subject },
+            Step::StatExecutable => Error::ExecutableMissing { name: subject, errno },
+            Step::CheckExecutable => Error::NotExecutable { name: subject, errno },
+            Step::Exec => Error::Exec { path: subject, errno },
+            Step::Cwd => Error::BadCwd { cwd: subject, errno },
+            Step::User | Step::Groups => Error::BadUser { subject, errno },
+            step => Error::Setup { step, subject, errno },
+        }
+    }
+
     /// A failed step in the caller's own process.
-    pub(crate) fn system(action: &'static str, subject: impl fmt::Display, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn system(
+        action: &'static str,
+        subject: impl fmt::Display,
+        source: impl Into<io::Error>,
+    ) -> Self {
         Error::System { action, subject: subject.to_string(), source: source.into() }
     }
 
@@ -257,9 +283,11 @@ steps! {
     Seccomp = "install seccomp filter",
     Cwd = "change to working directory",
     FindExecutable = "find executable",
+    StatExecutable = "look at executable",
     CheckExecutable = "check executable",
     Exec = "execute",
     Hook = "run hook",
+    HookFailed = "hook failed:",
     CloseFds = "close descriptors",
     Loopback = "bring up loopback device",
     MemoryPolicy = "set memory policy",

@@ -20,14 +20,25 @@
 //! taken, the allocator's included. That is why the child allocates nothing, takes no lock and
 //! calls no libc function beyond thin wrappers of system calls.
 
+mod cgroup;
+mod child;
 mod container;
+mod create;
 mod error;
+mod exec;
+mod hooks;
 mod launch;
+mod plan;
+mod seccomp;
+mod state;
 mod stats;
+mod sys;
 mod terminal;
+mod userns;
 
-pub use container::{Container, ExecOptions, Process, SavedState, Status};
+pub use container::{Container, ExecOptions, Process, Status};
 pub use error::{Error, ErrorKind, Step};
 pub use launch::{CgroupManager, Launch, RootfsSource, Stdio};
+pub use state::SavedState;
 pub use stats::{BlockIo, BlockIoEntry, Cpu, Hugetlb, Memory, Pids, Pressure, Stats, Throttling};
 pub use terminal::resize_terminal;

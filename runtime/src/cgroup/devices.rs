@@ -1,0 +1,62 @@
+//! Which devices a container may use: v1's `devices.allow` and `devices.deny`.
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::Folder;
+use super::file::write;
+use crate::Error;
+
+pub(crate) use super::device_program::apply_v2;
+
+/// Writes the rules in their order.
+pub(crate) fn apply_v1(folders: &[Folder], rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+    let Some(folder) = folders.iter().find(|f| f.has("devices")) else {
+        // rules that only allow everything need no controller
+        if rules.iter().all(LinuxDeviceCgroup::allow) {
+            return Ok(());
+        }
+        return Err(Error::Unsupported {
+            what: "the cgroup controller devices".into(),
+            why: "it is not mounted",
+        });
+    };
+    for rule in rules {
+        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+        write(&folder.path, file, &line(rule))?;
+    }
+    Ok(())
+}
+
+fn line(rule: &LinuxDeviceCgroup) -> String {
+    let kind = match rule.typ() {
+        Some(LinuxDeviceType::B) => 'b',
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => 'c',
+        // `a` in the file is about every device with every number and access
+        _ if rule.major().is_none() && rule.minor().is_none() => return "a".to_owned(),
+        _ => 'a',
+    };
+    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".to_owned(), |n| n.to_string());
+    let access = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm");
+    format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
+
+    #[test]
+    fn lines() {
+        let rule = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().unwrap();
+        assert_eq!(line(&rule), "a");
+        let rule = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(LinuxDeviceType::C)
+            .major(1)
+            .minor(-1)
+            .access("rw")
+            .build()
+            .unwrap();
+        assert_eq!(line(&rule), "c 1:* rw");
+    }
+}

@@ -1,0 +1,248 @@
+//! Limits of cgroup version 2.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxRdma, LinuxResources};
+
+use super::Folder;
+use super::file::{exists, make_folder, open_folder, read, write};
+use crate::Error;
+
+/// Makes the folder with the controllers that the resources need, plus those that statistics want.
+pub(crate) fn make(folder: &Folder, resources: Option<&LinuxResources>) -> Result<OwnedFd, Error> {
+    let Some(parent) = folder.path.parent().filter(|p| p.starts_with(&folder.mount)) else {
+        return Err(Error::spec("linux.cgroupsPath", "a container cannot be in the root cgroup"));
+    };
+    make_folder(&folder.path)?;
+    if resources.is_some() {
+        enable_controllers(parent, &folder.mount)?;
+    }
+    open_folder(&folder.path)
+}
+
+/// Enables all controllers that there are in `folder` for its children, from the mount point downwards.
+fn enable_controllers(folder: &Path, mount: &Path) -> Result<(), Error> {
+    let available = controllers(folder, "cgroup.controllers");
+    let enabled = controllers(folder, "cgroup.subtree_control");
+    if enabled.is_superset(&wanted(&available)) && !enabled.is_empty() {
+        return Ok(()); // and then so it is above
+    }
+    if folder != mount
+        && let Some(parent) = folder.parent()
+    {
+        enable_controllers(parent, mount)?;
+    }
+    for controller in wanted(&controllers(folder, "cgroup.controllers")).difference(&enabled) {
+        // one by one: one that cannot be enabled (a realtime process for cpu) must not stop the
+        // others, and a limit that needs it fails with its own message
+        let _ = write(folder, "cgroup.subtree_control", &format!("+{controller}"));
+    }
+    Ok(())
+}
+
+fn wanted(available: &BTreeSet<String>) -> BTreeSet<String> {
+    const WANTED: [&str; 7] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"];
+    available.iter().filter(|c| WANTED.contains(&c.as_str())).cloned().collect()
+}
+
+fn controllers(folder: &Path, file: &str) -> BTreeSet<String> {
+    read(folder, file).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Sets limits.
+pub(crate) fn apply(folder: &Folder, resources: &LinuxResources) -> Result<(), Error> {
+    let path = &folder.path;
+    if let Some(memory) = resources.memory() {
+        apply_memory(path, memory)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        apply_cpu(path, cpu)?;
+    }
+    if let Some(limit) =
+        resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|l| *l != 0)
+    {
+        write(path, "pids.max", &limit_text(limit))?;
+    }
+    if let Some(io) = resources.block_io() {
+        apply_io(path, io)?;
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let value = limit.limit().to_string();
+        write(path, &format!("hugetlb.{}.max", limit.page_size()), &value)?;
+        // reservations count as well, where the kernel knows them
+        let reserved = format!("hugetlb.{}.rsvd.max", limit.page_size());
+        if exists(path, &reserved) {
+            write(path, &reserved, &value)?;
+        }
+    }
+    for (device, limit) in resources.rdma().iter().flatten() {
+        write(path, "rdma.max", &rdma_line(device, limit))?;
+    }
+    for (name, value) in resources.unified().iter().flatten() {
+        if name.contains('/') || !name.contains('.') {
+            return Err(Error::spec("linux.resources.unified", format!("{name:?} is not a cgroup file")));
+        }
+        for line in value.lines() {
+            write(path, name, line)?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of `rdma.max`.
+pub(crate) fn rdma_line(device: &str, limit: &LinuxRdma) -> String {
+    let mut line = device.to_owned();
+    for (name, value) in [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())] {
+        if let Some(value) = value {
+            line.push_str(&format!(" {name}={value}"));
+        }
+    }
+    line
+}
+
+fn limit_text(limit: i64) -> String {
+    if limit < 0 { "max".to_owned() } else { limit.to_string() }
+}
+
+/// The swap limit alone, from the specification's limit of memory and swap together.
+fn swap_limit(memory: Option<i64>, together: Option<i64>) -> Result<Option<String>, Error> {
+    let invalid = |reason: &str| Err(Error::spec("linux.resources.memory.swap", reason));
+    match (memory.filter(|v| *v != 0), together.filter(|v| *v != 0)) {
+        (Some(-1), None) => Ok(Some("max".to_owned())),
+        (_, None) => Ok(None),
+        (_, Some(-1)) => Ok(Some("max".to_owned())),
+        (None | Some(-1), Some(_)) => invalid("a limit of memory and swap needs a limit of memory"),
+        (Some(memory), Some(together)) if together < memory => {
+            invalid("memory+swap limit is below the memory limit")
+        }
+        (Some(memory), Some(together)) => Ok(Some((together - memory).to_string())),
+    }
+}
+
+fn apply_memory(path: &Path, memory: &LinuxMemory) -> Result<(), Error> {
+    if let Some(swap) = swap_limit(memory.limit(), memory.swap())? {
+        // "no limit" and "no swap at all" hold by themselves where the kernel has no swap accounting
+        if exists(path, "memory.swap.max") || (swap != "max" && swap != "0") {
+            write(path, "memory.swap.max", &swap)?;
+        }
+    }
+    if let Some(limit) = memory.limit().filter(|v| *v != 0) {
+        write(path, "memory.max", &limit_text(limit))?;
+    }
+    if let Some(reservation) = memory.reservation().filter(|v| *v != 0) {
+        write(path, "memory.low", &limit_text(reservation))?;
+    }
+    Ok(())
+}
+
+/// `cpu.weight` (1 to 10000) from `cpu.shares` (2 to 262144), so that the smallest, the default (1024: 100)
+/// and the largest value meet: `10^((l² + 125 l) / 612 − 7/34)` with `l = log2(shares)`, as runc ≥ 1.3.2 and crun ≥ 1.23 do it.
+pub(crate) fn weight(shares: u64) -> u64 {
+    match shares {
+        0 => 0,
+        1 | 2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            #[expect(clippy::cast_precision_loss, reason = "below 2^18")]
+            let l = (shares as f64).log2();
+            let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 1 and 10000"
+            )]
+            let weight = 10_f64.powf(exponent).ceil() as u64;
+            weight.clamp(1, 10_000)
+        }
+    }
+}
+
+fn apply_cpu(path: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
+    if let Some(idle) = cpu.idle() {
+        write(path, "cpu.idle", &idle.to_string())?;
+    }
+    // an idle group has no weight
+    if let Some(shares) = cpu.shares().filter(|s| *s != 0 && cpu.idle() != Some(1)) {
+        write(path, "cpu.weight", &weight(shares).to_string())?;
+    }
+    let quota = cpu.quota().filter(|q| *q != 0);
+    let period = cpu.period().filter(|p| *p != 0);
+    if quota.is_some() || period.is_some() {
+        let quota = match quota {
+            Some(quota) => limit_text(quota),
+            // a period alone keeps the quota
+            None => read(path, "cpu.max")
+                .and_then(|text| text.split(' ').next().map(str::to_owned))
+                .unwrap_or_else(|| "max".to_owned()),
+        };
+        let value = period.map_or(quota.clone(), |period| format!("{quota} {period}"));
+        write(path, "cpu.max", &value)?;
+    }
+    if let Some(burst) = cpu.burst() {
+        write(path, "cpu.max.burst", &burst.to_string())?;
+    }
+    for (name, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
+        if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
+            write(path, name, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn apply_io(path: &Path, io: &LinuxBlockIo) -> Result<(), Error> {
+    if let Some(weight) = io.weight().filter(|w| *w != 0) {
+        if exists(path, "io.bfq.weight") {
+            write(path, "io.bfq.weight", &weight.to_string())?;
+        } else {
+            // v1's 10..1000 onto v2's 1..10000
+            let weight = 1 + (u64::from(weight).max(10) - 10) * 9999 / 990;
+            write(path, "io.weight", &weight.to_string())?;
+        }
+    }
+    for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            write(path, "io.bfq.weight", &format!("{}:{} {weight}", device.major(), device.minor()))?;
+        }
+    }
+    for (key, devices) in [
+        ("rbps", io.throttle_read_bps_device()),
+        ("wbps", io.throttle_write_bps_device()),
+        ("riops", io.throttle_read_iops_device()),
+        ("wiops", io.throttle_write_iops_device()),
+    ] {
+        for device in devices.iter().flatten() {
+            write(path, "io.max", &format!("{}:{} {key}={}", device.major(), device.minor(), device.rate()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_meet_at_both_ends_and_at_the_default() {
+        for (shares, expect) in [(0, 0), (1, 1), (2, 1), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
+            assert_eq!(weight(shares), expect, "shares {shares}");
+        }
+        assert!(weight(512) < weight(2048));
+    }
+
+    #[test]
+    fn swap_is_what_is_above_memory() {
+        let check = |memory, together, expect: Option<&str>| {
+            assert_eq!(swap_limit(memory, together).unwrap().as_deref(), expect, "{memory:?} {together:?}");
+        };
+        check(Some(100), Some(300), Some("200"));
+        check(Some(100), Some(100), Some("0"));
+        check(Some(100), Some(-1), Some("max"));
+        check(Some(-1), None, Some("max"));
+        check(Some(100), None, None);
+        check(None, None, None);
+        assert!(swap_limit(Some(100), Some(50)).is_err());
+        assert!(swap_limit(None, Some(50)).is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! What the child and its parent say to each other: packets on a socket pair.
+
+use std::ffi::CStr;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::Failure;
+use crate::error::Step;
+
+/// The child failed: step (1 byte), errno (4 bytes), subject.
+pub(crate) const FAILED: u8 = b'E';
+/// The child's terminal; its master comes along.
+pub(crate) const TERMINAL: u8 = b'T';
+/// The child waits for the hooks that the parent runs.
+pub(crate) const HOOKS: u8 = b'H';
+/// The child is ready and waits for the start.
+pub(crate) const CREATED: u8 = b'C';
+/// The process in between tells the child's pid (4 bytes).
+pub(crate) const PID: u8 = b'P';
+/// Parent to child: go on.
+pub(crate) const GO: u8 = b'g';
+
+/// The longest packet. Longer subjects are cut.
+pub(crate) const PACKET_MAX: usize = 4200;
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// A packet's length, and the descriptor that came along.
+pub(crate) struct Received {
+    pub(crate) length: usize,
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+impl Channel {
+    /// Two connected ends.
+    pub(crate) fn pair() -> Result<(Channel, Channel), Errno> {
+        let (a, b) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Channel(a), Channel(b)))
+    }
+
+    /// An end from a socket.
+    pub(crate) fn from_socket(socket: OwnedFd) -> Channel {
+        Channel(socket)
+    }
+
+    /// Sends one byte.
+    pub(crate) fn tell(&self, what: u8) -> Result<(), Errno> {
+        self.send(&[IoSlice::new(&[what])], None)
+    }
+
+    /// Sends a pid.
+    pub(crate) fn tell_pid(&self, pid: i32) -> Result<(), Errno> {
+        self.send(&[IoSlice::new(&[PID]), IoSlice::new(&pid.to_ne_bytes())], None)
+    }
+
+    /// Sends a terminal's master.
+    pub(crate) fn send_terminal(&self, master: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.send(&[IoSlice::new(&[TERMINAL])], Some(master))
+    }
+
+    /// Sends a failure; there is nobody to tell if that fails.
+    pub(crate) fn report(&self, failure: &Failure<'_>) {
+        let subject = failure.subject.to_bytes();
+        let subject = subject.get(..PACKET_MAX - 6).unwrap_or(subject);
+        let errno = failure.errno.raw_os_error().to_ne_bytes();
+        let _ = self.send(
+            &[IoSlice::new(&[FAILED, failure.step as u8]), IoSlice::new(&errno), IoSlice::new(subject)],
+            None,
+        );
+    }
+
+    /// Waits until the other side says `what`. If it has gone or says something else, that is `EPIPE`.
+    pub(crate) fn wait_for(&self, what: u8) -> Result<(), Errno> {
+        let mut byte = [0_u8];
+        let length = loop {
+            match rustix::net::recv(&self.0, &mut byte, RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                other => break other?.0,
+            }
+        };
+        if length == 1 && byte[0] == what { Ok(()) } else { Err(Errno::PIPE) }
+    }
+
+    /// Receives a packet; length 0 when the other side has gone.
+    pub(crate) fn receive(&self, buffer: &mut [u8; PACKET_MAX]) -> Result<Received, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let length = loop {
+            let parts = &mut [IoSliceMut::new(buffer)];
+            match rustix::net::recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                // the child was killed with something of ours unread
+                Err(Errno::CONNRESET) => break 0,
+                other => break other?.bytes,
+            }
+        };
+        let mut fd = None;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                fd = fds.into_iter().next();
+            }
+        }
+        Ok(Received { length, fd })
+    }
+
+    fn send(&self, parts: &[IoSlice<'_>], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.map(|fd| [fd]);
+        if let Some(fds) = &fds {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        loop {
+            match rustix::net::sendmsg(&self.0, parts, &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A failure as the parent gets it.
+pub(crate) fn parse_failure(packet: &[u8]) -> Option<(Step, i32, String)> {
+    let (head, subject) = packet.split_at_checked(6)?;
+    let [FAILED, step, a, b, c, d] = *head else { return None };
+    Some((
+        Step::from_number(step)?,
+        i32::from_ne_bytes([a, b, c, d]),
+        String::from_utf8_lossy(subject).into_owned(),
+    ))
+}
+
+/// Nothing in particular.
+pub(crate) const NO_SUBJECT: &CStr = c"";

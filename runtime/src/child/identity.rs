@@ -1,0 +1,165 @@
+//! Who the program will be, and what it may.
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::channel::NO_SUBJECT;
+use super::{At, Done, Failure};
+use crate::error::Step;
+use crate::plan::process::ProcessPlan;
+use crate::sys::identity::{
+    install_seccomp, personality, prctl, set_capabilities, set_gid, set_groups, set_io_priority, set_rlimit,
+    set_scheduler, set_uid,
+};
+use crate::sys::process::{close_on_exec_from, keep_on_exec, working_directory_is_inside};
+
+/// Becomes root of the user namespace.
+pub(crate) fn become_root() -> Done<'static> {
+    // a namespace without the right to set groups has none to lose
+    match set_groups(&[]) {
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno).at(Step::Groups, NO_SUBJECT),
+    }
+    set_gid(0).at(Step::User, c"gid 0")?;
+    set_uid(0).at(Step::User, c"uid 0")?;
+    // changing the user has made the process dumpable by the settings of the host
+    prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)
+}
+
+/// What must be done with the caller's own privileges.
+pub(crate) fn before_filter(process: &ProcessPlan) -> Done<'_> {
+    if let Some(attr) = &process.scheduler {
+        set_scheduler(attr).at(Step::Scheduler, NO_SUBJECT)?;
+    }
+    if let Some(value) = process.io_priority {
+        set_io_priority(value).at(Step::IoPriority, NO_SUBJECT)?;
+    }
+    if let Some(persona) = process.personality {
+        personality(persona).at(Step::Personality, NO_SUBJECT)?;
+    }
+    close_on_exec_from(3 + process.preserve_fds).at(Step::CloseFds, NO_SUBJECT)?;
+    for fd in 0..process.preserve_fds {
+        let number = i32::try_from(3 + fd).unwrap_or(i32::MAX);
+        keep_on_exec(number).at(Step::CloseFds, c"preserved")?;
+    }
+    Ok(())
+}
+
+/// Limits, user, capabilities, working directory, filter.
+pub(crate) fn take_on(process: &ProcessPlan) -> Done<'_> {
+    for (resource, soft, hard) in &process.rlimits {
+        set_rlimit(*resource, *soft, *hard).at(Step::Rlimit, rlimit_name(*resource))?;
+    }
+    if process.no_new_privileges {
+        prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Step::NoNewPrivileges, NO_SUBJECT)?;
+    } else {
+        // without no_new_privs only CAP_SYS_ADMIN may install a filter, so while we have it
+        filter(process)?;
+    }
+    if let Some(capabilities) = &process.capabilities {
+        drop_bounding(capabilities.bounding).at(Step::Capabilities, c"bounding")?;
+        // permitted capabilities survive the change of the user
+        prctl(libc::PR_SET_KEEPCAPS, 1, 0).at(Step::Capabilities, c"keep")?;
+    }
+    // first try as ourselves: the folder may be closed to the user but open to root, or (NFS) the reverse
+    let entered = rustix::process::chdir(process.cwd.as_c_str());
+    change_user(process)?;
+    if entered.is_err() {
+        rustix::process::chdir(process.cwd.as_c_str()).at(Step::Cwd, &process.cwd)?;
+    }
+    if !working_directory_is_inside().at(Step::Cwd, &process.cwd)? {
+        return Err(Failure { step: Step::Cwd, subject: &process.cwd, errno: Errno::NOENT });
+    }
+    if let Some(capabilities) = &process.capabilities {
+        set_capabilities(capabilities.sets).at(Step::Capabilities, NO_SUBJECT)?;
+        set_ambient(capabilities.ambient).at(Step::Capabilities, c"ambient")?;
+        prctl(libc::PR_SET_KEEPCAPS, 0, 0).at(Step::Capabilities, c"keep")?;
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(process.umask));
+    if process.no_new_privileges {
+        filter(process)?;
+    }
+    Ok(())
+}
+
+fn filter(process: &ProcessPlan) -> Done<'_> {
+    match &process.seccomp {
+        Some(filter) => {
+            install_seccomp(&filter.program, filter.flags).map(drop).at(Step::Seccomp, NO_SUBJECT)
+        }
+        None => Ok(()),
+    }
+}
+
+fn change_user(process: &ProcessPlan) -> Done<'_> {
+    match set_groups(&process.groups) {
+        Ok(()) => {}
+        // a user namespace may forbid it (setgroups: deny); then there is nothing to be had, either
+        Err(Errno::PERM) if process.groups.is_empty() => {}
+        Err(errno) => return Err(Failure { step: Step::Groups, subject: NO_SUBJECT, errno }),
+    }
+    set_gid(process.gid).at(Step::User, c"gid")?;
+    set_uid(process.uid).at(Step::User, c"uid")?;
+    // undo what the kernel does for a change of the user: the runtime's memory is nobody's business
+    if process.uid != 0 {
+        prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
+    }
+    Ok(())
+}
+
+fn drop_bounding(keep: u64) -> Result<(), Errno> {
+    for capability in 0..64_u64 {
+        if keep & 1 << capability != 0 {
+            continue;
+        }
+        match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => return Ok(()), // beyond the kernel's last one
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn set_ambient(ambient: u64) -> Result<(), Errno> {
+    const RAISE: u64 = 2;
+    const CLEAR_ALL: u64 = 4;
+    prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL, 0)?;
+    for capability in (0..64_u64).filter(|c| ambient & 1 << c != 0) {
+        match prctl(libc::PR_CAP_AMBIENT, RAISE, capability) {
+            // not permitted or not inheritable: it could not take effect (runc warns and goes on)
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn rlimit_name(resource: u32) -> &'static std::ffi::CStr {
+    match resource {
+        libc::RLIMIT_CPU => c"RLIMIT_CPU",
+        libc::RLIMIT_FSIZE => c"RLIMIT_FSIZE",
+        libc::RLIMIT_DATA => c"RLIMIT_DATA",
+        libc::RLIMIT_STACK => c"RLIMIT_STACK",
+        libc::RLIMIT_CORE => c"RLIMIT_CORE",
+        libc::RLIMIT_RSS => c"RLIMIT_RSS",
+        libc::RLIMIT_NPROC => c"RLIMIT_NPROC",
+        libc::RLIMIT_NOFILE => c"RLIMIT_NOFILE",
+        libc::RLIMIT_MEMLOCK => c"RLIMIT_MEMLOCK",
+        libc::RLIMIT_AS => c"RLIMIT_AS",
+        libc::RLIMIT_LOCKS => c"RLIMIT_LOCKS",
+        libc::RLIMIT_SIGPENDING => c"RLIMIT_SIGPENDING",
+        libc::RLIMIT_MSGQUEUE => c"RLIMIT_MSGQUEUE",
+        libc::RLIMIT_NICE => c"RLIMIT_NICE",
+        libc::RLIMIT_RTPRIO => c"RLIMIT_RTPRIO",
+        libc::RLIMIT_RTTIME => c"RLIMIT_RTTIME",
+        _ => c"",
+    }
+}
+
+/// Brings a new network namespace's loopback device up.
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    crate::sys::process::interface_up(std::os::fd::AsFd::as_fd(&socket), c"lo")
+}

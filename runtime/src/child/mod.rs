@@ -1,0 +1,341 @@
+//! The child: carries a plan out between `clone3` and `execve`.
+//!
+//! Nothing in this folder allocates, takes a lock or returns to the caller's code: the child may be a copy of
+//! one thread of a process that had many. Every failure ends in [`channel::Channel::report`].
+
+pub(crate) mod channel;
+mod copy_up;
+mod dev;
+mod hooks;
+mod identity;
+mod masks;
+mod mount;
+mod program;
+mod root;
+mod target;
+mod terminal;
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::Step;
+use crate::plan::Plan;
+use crate::plan::process::ProcessPlan;
+use crate::sys::process::{CloneRequest, Cloned, clone3, exit, reset_signals, set_namespaces, unshare};
+use channel::{CREATED, Channel, GO, HOOKS, NO_SUBJECT};
+
+/// Which step failed, on what, and how.
+#[derive(Debug)]
+pub(crate) struct Failure<'p> {
+    pub(crate) step: Step,
+    pub(crate) subject: &'p CStr,
+    pub(crate) errno: Errno,
+}
+
+/// The result of a step.
+pub(crate) type Done<'p, T = ()> = Result<T, Failure<'p>>;
+
+/// Says which step a system call belongs to.
+pub(crate) trait At<T> {
+    /// The step, and its subject.
+    fn at(self, step: Step, subject: &CStr) -> Done<'_, T>;
+}
+
+impl<T> At<T> for Result<T, Errno> {
+    fn at(self, step: Step, subject: &CStr) -> Done<'_, T> {
+        self.map_err(|errno| Failure { step, subject, errno })
+    }
+}
+
+/// Ends the child if it unwinds: it must never run the parent's code.
+struct NeverReturns;
+
+impl Drop for NeverReturns {
+    fn drop(&mut self) {
+        exit(255);
+    }
+}
+
+/// A container's init. `listener` is where another process may come to start it.
+pub(crate) fn run_init(plan: &Plan, channel: &Channel, listener: Option<&OwnedFd>) -> ! {
+    let _guard = NeverReturns;
+    let mut started_by = None;
+    let result = init(plan, channel, listener, &mut started_by);
+    if let Err(failure) = result {
+        started_by.as_ref().unwrap_or(channel).report(&failure);
+    }
+    exit(1)
+}
+
+/// The process in between, for namespaces that are entered by children only. Makes the child as its
+/// own sibling, tells its pid, and ends.
+pub(crate) fn run_between(plan: &Plan, channel: &Channel, listener: Option<&OwnedFd>) -> ! {
+    let _guard = NeverReturns;
+    match between(plan) {
+        Ok(Cloned::Child) => run_init(plan, channel, listener),
+        Ok(Cloned::Parent { pid, .. }) => {
+            if channel.tell_pid(pid).is_ok() {
+                exit(0)
+            }
+        }
+        Err(failure) => channel.report(&failure),
+    }
+    exit(1)
+}
+
+fn between(plan: &Plan) -> Done<'_, Cloned> {
+    crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
+    for join in &plan.namespaces.before_fork {
+        set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
+    }
+    if let Some(offsets) = &plan.namespaces.time_offsets {
+        unshare(0x80).at(Step::MakeNamespace, c"time")?;
+        let file = rustix::fs::openat(
+            rustix::fs::CWD,
+            c"/proc/self/timens_offsets",
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        file.and_then(|file| rustix::io::write(file, offsets.as_bytes()))
+            .at(Step::MakeNamespace, c"time offsets")?;
+    }
+    let request =
+        CloneRequest { flags: plan.namespaces.new, cgroup: plan.entry.clone_into(), as_sibling: true };
+    clone(request).at(Step::Fork, NO_SUBJECT)
+}
+
+#[allow(unsafe_code)] // the child of a child
+fn clone(request: CloneRequest<'_>) -> Result<Cloned, Errno> {
+    // SAFETY: called in a child, which keeps to the rules already; the grandchild goes on by them.
+    unsafe { clone3(request) }
+}
+
+fn init<'p>(
+    plan: &'p Plan,
+    channel: &Channel,
+    listener: Option<&OwnedFd>,
+    started_by: &mut Option<Channel>,
+) -> Done<'p> {
+    let ns = &plan.namespaces;
+    let process = &plan.process;
+    reset_signals();
+    crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
+    enter_cgroup(&plan.entry)?;
+    if ns.user.is_some() {
+        if matches!(ns.user, Some(crate::plan::namespaces::User::New { .. })) {
+            channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
+        }
+        identity::become_root()?;
+    }
+    for join in &ns.join {
+        set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
+    }
+    if ns.cgroup {
+        unshare(libc::CLONE_NEWCGROUP).at(Step::MakeNamespace, c"cgroup")?;
+    }
+    rustix::process::setsid().at(Step::Session, NO_SUBJECT)?;
+    rustix::process::umask(Mode::empty());
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.to_bytes()).at(Step::Hostname, name)?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.to_bytes()).at(Step::Domainname, name)?;
+    }
+    if ns.new_net {
+        identity::loopback_up().at(Step::Loopback, NO_SUBJECT)?;
+    }
+    let slave = surroundings(plan, channel)?;
+    // From here on the cgroup's limits and the device rules must hold: the parent has set them meanwhile.
+    channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
+    identity::before_filter(process)?;
+    terminal::set_stdio(process, slave)?;
+    identity::take_on(process)?;
+    let program = program::find(process)?;
+    if plan.wait_for_start {
+        channel.tell(CREATED).at(Step::WaitForParent, NO_SUBJECT)?;
+        match listener {
+            Some(listener) => *started_by = Some(accept(listener).at(Step::WaitForParent, NO_SUBJECT)?),
+            None => channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?,
+        }
+    }
+    hooks::run(&plan.hooks.start_container, plan.hooks.state.as_ref())?;
+    program::execute(process, program)
+}
+
+/// Waits for the process that starts the container. The connection stands for the channel from then on.
+fn accept(listener: &OwnedFd) -> Result<Channel, Errno> {
+    loop {
+        match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(socket) => {
+                let channel = Channel::from_socket(socket);
+                // one that hangs up without a word was not the start
+                if channel.wait_for(GO).is_ok() {
+                    return Ok(channel);
+                }
+            }
+        }
+    }
+}
+
+/// Moves this process into the v1 folders; `clone3` did it for v2.
+pub(crate) fn enter_cgroup(entry: &crate::cgroup::Entry) -> Done<'static> {
+    for tasks in &entry.tasks {
+        rustix::io::write(tasks, b"0").at(Step::JoinCgroup, NO_SUBJECT)?;
+    }
+    Ok(())
+}
+
+/// Everything that the program will see: file systems, devices, parameters. Gives the terminal's slave.
+fn surroundings<'p>(plan: &'p Plan, channel: &Channel) -> Done<'p, Option<OwnedFd>> {
+    for mount in &plan.mounts {
+        let fd = mount::open_source(mount)?;
+        let _ = mount.fd.set(fd);
+    }
+    dev::open_host_nodes(plan)?;
+    let root = root::make(&plan.rootfs)?;
+    let late = plan.hooks.before_pivot();
+    if !late {
+        // The host's tree goes away before anything is looked up in the container's.
+        root::pivot(&plan.rootfs, &root)?;
+    }
+    for mount in &plan.mounts {
+        mount::attach(root.as_fd(), mount)?;
+    }
+    for link in &plan.symlinks {
+        target::symlink(root.as_fd(), &link.text, &link.path)?;
+    }
+    if let Some(devices) = &plan.devices {
+        dev::make(root.as_fd(), devices, plan.bind_devices)?;
+    }
+    let slave = match plan.process.stdio {
+        crate::plan::process::StdioPlan::Terminal { rows, cols } => {
+            Some(terminal::open(root.as_fd(), channel, plan.process.uid, rows, cols, plan.devices.is_some())?)
+        }
+        _ => None,
+    };
+    if plan.hooks.in_parent {
+        channel.tell(HOOKS).at(Step::Hook, NO_SUBJECT)?;
+        channel.wait_for(GO).at(Step::Hook, NO_SUBJECT)?;
+    }
+    if late {
+        hooks::run(&plan.hooks.create_container, plan.hooks.state.as_ref())?;
+        root::pivot(&plan.rootfs, &root)?;
+    }
+    parameters(plan)?;
+    masks::make_readonly(root.as_fd(), &plan.readonly_paths)?;
+    masks::mask(root.as_fd(), plan)?;
+    for mount in plan.mounts.iter().filter(|m| m.readonly_at_end) {
+        if let Some(fd) = mount.fd.get() {
+            let attr = crate::sys::mount::MountAttr::READONLY;
+            crate::sys::mount::mount_setattr(fd.as_fd(), false, &attr)
+                .at(Step::MountOptions, &mount.target)?;
+        }
+    }
+    root::finish(&plan.rootfs, root.as_fd())?;
+    Ok(slave)
+}
+
+/// Kernel parameters and the security label's file go through a procfs of which we know that it is one.
+fn parameters(plan: &Plan) -> Done<'_> {
+    if plan.sysctls.is_empty() && plan.process.security_label.is_none() {
+        return Ok(());
+    }
+    let proc = proc_root(plan)?;
+    for (path, value) in &plan.sysctls {
+        write_proc(proc.as_fd(), path, value).at(Step::Sysctl, path)?;
+    }
+    if let Some((path, value)) = &plan.process.security_label {
+        let opened = open_proc_self(proc.as_fd(), path);
+        opened.and_then(|fd| rustix::io::write(fd, value.to_bytes())).at(Step::SecurityLabel, value)?;
+    }
+    Ok(())
+}
+
+/// The container's procfs, or one that is mounted nowhere.
+fn proc_root(plan: &Plan) -> Done<'_, OwnedFd> {
+    let mounted = plan.mounts.iter().find(|m| m.source.is(b"proc")).and_then(|m| m.fd.get());
+    match mounted {
+        Some(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Sysctl, c"proc"),
+        None => mount::new_filesystem(c"proc", c"proc", &[], 0).at(Step::Sysctl, c"proc"),
+    }
+}
+
+fn write_proc(proc: BorrowedFd<'_>, path: &CStr, value: &CStr) -> Result<(), Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let file = rustix::fs::openat2(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    rustix::io::write(file, value.to_bytes()).map(drop)
+}
+
+/// Opens a file of the calling process in a procfs for writing.
+pub(crate) fn open_proc_self(proc: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let own =
+        rustix::fs::openat2(proc, c"thread-self", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    rustix::fs::openat2(own, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// An exec's process: everything is there, it only has to become itself.
+pub(crate) fn run_exec(join: &crate::exec::Join, process: &ProcessPlan, channel: &Channel) -> ! {
+    let _guard = NeverReturns;
+    match exec_between(join) {
+        Ok(Cloned::Child) => {
+            if let Err(failure) = exec(join, process, channel) {
+                channel.report(&failure);
+            }
+        }
+        Ok(Cloned::Parent { pid, .. }) => {
+            if channel.tell_pid(pid).is_ok() {
+                exit(0)
+            }
+        }
+        Err(failure) => channel.report(&failure),
+    }
+    exit(1)
+}
+
+fn exec_between(join: &crate::exec::Join) -> Done<'static, Cloned> {
+    // Not even the container's root may look into this copy of the runtime.
+    crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
+    enter_cgroup(&join.entry)?;
+    set_namespaces(join.init.as_fd(), join.namespaces).at(Step::JoinNamespace, NO_SUBJECT)?;
+    let request = CloneRequest { flags: 0, cgroup: join.entry.clone_into(), as_sibling: true };
+    clone(request).at(Step::Fork, NO_SUBJECT)
+}
+
+fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
+    reset_signals();
+    if join.user_namespace {
+        identity::become_root()?;
+    }
+    rustix::process::setsid().at(Step::Session, NO_SUBJECT)?;
+    rustix::process::umask(Mode::empty());
+    let slave = match process.stdio {
+        crate::plan::process::StdioPlan::Terminal { rows, cols } => {
+            let root = rustix::fs::openat(
+                rustix::fs::CWD,
+                c"/",
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .at(Step::Terminal, NO_SUBJECT)?;
+            Some(terminal::open(root.as_fd(), channel, process.uid, rows, cols, false)?)
+        }
+        _ => None,
+    };
+    if let Some((path, value)) = &process.security_label {
+        let proc = mount::new_filesystem(c"proc", c"proc", &[], 0).at(Step::SecurityLabel, value)?;
+        let opened = open_proc_self(proc.as_fd(), path);
+        opened.and_then(|fd| rustix::io::write(fd, value.to_bytes())).at(Step::SecurityLabel, value)?;
+    }
+    channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
+    identity::before_filter(process)?;
+    terminal::set_stdio(process, slave)?;
+    identity::take_on(process)?;
+    let program = program::find(process)?;
+    program::execute(process, program)
+}

@@ -1,0 +1,235 @@
+//! Making a container: the parent's side.
+
+#![allow(unsafe_code)] // clone3
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use crate::cgroup::{Cgroup, Hierarchies};
+use crate::child::channel::{CREATED, Channel, GO, HOOKS, PACKET_MAX, TERMINAL, parse_failure};
+use crate::exec::{between_pid, set_oom_score};
+use crate::hooks::HookRunner;
+use crate::plan::namespaces::User;
+use crate::plan::{self, Plan};
+use crate::sys::process::{CloneRequest, Cloned, clone3, pidfd_send_signal};
+use crate::{CgroupManager, Error, Launch};
+
+/// The name of the socket by which another process starts a container.
+pub(crate) const START_SOCKET: &str = "start.sock";
+
+/// A container's init, made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) channel: Channel,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) plan: Plan,
+    pub(crate) hooks: HookRunner,
+}
+
+/// Makes a container; with `wait` init stops before it executes the program.
+pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
+    check_id(launch.id)?;
+    if launch.cgroup_manager == CgroupManager::Systemd {
+        return Err(Error::Unsupported {
+            what: "the systemd cgroup driver".into(),
+            why: "use cgroupfs (native.cgroupdriver=cgroupfs)",
+        });
+    }
+    let hierarchies = Hierarchies::detect()?;
+    let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let cgroup = Cgroup::locate(&hierarchies, &cgroup_path(launch))?;
+    let mut plan = plan::compile(launch, &hierarchies, &cgroup, wait)?;
+    let listener = launch.start_socket_in.filter(|_| wait).map(listen).transpose()?;
+    let hooks = HookRunner::new(launch);
+    let undo = Undo { cgroup: Some(&cgroup), socket: launch.start_socket_in.filter(|_| wait) };
+    plan.entry = cgroup.make(resources)?;
+    let (channel, init) = fork(&plan, listener.as_ref())?;
+    drop(listener);
+    match bring_up(&plan, &channel, &init, &cgroup, resources, &hooks) {
+        Ok(terminal) => {
+            undo.commit();
+            plan.entry = crate::cgroup::Entry::default();
+            Ok(Made { pid: init.pid, pidfd: init.pidfd, terminal, channel, cgroup, plan, hooks })
+        }
+        Err(error) => {
+            let _ = pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
+            let _ = waitid(WaitId::PidFd(init.pidfd.as_fd()), WaitIdOptions::EXITED);
+            Err(error)
+        }
+    }
+}
+
+/// Removes what has been made, unless committed. Runs after init has been reaped.
+struct Undo<'a> {
+    cgroup: Option<&'a Cgroup>,
+    socket: Option<&'a Path>,
+}
+
+impl Undo<'_> {
+    fn commit(mut self) {
+        self.cgroup = None;
+        self.socket = None;
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.cgroup {
+            let _ = cgroup.destroy(); // the first failure is what counts
+        }
+        if let Some(folder) = self.socket {
+            let _ = std::fs::remove_file(folder.join(START_SOCKET));
+        }
+    }
+}
+
+/// Ids become names of folders.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    if id.is_empty() || id == "." || id == ".." || id.len() > 1024 || !id.chars().all(fine) {
+        return Err(Error::InvalidId { id: id.to_owned() });
+    }
+    Ok(())
+}
+
+fn cgroup_path(launch: &Launch<'_>) -> PathBuf {
+    let path = launch.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    path.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(launch.id))
+}
+
+/// A socket in `folder` that listens. Bound by way of a descriptor: the path may be longer than a
+/// socket address holds.
+fn listen(folder: &Path) -> Result<OwnedFd, Error> {
+    let path = folder.join(START_SOCKET);
+    let failed = |errno| Error::system("make socket", path.display(), errno);
+    let directory = crate::cgroup::open_path(folder)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+    rustix::net::bind(&socket, &start_address(&directory)?).map_err(failed)?;
+    rustix::net::listen(&socket, 1).map_err(failed)?;
+    Ok(socket)
+}
+
+/// The address of the start socket in an open folder.
+pub(crate) fn start_address(directory: &OwnedFd) -> Result<SocketAddrUnix, Error> {
+    let path = format!("/proc/self/fd/{}/{START_SOCKET}", std::os::fd::AsRawFd::as_raw_fd(directory));
+    SocketAddrUnix::new(path.as_str()).map_err(|errno| Error::system("name socket", path, errno))
+}
+
+/// A new init.
+struct Init {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// Makes the child, and the channel to it.
+fn fork(plan: &Plan, listener: Option<&OwnedFd>) -> Result<(Channel, Init), Error> {
+    let failed = |errno: Errno| Error::system("make", "the container's init", errno);
+    let (channel, theirs) = Channel::pair().map_err(failed)?;
+    let between = plan.namespaces.needs_fork();
+    let request = if between {
+        CloneRequest::default()
+    } else {
+        CloneRequest { flags: plan.namespaces.new, cgroup: plan.entry.clone_into(), as_sibling: false }
+    };
+    // SAFETY: the child runs `run_init` or `run_between`, which keep to what is allowed and never return.
+    let (pid, pidfd) = match unsafe { clone3(request) }.map_err(failed)? {
+        Cloned::Child => {
+            drop(channel); // so that the parent's end is closed when the parent ends
+            if between {
+                crate::child::run_between(plan, &theirs, listener)
+            }
+            crate::child::run_init(plan, &theirs, listener)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    if !between {
+        return Ok((channel, Init { pid, pidfd }));
+    }
+    let pid = between_pid(&channel);
+    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    let pid = pid?;
+    let pidfd = Pid::from_raw(pid)
+        .ok_or(Error::InitDied)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(failed))?;
+    Ok((channel, Init { pid, pidfd }))
+}
+
+/// Does the parent's part while the child does its own, and hears how that goes.
+fn bring_up(
+    plan: &Plan,
+    channel: &Channel,
+    init: &Init,
+    cgroup: &Cgroup,
+    resources: Option<&LinuxResources>,
+    hooks: &HookRunner,
+) -> Result<Option<OwnedFd>, Error> {
+    if let Some(User::New { uid_map, gid_map }) = &plan.namespaces.user {
+        crate::userns::write_mappings(init.pid, uid_map, gid_map)?;
+        tell(channel)?;
+    }
+    if let Some(state) = &plan.hooks.state {
+        hooks.write_state(state, init.pid)?;
+    }
+    if let Some(resources) = resources {
+        cgroup.apply(resources)?;
+        cgroup.apply_devices(resources)?;
+    }
+    set_oom_score(init.pid, plan.process.oom_score_adj)?;
+    if !plan.hooks.in_parent {
+        tell(channel)?;
+    }
+    hear(channel, plan.wait_for_start, |message| match message {
+        HOOKS => {
+            hooks.before_pivot(init.pid)?;
+            tell(channel)?; // the hooks have run
+            tell(channel) // and the limits are set
+        }
+        _ => Ok(()),
+    })
+}
+
+/// Lets the child go on. One that has failed already has said why, which will be heard.
+fn tell(channel: &Channel) -> Result<(), Error> {
+    match channel.tell(GO) {
+        Ok(()) | Err(Errno::PIPE) => Ok(()),
+        Err(errno) => Err(Error::system("talk to", "the container's init", errno)),
+    }
+}
+
+/// Hears the child out until it is ready (`until_created`) or has executed the program. Gives its terminal.
+pub(crate) fn hear(
+    channel: &Channel,
+    until_created: bool,
+    mut answer: impl FnMut(u8) -> Result<(), Error>,
+) -> Result<Option<OwnedFd>, Error> {
+    let mut terminal = None;
+    let mut buffer = [0; PACKET_MAX];
+    loop {
+        let received =
+            channel.receive(&mut buffer).map_err(|e| Error::system("talk to", "the container's init", e))?;
+        match buffer.get(..received.length) {
+            // it closed the channel by executing the program; or it was killed, which its exit status tells
+            None | Some([]) if until_created => return Err(Error::InitDied),
+            None | Some([]) => return Ok(terminal),
+            Some([TERMINAL]) => terminal = received.fd,
+            Some([CREATED]) if until_created => return Ok(terminal),
+            Some([message]) => answer(*message)?,
+            Some(packet) => {
+                if let Some((step, errno, subject)) = parse_failure(packet) {
+                    return Err(Error::from_report(step, errno, subject));
+                }
+            }
+        }
+    }
+}

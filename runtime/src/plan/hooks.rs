@@ -1,0 +1,81 @@
+//! Hooks that run in the container's own process: `createContainer` and `startContainer`.
+
+use std::ffi::CString;
+
+use oci_spec::runtime::Hook;
+
+use super::c_string;
+use crate::sys::process::StringArray;
+use crate::{Error, Launch};
+
+/// A program that the child runs.
+#[derive(Debug)]
+pub(crate) struct ChildHook {
+    pub(crate) path: CString,
+    pub(crate) args: StringArray,
+    pub(crate) env: StringArray,
+    /// Milliseconds; `None` is no limit.
+    pub(crate) timeout_ms: Option<i32>,
+}
+
+/// The hooks that concern the child.
+#[derive(Debug, Default)]
+pub(crate) struct ChildHooks {
+    /// In the container's namespaces, before `pivot_root`.
+    pub(crate) create_container: Vec<ChildHook>,
+    /// In the container, after the start.
+    pub(crate) start_container: Vec<ChildHook>,
+    /// Whether `prestart` or `createRuntime` hooks run in the parent: the child tells it when to.
+    pub(crate) in_parent: bool,
+    /// The state that hooks read on their standard input: a memfd that the parent fills once the pid is known.
+    pub(crate) state: Option<std::os::fd::OwnedFd>,
+}
+
+impl ChildHooks {
+    /// Whether hooks must see the host's tree, so that `pivot_root` comes after them.
+    pub(crate) fn before_pivot(&self) -> bool {
+        self.in_parent || !self.create_container.is_empty()
+    }
+}
+
+/// Compiles.
+pub(crate) fn compile(launch: &Launch<'_>) -> Result<ChildHooks, Error> {
+    let Some(hooks) = launch.spec.hooks() else { return Ok(ChildHooks::default()) };
+    let list = |hooks: &Option<Vec<Hook>>| hooks.iter().flatten().map(hook).collect::<Result<Vec<_>, _>>();
+    let is_some = |hooks: &Option<Vec<Hook>>| hooks.as_ref().is_some_and(|list| !list.is_empty());
+    let in_parent = is_some(hooks.prestart()) || is_some(hooks.create_runtime());
+    let mut out = ChildHooks {
+        create_container: list(hooks.create_container())?,
+        start_container: list(hooks.start_container())?,
+        in_parent,
+        state: None,
+    };
+    if !out.create_container.is_empty() || !out.start_container.is_empty() {
+        let state = rustix::fs::memfd_create(c"state", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(|errno| Error::system("make", "the hooks' state", errno))?;
+        out.state = Some(state);
+    }
+    Ok(out)
+}
+
+fn hook(hook: &Hook) -> Result<ChildHook, Error> {
+    let strings = |list: &[String]| -> Result<StringArray, Error> {
+        Ok(StringArray::new(list.iter().map(|s| c_string("hooks", s)).collect::<Result<_, _>>()?))
+    };
+    let path = hook.path().to_string_lossy().into_owned();
+    let args = match hook.args() {
+        Some(args) if !args.is_empty() => args.clone(),
+        _ => vec![path.clone()],
+    };
+    Ok(ChildHook {
+        path: c_string("hooks.path", &path)?,
+        args: strings(&args)?,
+        env: strings(hook.env().as_deref().unwrap_or_default())?,
+        timeout_ms: timeout_ms(hook),
+    })
+}
+
+/// A hook's timeout, given in seconds.
+pub(crate) fn timeout_ms(hook: &Hook) -> Option<i32> {
+    hook.timeout().filter(|s| *s > 0).map(|s| i32::try_from(s.saturating_mul(1000)).unwrap_or(i32::MAX))
+}

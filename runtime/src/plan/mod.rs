@@ -1,0 +1,201 @@
+//! The plan: a specification compiled into what the child will do.
+//!
+//! Every string is NUL-terminated, every list has its length, every file that the parent can open is
+//! open, and everything that can be refused without trying has been.
+
+pub(crate) mod devices;
+pub(crate) mod hooks;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod options;
+pub(crate) mod process;
+pub(crate) mod rootfs;
+
+use std::ffi::CString;
+use std::path::{Component, Path};
+
+use oci_spec::runtime::Spec;
+
+use crate::cgroup::{Cgroup, Entry, Hierarchies};
+use crate::{Error, Launch};
+use devices::Device;
+use hooks::ChildHooks;
+use mounts::{CgroupView, Mount, Symlink};
+use namespaces::Namespaces;
+use process::ProcessPlan;
+use rootfs::Rootfs;
+
+/// All that the init of a container does.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) namespaces: Namespaces,
+    pub(crate) entry: Entry,
+    pub(crate) rootfs: Rootfs,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) symlinks: Vec<Symlink>,
+    /// `None` when the specification brings a `/dev` of its own.
+    pub(crate) devices: Option<Vec<Device>>,
+    /// Make device nodes by binding the host's, as in a user namespace.
+    pub(crate) bind_devices: bool,
+    pub(crate) masked_paths: Vec<CString>,
+    pub(crate) readonly_paths: Vec<CString>,
+    pub(crate) hostname: Option<CString>,
+    pub(crate) domainname: Option<CString>,
+    /// Path below `/proc/sys`, value.
+    pub(crate) sysctls: Vec<(CString, CString)>,
+    pub(crate) hooks: ChildHooks,
+    pub(crate) process: ProcessPlan,
+    /// Report readiness, and wait for the start, before `execve`.
+    pub(crate) wait_for_start: bool,
+}
+
+/// Compiles the plan for a container's init. `entry` comes from the cgroup, which exists already.
+pub(crate) fn compile(
+    launch: &Launch<'_>,
+    hierarchies: &Hierarchies,
+    cgroup: &Cgroup,
+    wait_for_start: bool,
+) -> Result<Plan, Error> {
+    let spec = launch.spec;
+    let Some(process) = spec.process() else {
+        return Err(Error::spec("process", "is missing"));
+    };
+    let Some(linux) = spec.linux() else {
+        return Err(Error::spec("linux", "is missing"));
+    };
+    let namespaces = namespaces::compile(linux)?;
+    let mut symlinks = Vec::new();
+    let view = CgroupView { hierarchies, cgroup, namespaced: namespaces.cgroup };
+    let mounts =
+        mounts::compile(spec.mounts().as_deref().unwrap_or_default(), launch.bundle, view, &mut symlinks)?;
+    // a /dev that is bound from elsewhere is not ours to fill
+    let foreign_dev = mounts
+        .iter()
+        .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
+    let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
+    process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
+    process.personality = linux.personality().as_ref().map(process::personality).transpose()?;
+    let paths = |field, list: &Option<Vec<String>>| -> Result<Vec<CString>, Error> {
+        list.iter()
+            .flatten()
+            .map(|path| {
+                inside(Path::new(path))
+                    .map_err(|_| Error::spec(field, format!("{path:?} is not an absolute path without ..")))
+            })
+            .collect()
+    };
+    Ok(Plan {
+        bind_devices: namespaces.user.is_some(),
+        devices: (!foreign_dev).then(|| devices::compile(linux)).transpose()?,
+        rootfs: rootfs::compile(launch)?,
+        masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
+        readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
+        hostname: spec.hostname().as_deref().map(|h| c_string("hostname", h)).transpose()?,
+        domainname: spec.domainname().as_deref().map(|d| c_string("domainname", d)).transpose()?,
+        sysctls: sysctls(spec, &namespaces)?,
+        hooks: hooks::compile(launch)?,
+        entry: Entry::default(),
+        namespaces,
+        mounts,
+        symlinks,
+        process,
+        wait_for_start,
+    })
+}
+
+/// Kernel parameters; only such as belong to one of the container's own namespaces.
+fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>, Error> {
+    let mut out = Vec::new();
+    for (key, value) in spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten() {
+        // a dot separates, unless slashes do: then dots are part of names (of interfaces)
+        let first_separator = key.find(['.', '/']).and_then(|at| key.as_bytes().get(at)).copied();
+        let path = match first_separator {
+            Some(b'/') => key.clone(),
+            _ => key
+                .chars()
+                .map(|c| match c {
+                    '.' => '/',
+                    '/' => '.',
+                    c => c,
+                })
+                .collect(),
+        };
+        let reason = match path.split('/').next() {
+            _ if path.split('/').any(|part| part.is_empty() || part == "..") => Some("is malformed"),
+            Some("net") if namespaces.net => None,
+            Some("net") => Some("needs an own network namespace"),
+            Some("fs") if path.starts_with("fs/mqueue/") && namespaces.ipc => None,
+            Some("kernel") if is_ipc_sysctl(&path) && namespaces.ipc => None,
+            Some("kernel") if is_ipc_sysctl(&path) => Some("needs an own IPC namespace"),
+            Some("kernel") if path == "kernel/domainname" && namespaces.uts => None,
+            Some("kernel") if path == "kernel/hostname" => Some("conflicts with hostname"),
+            Some("user") if namespaces.user.is_some() => None,
+            _ => Some("is not in a separate kernel namespace"),
+        };
+        if let Some(reason) = reason {
+            return Err(Error::spec("linux.sysctl", format!("{key:?} {reason}")));
+        }
+        out.push((c_string("linux.sysctl", &format!("sys/{path}"))?, c_string("linux.sysctl", value)?));
+    }
+    out.sort();
+    Ok(out)
+}
+
+fn is_ipc_sysctl(path: &str) -> bool {
+    matches!(
+        path,
+        "kernel/msgmax"
+            | "kernel/msgmnb"
+            | "kernel/msgmni"
+            | "kernel/sem"
+            | "kernel/shmall"
+            | "kernel/shmmax"
+            | "kernel/shmmni"
+            | "kernel/shm_rmid_forced"
+            | "kernel/msg_next_id"
+            | "kernel/sem_next_id"
+            | "kernel/shm_next_id"
+    )
+}
+
+/// A string for the kernel.
+pub(crate) fn c_string(field: &'static str, text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::spec(field, "has a NUL byte"))
+}
+
+/// A path in the container, cleaned and relative to its root; the root itself is `.`. A `..` goes up
+/// as in a path that has no symbolic links, and not beyond the root.
+pub(crate) fn inside(path: &Path) -> Result<CString, Error> {
+    let mut parts: Vec<&str> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => match name.to_str() {
+                Some(name) => parts.push(name),
+                None => return Err(Error::spec("path", format!("{} is not UTF-8", path.display()))),
+            },
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    c_string("path", if parts.is_empty() { "." } else { "" })
+        .and_then(|root| if parts.is_empty() { Ok(root) } else { c_string("path", &parts.join("/")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        let check = |path: &str, expect: &str| {
+            assert_eq!(inside(Path::new(path)).unwrap().to_str().unwrap(), expect, "{path}");
+        };
+        check("/", ".");
+        check("/proc/", "proc");
+        check("/../../etc", "etc");
+        check("/a/./b//c", "a/b/c");
+        check("relative", "relative");
+    }
+}

@@ -1,0 +1,287 @@
+//! `mounts` of the specification, compiled to what the child does.
+
+use std::cell::OnceCell;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxIdMapping, Mount as SpecMount};
+
+use super::options::Options;
+use super::{c_string, inside};
+use crate::Error;
+use crate::cgroup::{Cgroup, Hierarchies};
+use crate::sys::mount::MountAttr;
+
+/// A mount that the child makes.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// Where, relative to the container's root; `.` is the root itself.
+    pub(crate) target: CString,
+    /// Whether the target is a folder; else a file.
+    pub(crate) onto_folder: bool,
+    /// Whether the target's last component may be a symbolic link (inside the root).
+    pub(crate) follow: bool,
+    /// What is mounted.
+    pub(crate) source: Source,
+    /// For the mount itself, before it is attached.
+    pub(crate) attr: MountAttr,
+    /// For it and all below.
+    pub(crate) recursive: MountAttr,
+    /// `MS_*`, and whether for all below, too.
+    pub(crate) propagation: Option<(u64, bool)>,
+    /// Made read-only at the end, when everything inside it has been made.
+    pub(crate) readonly_at_end: bool,
+    /// A tmpfs that takes over the permissions of the folder that it covers.
+    pub(crate) keep_mode: bool,
+    /// A tmpfs that begins with a copy of what it covers.
+    pub(crate) copy_up: bool,
+    /// Id mappings of an idmapped mount, as text for `uid_map` and `gid_map`; whether recursive.
+    pub(crate) idmap: Option<IdMap>,
+    /// The detached mount, once the child has it.
+    pub(crate) fd: OnceCell<OwnedFd>,
+}
+
+/// An idmapped mount's user namespace, made by the parent.
+#[derive(Debug)]
+pub(crate) struct IdMap {
+    /// The user namespace.
+    pub(crate) userns: OwnedFd,
+    /// Whether for all mounts below, too.
+    pub(crate) recursive: bool,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A new instance of a file system.
+    Filesystem {
+        /// `tmpfs`, `proc`, ...
+        fstype: CString,
+        /// Shown as the mount's source.
+        name: CString,
+        /// Options: `(key, value)`.
+        data: Vec<(CString, Option<CString>)>,
+    },
+    /// A part of the host's tree.
+    Bind {
+        /// On the host.
+        path: CString,
+        /// With the mounts below.
+        recursive: bool,
+    },
+}
+
+impl Source {
+    /// A new instance of that file system.
+    fn filesystem(fstype: &str, name: &str, data: &[(String, Option<String>)]) -> Result<Self, Error> {
+        let mut list = Vec::with_capacity(data.len());
+        for (key, value) in data {
+            list.push((
+                c_string("mounts.options", key)?,
+                value.as_deref().map(|v| c_string("mounts.options", v)).transpose()?,
+            ));
+        }
+        Ok(Source::Filesystem {
+            fstype: c_string("mounts.type", fstype)?,
+            name: c_string("mounts.source", name)?,
+            data: list,
+        })
+    }
+
+    /// Whether it is a new instance of that file system.
+    pub(crate) fn is(&self, wanted: &[u8]) -> bool {
+        matches!(self, Source::Filesystem { fstype, .. } if fstype.as_bytes() == wanted)
+    }
+}
+
+/// A symbolic link that the child makes.
+#[derive(Debug)]
+pub(crate) struct Symlink {
+    /// What it says.
+    pub(crate) text: CString,
+    /// Where, relative to the container's root.
+    pub(crate) path: CString,
+}
+
+/// What cgroup mounts are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CgroupView<'a> {
+    /// The host's hierarchies.
+    pub(crate) hierarchies: &'a Hierarchies,
+    /// The container's.
+    pub(crate) cgroup: &'a Cgroup,
+    /// Whether the container has a cgroup namespace of its own.
+    pub(crate) namespaced: bool,
+}
+
+/// Compiles all mounts, in their order.
+pub(crate) fn compile(
+    mounts: &[SpecMount],
+    bundle: &Path,
+    cgroups: CgroupView<'_>,
+    symlinks: &mut Vec<Symlink>,
+) -> Result<Vec<Mount>, Error> {
+    let mut out = Vec::with_capacity(mounts.len() + 12);
+    for mount in mounts {
+        let target = inside(mount.destination())?;
+        let mut options = Options::parse(mount.options().iter().flatten().map(String::as_str));
+        let fstype = mount.typ().as_deref().unwrap_or("none");
+        if fstype == "cgroup" || fstype == "cgroup2" {
+            cgroup(&mut out, symlinks, cgroups, &target, options)?;
+        } else if let Some(recursive) = options.bind.or((fstype == "bind").then_some(false)) {
+            out.push(bind(mount, bundle, target, recursive, &options)?);
+        } else {
+            out.push(filesystem(mount, fstype, target, &mut options)?);
+        }
+    }
+    Ok(out)
+}
+
+fn bind(
+    mount: &SpecMount,
+    bundle: &Path,
+    target: CString,
+    recursive: bool,
+    options: &Options,
+) -> Result<Mount, Error> {
+    let source = mount.source().as_ref().ok_or_else(|| {
+        Error::spec("mounts.source", format!("the bind mount on {} has none", mount.destination().display()))
+    })?;
+    let source = bundle.join(source); // an absolute path replaces the bundle's
+    let meta =
+        std::fs::metadata(&source).map_err(|e| Error::system("open mount source", source.display(), e))?;
+    let idmap = match (mount.uid_mappings(), mount.gid_mappings()) {
+        (Some(uids), Some(gids)) if !uids.is_empty() => Some(IdMap {
+            userns: crate::userns::for_mappings(uids, gids)?,
+            recursive: options.idmap == Some(true),
+        }),
+        _ if options.idmap.is_some() => {
+            return Err(Error::Unsupported {
+                what: "an idmap mount without uidMappings and gidMappings".into(),
+                why: "give the mappings with the mount",
+            });
+        }
+        _ => None,
+    };
+    Ok(Mount {
+        target,
+        onto_folder: meta.is_dir(),
+        follow: true,
+        source: Source::Bind { path: c_string("mounts.source", &source.to_string_lossy())?, recursive },
+        attr: options.attr,
+        recursive: options.recursive,
+        // nothing said: mounts of the host come in, none go out (as runc has it)
+        propagation: Some(options.propagation.unwrap_or((libc::MS_SLAVE, true))),
+        readonly_at_end: false,
+        keep_mode: false,
+        copy_up: false,
+        idmap,
+        fd: OnceCell::new(),
+    })
+}
+
+fn filesystem(
+    mount: &SpecMount,
+    fstype: &str,
+    target: CString,
+    options: &mut Options,
+) -> Result<Mount, Error> {
+    let tmpfs = fstype == "tmpfs";
+    let dev = target.as_bytes() == b"dev";
+    let readonly_at_end = (tmpfs || dev) && options.take_readonly();
+    let name = mount.source().as_ref().map_or(fstype.into(), |s| s.to_string_lossy());
+    Ok(Mount {
+        onto_folder: true,
+        // a file system that we or the container's programs trust must be where its name says
+        follow: tmpfs && !dev,
+        keep_mode: tmpfs && !options.data.iter().any(|(key, _)| key == "mode"),
+        source: Source::filesystem(fstype, &name, &options.data)?,
+        target,
+        attr: options.attr,
+        recursive: options.recursive,
+        propagation: options.propagation,
+        readonly_at_end,
+        copy_up: tmpfs && options.copy_up,
+        idmap: None,
+        fd: OnceCell::new(),
+    })
+}
+
+/// The cgroup file systems: version 2 is one mount; version 1 a tmpfs with a mount for each hierarchy.
+fn cgroup(
+    out: &mut Vec<Mount>,
+    symlinks: &mut Vec<Symlink>,
+    view: CgroupView<'_>,
+    target: &CString,
+    options: Options,
+) -> Result<(), Error> {
+    let readonly_v1 = !view.hierarchies.unified() && options.readonly();
+    let plain = |target: CString, source: Source, attr: MountAttr| Mount {
+        target,
+        onto_folder: true,
+        follow: false,
+        source,
+        attr,
+        recursive: options.recursive,
+        propagation: options.propagation,
+        readonly_at_end: false,
+        keep_mode: false,
+        copy_up: false,
+        idmap: None,
+        fd: OnceCell::new(),
+    };
+    if view.hierarchies.unified() {
+        let attr = options.attr;
+        let source = Source::filesystem("cgroup2", "cgroup", &[])?;
+        out.push(plain(target.clone(), source, attr));
+        return Ok(());
+    }
+    let attr = options.attr;
+    let base = target.to_string_lossy().into_owned();
+    let tmpfs = Source::filesystem("tmpfs", "cgroup", &[("mode".into(), Some("755".into()))])?;
+    out.push(plain(target.clone(), tmpfs, MountAttr { set: attr.set & !1, ..attr }));
+    if let Some(mount) = out.last_mut() {
+        mount.readonly_at_end = readonly_v1;
+    }
+    for folder in view.cgroup.v1_folders() {
+        let name = folder.mount.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let source = if view.namespaced {
+            let data: Vec<_> = folder
+                .controllers
+                .iter()
+                .map(|c| match c.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (c.clone(), None),
+                })
+                .collect();
+            let mut data = data;
+            if folder.controllers.iter().all(|c| c.starts_with("name=")) {
+                data.insert(0, ("none".into(), None));
+            }
+            Source::filesystem("cgroup", "cgroup", &data)?
+        } else {
+            Source::Bind {
+                path: c_string("linux.cgroupsPath", &folder.path.to_string_lossy())?,
+                recursive: false,
+            }
+        };
+        out.push(plain(c_string("mounts.destination", &format!("{base}/{name}"))?, source, attr));
+        for controller in folder.controllers.iter().filter(|c| folder.controllers.len() > 1 && **c != name) {
+            symlinks.push(Symlink {
+                text: c_string("mounts.destination", &name)?,
+                path: c_string("mounts.destination", &format!("{base}/{controller}"))?,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a `uid_map` file.
+pub(crate) fn mapping_lines(mappings: &[LinuxIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, m| {
+        use std::fmt::Write as _;
+        let _ = writeln!(text, "{} {} {}", m.container_id(), m.host_id(), m.size());
+        text
+    })
+}

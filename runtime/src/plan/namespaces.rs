@@ -1,0 +1,182 @@
+//! `linux.namespaces`: which are new, which are joined, and how many processes that takes.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::c_string;
+use super::mounts::mapping_lines;
+use crate::Error;
+
+const NEWTIME: u64 = 0x80;
+
+/// A namespace that is joined by path.
+#[derive(Debug)]
+pub(crate) struct Join {
+    /// `CLONE_NEW*`.
+    pub(crate) flag: i32,
+    /// The namespace.
+    pub(crate) fd: OwnedFd,
+    /// For messages.
+    pub(crate) path: CString,
+}
+
+/// How a user namespace comes about.
+#[derive(Debug)]
+pub(crate) enum User {
+    /// A new one, with these texts for `uid_map` and `gid_map`, which the parent writes.
+    New { uid_map: String, gid_map: String },
+    /// An existing one; see [`Namespaces::before_fork`].
+    Joined,
+}
+
+/// All namespaces of a container.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// `CLONE_NEW*` for `clone3`.
+    pub(crate) new: u64,
+    /// Joined by the child itself.
+    pub(crate) join: Vec<Join>,
+    /// Joined by a process in between, since they only count for its children (pid, time) or must come
+    /// before the new ones are made (user).
+    pub(crate) before_fork: Vec<Join>,
+    /// Text for `timens_offsets` of a new time namespace, written by the process in between.
+    pub(crate) time_offsets: Option<String>,
+    /// The user namespace, unless it is the caller's.
+    pub(crate) user: Option<User>,
+    /// Whether the cgroup namespace is a new one. It is made after the cgroup has been entered.
+    pub(crate) cgroup: bool,
+    /// Whether the network namespace is not the caller's.
+    pub(crate) net: bool,
+    /// Whether the network namespace is a new one, whose loopback device is down.
+    pub(crate) new_net: bool,
+    /// Whether the IPC namespace is not the caller's.
+    pub(crate) ipc: bool,
+    /// Whether the UTS namespace is not the caller's.
+    pub(crate) uts: bool,
+}
+
+impl Namespaces {
+    /// Whether a process in between is needed.
+    pub(crate) fn needs_fork(&self) -> bool {
+        !self.before_fork.is_empty() || self.time_offsets.is_some()
+    }
+}
+
+fn flag(kind: LinuxNamespaceType) -> i32 {
+    match kind {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::Time => 0x80,
+    }
+}
+
+/// Compiles.
+pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
+    let mut all = Namespaces {
+        new: 0,
+        join: Vec::new(),
+        before_fork: Vec::new(),
+        time_offsets: None,
+        user: None,
+        cgroup: false,
+        net: false,
+        new_net: false,
+        ipc: false,
+        uts: false,
+    };
+    let mut seen = 0;
+    for namespace in linux.namespaces().iter().flatten() {
+        let kind = namespace.typ();
+        let flag = flag(kind);
+        if seen & flag != 0 {
+            return Err(Error::spec("linux.namespaces", format!("{kind:?} is there twice")));
+        }
+        seen |= flag;
+        match kind {
+            LinuxNamespaceType::Network => all.net = true,
+            LinuxNamespaceType::Ipc => all.ipc = true,
+            LinuxNamespaceType::Uts => all.uts = true,
+            _ => {}
+        }
+        match namespace.path().as_deref().filter(|p| !p.as_os_str().is_empty()) {
+            Some(path) => all.add_join(kind, flag, path)?,
+            None => all.add_new(kind, flag, linux)?,
+        }
+    }
+    if all.new & u64::from(libc::CLONE_NEWNS.unsigned_abs()) == 0 {
+        return Err(Error::Unsupported {
+            what: "a container without a mount namespace of its own".into(),
+            why: "its mounts would be the host's",
+        });
+    }
+    Ok(all)
+}
+
+impl Namespaces {
+    fn add_join(&mut self, kind: LinuxNamespaceType, flag: i32, path: &Path) -> Result<(), Error> {
+        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::system("open namespace", path.display(), errno))?;
+        let join = Join { flag, fd, path: c_string("linux.namespaces", &path.to_string_lossy())? };
+        match kind {
+            LinuxNamespaceType::User => {
+                self.user = Some(User::Joined);
+                self.before_fork.insert(0, join); // its privileges are needed for the others
+            }
+            LinuxNamespaceType::Pid | LinuxNamespaceType::Time => self.before_fork.push(join),
+            LinuxNamespaceType::Mount => {
+                return Err(Error::Unsupported { what: "joining a mount namespace".into(), why: "use exec" });
+            }
+            _ => self.join.push(join),
+        }
+        Ok(())
+    }
+
+    fn add_new(&mut self, kind: LinuxNamespaceType, flag: i32, linux: &Linux) -> Result<(), Error> {
+        let bit = u64::from(flag.unsigned_abs());
+        match kind {
+            LinuxNamespaceType::Cgroup => self.cgroup = true,
+            LinuxNamespaceType::Time => {
+                let offsets =
+                    linux.time_offsets().iter().flatten().fold(String::new(), |text, (clock, offset)| {
+                        format!(
+                            "{text}{clock} {} {}\n",
+                            offset.secs().unwrap_or(0),
+                            offset.nanosecs().unwrap_or(0)
+                        )
+                    });
+                if offsets.is_empty() {
+                    self.new |= NEWTIME;
+                } else {
+                    self.time_offsets = Some(offsets);
+                }
+            }
+            LinuxNamespaceType::User => {
+                self.new |= bit;
+                let map = |list: &Option<Vec<_>>| mapping_lines(list.as_deref().unwrap_or_default());
+                let (uid_map, gid_map) = (map(linux.uid_mappings()), map(linux.gid_mappings()));
+                if uid_map.is_empty() || gid_map.is_empty() {
+                    return Err(Error::spec(
+                        "linux.uidMappings",
+                        "a new user namespace needs uidMappings and gidMappings",
+                    ));
+                }
+                self.user = Some(User::New { uid_map, gid_map });
+            }
+            LinuxNamespaceType::Network => {
+                self.new |= bit;
+                self.new_net = true;
+            }
+            _ => self.new |= bit,
+        }
+        Ok(())
+    }
+}

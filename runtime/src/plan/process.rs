@@ -1,0 +1,373 @@
+//! `process` of the specification, compiled: the same for a container's init and for an exec.
+
+use std::ffi::CString;
+use std::os::fd::RawFd;
+
+use oci_spec::runtime::{
+    Capabilities, Capability, IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler,
+};
+
+use super::c_string;
+use crate::sys::identity::{CapabilitySets, SchedulerAttr};
+use crate::sys::process::StringArray;
+use crate::{Error, Stdio};
+
+/// Where programs are looked for when the process has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What becomes of a child once its surroundings are ready.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    pub(crate) args: StringArray,
+    pub(crate) env: StringArray,
+    /// The paths to try; the first that may be executed wins.
+    pub(crate) candidates: Vec<CString>,
+    /// Whether the environment lacks `HOME`, which is then taken from the container's `/etc/passwd`.
+    pub(crate) needs_home: bool,
+    pub(crate) cwd: CString,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) umask: u32,
+    /// `None` keeps what there is (all).
+    pub(crate) capabilities: Option<CapabilityPlan>,
+    /// Resource, soft, hard.
+    pub(crate) rlimits: Vec<(u32, u64, u64)>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) scheduler: Option<SchedulerAttr>,
+    pub(crate) io_priority: Option<i32>,
+    pub(crate) personality: Option<u64>,
+    /// File below `/proc/self` and text: where and what to write for AppArmor or SELinux.
+    pub(crate) security_label: Option<(CString, CString)>,
+    pub(crate) seccomp: Option<crate::seccomp::Filter>,
+    pub(crate) stdio: StdioPlan,
+    /// Descriptors 3 to here are handed on.
+    pub(crate) preserve_fds: u32,
+    /// Device and inode of this very program, which may not be executed in a container.
+    pub(crate) own_program: Option<(u64, u64)>,
+}
+
+/// Descriptors 0 to 2.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StdioPlan {
+    Inherit,
+    Fds([RawFd; 3]),
+    Terminal { rows: u16, cols: u16 },
+}
+
+/// Capabilities as bit masks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CapabilityPlan {
+    pub(crate) sets: CapabilitySets,
+    pub(crate) bounding: u64,
+    pub(crate) ambient: u64,
+}
+
+/// Compiles.
+pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) -> Result<ProcessPlan, Error> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let Some(program) = args.first() else {
+        return Err(Error::spec("process.args", "must not be empty"));
+    };
+    let cwd = process.cwd();
+    if !cwd.is_absolute() {
+        return Err(Error::spec("process.cwd", format!("{} is not an absolute path", cwd.display())));
+    }
+    let env = environment(process.env().as_deref().unwrap_or_default());
+    let lookup = |name: &str| env.iter().find_map(|e| e.strip_prefix(name)?.strip_prefix('='));
+    let user = process.user();
+    Ok(ProcessPlan {
+        candidates: candidates(program, lookup("PATH").unwrap_or(DEFAULT_PATH))?,
+        needs_home: lookup("HOME").is_none_or(str::is_empty),
+        args: strings("process.args", args.iter().map(String::as_str))?,
+        env: strings("process.env", env.iter().copied())?,
+        cwd: c_string("process.cwd", &cwd.to_string_lossy())?,
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(0o022),
+        capabilities: process.capabilities().as_ref().map(|c| CapabilityPlan {
+            sets: CapabilitySets {
+                effective: mask(c.effective().as_ref()),
+                permitted: mask(c.permitted().as_ref()),
+                inheritable: mask(c.inheritable().as_ref()),
+            },
+            bounding: mask(c.bounding().as_ref()),
+            ambient: mask(c.ambient().as_ref()),
+        }),
+        rlimits: process
+            .rlimits()
+            .iter()
+            .flatten()
+            .map(|l| (resource(l.typ()), l.soft(), l.hard()))
+            .collect(),
+        no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        oom_score_adj: process.oom_score_adj(),
+        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        io_priority: process
+            .io_priority()
+            .as_ref()
+            .map(|p| io_priority(p.class(), p.priority()))
+            .transpose()?,
+        personality: None,
+        security_label: security_label(process)?,
+        seccomp: None,
+        stdio: stdio_plan(process, stdio)?,
+        preserve_fds,
+        own_program: own_program(),
+    })
+}
+
+/// The environment; of several entries with one name the last counts. `HOME=` counts as none.
+fn environment(env: &[String]) -> Vec<&str> {
+    let mut out: Vec<&str> = Vec::with_capacity(env.len());
+    for entry in env {
+        let name = entry.split('=').next().unwrap_or_default();
+        if entry == "HOME=" {
+            continue;
+        }
+        match out.iter_mut().find(|e| e.split('=').next() == Some(name)) {
+            Some(earlier) => *earlier = entry,
+            None => out.push(entry),
+        }
+    }
+    out
+}
+
+/// The paths to try for a program: itself if it has a slash, else one for each folder of `PATH`.
+/// Relative folders do not count: a program must not depend on the working directory.
+fn candidates(program: &str, path: &str) -> Result<Vec<CString>, Error> {
+    if program.contains('/') {
+        return Ok(vec![c_string("process.args", program)?]);
+    }
+    path.split(':')
+        .filter(|folder| folder.starts_with('/') && !program.is_empty())
+        .map(|folder| c_string("process.args", &format!("{}/{program}", folder.trim_end_matches('/'))))
+        .collect()
+}
+
+fn strings<'a>(field: &'static str, list: impl Iterator<Item = &'a str>) -> Result<StringArray, Error> {
+    Ok(StringArray::new(list.map(|s| c_string(field, s)).collect::<Result<_, _>>()?))
+}
+
+fn stdio_plan(process: &Process, stdio: Stdio<'_>) -> Result<StdioPlan, Error> {
+    use std::os::fd::AsRawFd;
+    Ok(match stdio {
+        Stdio::Inherit => StdioPlan::Inherit,
+        Stdio::Fds { stdin, stdout, stderr } => {
+            StdioPlan::Fds([stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()])
+        }
+        Stdio::Terminal { size } => {
+            let (rows, cols) = match (size, process.console_size()) {
+                (Some(size), _) => size,
+                (None, Some(size)) => {
+                    let number = |n: u64| {
+                        u16::try_from(n)
+                            .map_err(|_| Error::spec("process.consoleSize", format!("{n} is too large")))
+                    };
+                    (number(size.height())?, number(size.width())?)
+                }
+                (None, None) => (0, 0),
+            };
+            StdioPlan::Terminal { rows, cols }
+        }
+    })
+}
+
+fn own_program() -> Option<(u64, u64)> {
+    let stat = rustix::fs::stat(c"/proc/self/exe").ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+fn mask(capabilities: Option<&Capabilities>) -> u64 {
+    capabilities.into_iter().flatten().fold(0, |mask, c| mask | 1 << number(*c))
+}
+
+/// The capability's number in linux/capability.h.
+fn number(capability: Capability) -> u32 {
+    match capability {
+        Capability::Chown => 0,
+        Capability::DacOverride => 1,
+        Capability::DacReadSearch => 2,
+        Capability::Fowner => 3,
+        Capability::Fsetid => 4,
+        Capability::Kill => 5,
+        Capability::Setgid => 6,
+        Capability::Setuid => 7,
+        Capability::Setpcap => 8,
+        Capability::LinuxImmutable => 9,
+        Capability::NetBindService => 10,
+        Capability::NetBroadcast => 11,
+        Capability::NetAdmin => 12,
+        Capability::NetRaw => 13,
+        Capability::IpcLock => 14,
+        Capability::IpcOwner => 15,
+        Capability::SysModule => 16,
+        Capability::SysRawio => 17,
+        Capability::SysChroot => 18,
+        Capability::SysPtrace => 19,
+        Capability::SysPacct => 20,
+        Capability::SysAdmin => 21,
+        Capability::SysBoot => 22,
+        Capability::SysNice => 23,
+        Capability::SysResource => 24,
+        Capability::SysTime => 25,
+        Capability::SysTtyConfig => 26,
+        Capability::Mknod => 27,
+        Capability::Lease => 28,
+        Capability::AuditWrite => 29,
+        Capability::AuditControl => 30,
+        Capability::Setfcap => 31,
+        Capability::MacOverride => 32,
+        Capability::MacAdmin => 33,
+        Capability::Syslog => 34,
+        Capability::WakeAlarm => 35,
+        Capability::BlockSuspend => 36,
+        Capability::AuditRead => 37,
+        Capability::Perfmon => 38,
+        Capability::Bpf => 39,
+        Capability::CheckpointRestore => 40,
+    }
+}
+
+fn resource(kind: PosixRlimitType) -> u32 {
+    match kind {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    }
+}
+
+fn scheduler(scheduler: &Scheduler) -> Result<SchedulerAttr, Error> {
+    let policy = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => libc::SCHED_OTHER,
+        LinuxSchedulerPolicy::SchedFifo => libc::SCHED_FIFO,
+        LinuxSchedulerPolicy::SchedRr => libc::SCHED_RR,
+        LinuxSchedulerPolicy::SchedBatch => libc::SCHED_BATCH,
+        LinuxSchedulerPolicy::SchedIso => {
+            return Err(Error::Unsupported { what: "SCHED_ISO".into(), why: "no kernel has it" });
+        }
+        LinuxSchedulerPolicy::SchedIdle => libc::SCHED_IDLE,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let flags = scheduler.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+                LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+                LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+                LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+                LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+                LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+                LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+            }
+    });
+    let invalid = |_| Error::spec("process.scheduler", "a negative number");
+    Ok(SchedulerAttr {
+        size: 48,
+        policy: u32::try_from(policy).map_err(invalid)?,
+        flags,
+        nice: scheduler.nice().unwrap_or(0),
+        priority: u32::try_from(scheduler.priority().unwrap_or(0)).map_err(invalid)?,
+        runtime: scheduler.runtime().unwrap_or(0),
+        deadline: scheduler.deadline().unwrap_or(0),
+        period: scheduler.period().unwrap_or(0),
+    })
+}
+
+fn io_priority(class: IOPriorityClass, priority: i64) -> Result<i32, Error> {
+    let class = match class {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let priority = i32::try_from(priority).ok().filter(|p| (0..8).contains(p));
+    priority
+        .map(|priority| class << 13 | priority)
+        .ok_or_else(|| Error::spec("process.ioPriority.priority", "must be 0 to 7"))
+}
+
+/// The value for personality(2).
+pub(crate) fn personality(personality: &LinuxPersonality) -> Result<u64, Error> {
+    if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(Error::Unsupported { what: "linux.personality.flags".into(), why: "" });
+    }
+    Ok(match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    })
+}
+
+/// AppArmor's profile or SELinux's label; asking for one on a host that has not the module is an error.
+fn security_label(process: &Process) -> Result<Option<(CString, CString)>, Error> {
+    if let Some(profile) =
+        process.apparmor_profile().as_deref().filter(|p| !p.is_empty() && *p != "unconfined")
+    {
+        let enabled =
+            std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y"));
+        if !enabled {
+            return Err(Error::Unsupported {
+                what: format!("the AppArmor profile {profile:?}"),
+                why: "this kernel has no AppArmor",
+            });
+        }
+        // the module's own folder is there since 5.8; the old file is shared with other modules
+        let own = std::path::Path::new("/proc/self/attr/apparmor/exec").exists();
+        let file = if own { "attr/apparmor/exec" } else { "attr/exec" };
+        return Ok(Some((
+            c_string("process", file)?,
+            c_string("process.apparmorProfile", &format!("exec {profile}"))?,
+        )));
+    }
+    if let Some(label) = process.selinux_label().as_deref().filter(|l| !l.is_empty()) {
+        if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+            return Err(Error::Unsupported {
+                what: format!("the SELinux label {label:?}"),
+                why: "this kernel has no SELinux",
+            });
+        }
+        return Ok(Some((c_string("process", "attr/exec")?, c_string("process.selinuxLabel", label)?)));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_in_absolute_folders_only() {
+        let list = |program, path| {
+            candidates(program, path)
+                .unwrap()
+                .into_iter()
+                .map(|c| c.into_string().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list("sh", "/bin:/usr/bin/:rel::/"), ["/bin/sh", "/usr/bin/sh", "/sh"]);
+        assert_eq!(list("./sh", "/bin"), ["./sh"]);
+        assert!(list("", "/bin").is_empty());
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let env = ["A=1", "B=2", "A=3", "HOME="].map(str::to_owned);
+        assert_eq!(environment(&env), ["A=3", "B=2"]);
+    }
+}

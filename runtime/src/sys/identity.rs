@@ -1,0 +1,153 @@
+//! Who a process is: ids, capabilities, limits, filters.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{Sys, check};
+
+/// Replaces the supplementary groups.
+pub(crate) fn set_groups(groups: &[u32]) -> Sys<()> {
+    // SAFETY: pointer and length describe the slice. The raw call changes this (only) thread.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    Ok(())
+}
+
+/// Sets real, effective and saved group id.
+pub(crate) fn set_gid(gid: u32) -> Sys<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    Ok(())
+}
+
+/// Sets real, effective and saved user id.
+pub(crate) fn set_uid(uid: u32) -> Sys<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Ok(())
+}
+
+/// `prctl` with number arguments only.
+pub(crate) fn prctl(option: i32, arg2: u64, arg3: u64) -> Sys<()> {
+    // SAFETY: callers use options whose arguments are numbers.
+    check(unsafe { libc::syscall(libc::SYS_prctl, option, arg2, arg3, 0_u64, 0_u64) })?;
+    Ok(())
+}
+
+/// Three capability sets as bit masks by capability number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CapabilitySets {
+    pub(crate) effective: u64,
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+}
+
+/// `capset` of the calling thread.
+pub(crate) fn set_capabilities(sets: CapabilitySets) -> Sys<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let half = |shift: u32| Data {
+        effective: low_half(sets.effective >> shift),
+        permitted: low_half(sets.permitted >> shift),
+        inheritable: low_half(sets.inheritable >> shift),
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 reads one header and two data structs of this layout.
+    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) })?;
+    Ok(())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+fn low_half(bits: u64) -> u32 {
+    bits as u32
+}
+
+/// Sets a resource limit of the calling process.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: reads one rlimit64; the null pointer asks for no old value.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::from_ref(&limit),
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Installs a seccomp filter; gives the listener's descriptor number if the flags ask for one.
+pub(crate) fn install_seccomp(filter: &[libc::sock_filter], flags: u32) -> Sys<i32> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| rustix::io::Errno::INVAL)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel reads `len` instructions from `filter` and writes nothing.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+    })?;
+    i32::try_from(fd).map_err(|_| rustix::io::Errno::INVAL)
+}
+
+/// Sets the execution domain.
+pub(crate) fn personality(persona: u64) -> Sys<()> {
+    // SAFETY: a plain number.
+    check(unsafe { libc::syscall(libc::SYS_personality, persona) })?;
+    Ok(())
+}
+
+/// `ioprio_set` of the calling thread.
+pub(crate) fn set_io_priority(value: i32) -> Sys<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) })?;
+    Ok(())
+}
+
+/// The kernel's `struct sched_attr`, version 0.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct SchedulerAttr {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// `sched_setattr` of the calling thread.
+pub(crate) fn set_scheduler(attr: &SchedulerAttr) -> Sys<()> {
+    // SAFETY: reads a sched_attr, whose `size` field tells its length.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attr), 0) })?;
+    Ok(())
+}
+
+/// `set_mempolicy` of the calling thread.
+pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> Sys<()> {
+    let bits = nodes.len() * 64 + usize::from(!nodes.is_empty());
+    // SAFETY: the kernel reads `bits - 1` bits of the mask, which are there.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })?;
+    Ok(())
+}
+
+/// Makes a terminal the controlling one of the calling session leader.
+pub(crate) fn set_controlling_terminal(fd: BorrowedFd<'_>) -> Sys<()> {
+    // SAFETY: TIOCSCTTY takes a plain number.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into())?;
+    Ok(())
+}
