@@ -153,7 +153,22 @@ fn store_status(error: &wherry_image_store::Error) -> StatusCode {
     use wherry_image_store::Error as Store;
     match error {
         Store::NoSuchImage(_) => StatusCode::NOT_FOUND,
-        Store::Reference(_) | Store::Ambiguous(_) | Store::TagWithDigest(_) => StatusCode::BAD_REQUEST,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        Store::Reference(_) | Store::TagWithDigest(_) | Store::BadWritableName(_) => StatusCode::BAD_REQUEST,
+        // dockerd does not find an image by an ambiguous prefix either.
+        Store::Ambiguous(_) => StatusCode::NOT_FOUND,
+        Store::Conflict(_) | Store::WritableExists(_) => StatusCode::CONFLICT,
+        Store::NoSuchWritable(_)
+        | Store::NoSuchLayer(_)
+        | Store::Config { .. }
+        | Store::ConfigDigest { .. }
+        | Store::LayerMismatch(_)
+        | Store::IndexVersion { .. }
+        | Store::Unpack(_)
+        | Store::DiffId { .. }
+        | Store::BlobDigest { .. }
+        | Store::BlobSize { .. }
+        | Store::Load(_)
+        | Store::Io { .. }
+        | Store::Mount { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

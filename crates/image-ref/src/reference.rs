@@ -16,7 +16,7 @@ const PATH_MAX_BYTES: usize = 255;
 ///
 /// `Display` prints the full name (`docker.io/library/busybox:latest`), [`Reference::familiar`]
 /// the one that users see (`busybox:latest`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     domain: String,
     path: String,
@@ -144,6 +144,25 @@ impl Reference {
     }
 }
 
+/// By the full name as text, which is the order in which dockerd lists names.
+impl Ord for Reference {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        fn parts(reference: &Reference) -> impl Iterator<Item = u8> {
+            let tag = reference.tag.iter().flat_map(|tag| b":".iter().copied().chain(tag.bytes()));
+            let digest = reference.digest.map(|digest| format!("@{digest}").into_bytes()).unwrap_or_default();
+            let name = reference.domain.bytes().chain(*b"/").chain(reference.path.bytes());
+            name.chain(tag).chain(digest)
+        }
+        parts(self).cmp(parts(other))
+    }
+}
+
+impl PartialOrd for Reference {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.suffixed(self.full_name()))
@@ -171,7 +190,10 @@ impl FromStr for Reference {
             Some((path, tag)) => (path.to_owned(), Some(tag.to_owned())),
             None => (rest, None),
         };
-        if !is_domain(&domain) || !path.split('/').all(is_path_component) || !tag.as_deref().is_none_or(is_tag) {
+        if !is_domain(&domain)
+            || !path.split('/').all(is_path_component)
+            || !tag.as_deref().is_none_or(is_tag)
+        {
             return Err(ReferenceError::Format);
         }
         if path.len() > PATH_MAX_BYTES {
@@ -196,7 +218,9 @@ fn parse_digest(text: &str) -> Result<Digest, ReferenceError> {
 fn split_domain(text: &str) -> (String, String) {
     let (domain, rest) = match text.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase) =>
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.chars().any(char::is_uppercase) =>
         {
             (if first == "index.docker.io" { DEFAULT_DOMAIN } else { first }, rest)
         }
@@ -249,9 +273,11 @@ fn is_path_component(component: &str) -> bool {
     if !alphanumeric(bytes.first()) || !alphanumeric(bytes.last()) {
         return false;
     }
-    bytes
-        .chunk_by(|a, b| alphanumeric(Some(a)) == alphanumeric(Some(b)))
-        .all(|group| alphanumeric(group.first()) || matches!(group, b"." | b"_" | b"__") || group.iter().all(|b| *b == b'-'))
+    bytes.chunk_by(|a, b| alphanumeric(Some(a)) == alphanumeric(Some(b))).all(|group| {
+        alphanumeric(group.first())
+            || matches!(group, b"." | b"_" | b"__")
+            || group.iter().all(|b| *b == b'-')
+    })
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -270,7 +296,11 @@ mod tests {
     fn normalises_and_shows_the_familiar_form() {
         let check = |text: &str, full: &str, familiar: &str| {
             let reference: Reference = text.parse().unwrap();
-            assert_eq!((reference.to_string().as_str(), reference.familiar().as_str()), (full, familiar), "{text}");
+            assert_eq!(
+                (reference.to_string().as_str(), reference.familiar().as_str()),
+                (full, familiar),
+                "{text}"
+            );
         };
         check("busybox", "docker.io/library/busybox", "busybox");
         check("busybox:1.0-A_b", "docker.io/library/busybox:1.0-A_b", "busybox:1.0-A_b");
@@ -290,6 +320,15 @@ mod tests {
     }
 
     #[test]
+    fn sorts_by_the_full_name() {
+        let mut names: Vec<Reference> =
+            ["b", "a-b:1", "a:1", "me/a", "localhost/z"].iter().map(|t| t.parse().unwrap()).collect();
+        names.sort();
+        let sorted: Vec<String> = names.iter().map(Reference::familiar).collect();
+        assert_eq!(sorted, ["a-b:1", "a:1", "b", "me/a", "localhost/z"]);
+    }
+
+    #[test]
     fn refuses_with_dockers_words() {
         let check = |text: &str, error: &str| {
             assert_eq!(text.parse::<Reference>().map_err(|e| e.to_string()), Err(error.to_owned()), "{text}");
@@ -298,7 +337,20 @@ mod tests {
         check("BAD", "invalid reference format: repository name (library/BAD) must be lowercase");
         check("a/B:c", "invalid reference format: repository name (a/B) must be lowercase");
         check(HEX, &format!("invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings"));
-        for text in ["a:", ":a", "a b", "a//b", "-a", "a..b", "a___b", "a@b", "a.b:/c", "a:b:c", "http://a/b", "a/../b"] {
+        for text in [
+            "a:",
+            ":a",
+            "a b",
+            "a//b",
+            "-a",
+            "a..b",
+            "a___b",
+            "a@b",
+            "a.b:/c",
+            "a:b:c",
+            "http://a/b",
+            "a/../b",
+        ] {
             check(text, "invalid reference format");
         }
         check(&"a".repeat(256), "repository name must not be more than 255 characters");

@@ -19,8 +19,8 @@ pub enum Error {
     /// Nothing has this name or id. The subject is as dockerd prints it.
     #[error("No such image: {0}")]
     NoSuchImage(String),
-    /// Several images have ids with this prefix.
-    #[error("image id prefix {0} is ambiguous")]
+    /// Several images have ids with this prefix. To dockerd that is no image either.
+    #[error("No such image: {0}")]
     Ambiguous(String),
     /// No writable layer of that name.
     #[error("no writable layer {0}")]

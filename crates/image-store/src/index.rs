@@ -104,7 +104,7 @@ impl Snapshot {
         }
         match self.by_prefix(text) {
             Prefix::One(id) => Ok(id),
-            Prefix::Several => Err(Error::Ambiguous(text.to_owned())),
+            Prefix::Several => Err(Error::Ambiguous(reference.familiar())),
             Prefix::None => Err(Error::NoSuchImage(reference.familiar())),
         }
     }
@@ -187,7 +187,8 @@ mod tests {
         let fails = |text: &str, error: &str| {
             assert_eq!(snapshot.resolve(text).unwrap_err().to_string(), error, "{text}");
         };
-        fails("abc", "image id prefix abc is ambiguous");
+        assert!(matches!(snapshot.resolve("abc"), Err(Error::Ambiguous(_))));
+        fails("abc", "No such image: abc:latest");
         fails("nothere", "No such image: nothere:latest");
         fails("localhost:5000/x", "No such image: localhost:5000/x:latest");
         fails("BAD", "invalid reference format: repository name (library/BAD) must be lowercase");

@@ -94,6 +94,18 @@ impl Store {
         Some(Layer::counted(self.clone(), *diff_id, entry.size_bytes))
     }
 
+    /// Sum of the sizes of a layer's files in bytes, if it is there.
+    #[must_use]
+    pub fn layer_size(&self, diff_id: &DiffId) -> Option<u64> {
+        self.inner.table().0.get(diff_id).map(|entry| entry.size_bytes)
+    }
+
+    /// Sum of the sizes of all layers in bytes, each counted once.
+    #[must_use]
+    pub fn layers_bytes(&self) -> u64 {
+        self.inner.table().0.values().map(|entry| entry.size_bytes).sum()
+    }
+
     /// The folder with a layer's files. It must not be changed.
     #[must_use]
     pub fn layer_diff(&self, diff_id: &DiffId) -> PathBuf {

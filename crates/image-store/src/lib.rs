@@ -46,7 +46,7 @@ pub use id::{DiffId, ImageId};
 pub use image::Image;
 pub use layers::Layer;
 pub use mount::{Mountable, mount_detached};
-pub use removal::{Conflict, Removed, User};
+pub use removal::{Conflict, Removed, User, chain_ids};
 pub use store::{NewImage, Store};
 pub use tar::TarError;
 pub use unpack::{Expected, UnpackError};

@@ -334,7 +334,8 @@ fn is_single(names: &[Reference]) -> bool {
 }
 
 /// The ids by which Docker calls a layer together with all below it, the lowest first.
-pub(crate) fn chain_ids(diff_ids: &[DiffId]) -> Vec<Digest> {
+#[must_use]
+pub fn chain_ids(diff_ids: &[DiffId]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
         chain.push(match chain.last() {

@@ -99,7 +99,10 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
     check(&good[..good.len() / 2], "unexpected EOF");
     check(&build::gzip(&good)[..200], "");
     check(&docker_archive(&[&layer], "{}", &["BAD"]), "must be lowercase");
-    check(&build::docker_archive_with_diff_ids(&[&layer], &[Digest::of(b"other")]), "invalid diffID for layer 0");
+    check(
+        &build::docker_archive_with_diff_ids(&[&layer], &[Digest::of(b"other")]),
+        "invalid diffID for layer 0",
+    );
     check(&build::docker_archive_with_diff_ids(&[&layer], &[]), "layers length mismatch");
     let escaping = Layer::new().raw_file("../evil", b"x").done();
     check(&docker_archive(&[&escaping], "{}", &["a"]), "outside of the layer");
@@ -108,6 +111,7 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
     broken[at] = b'\'';
     check(&broken, "has digest");
     drop(store);
-    let left: Vec<_> = fs::read_dir(dir.path().join("overlay2")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(dir.path().join("overlay2")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name.to_str().unwrap().starts_with('.')), "{left:?}");
 }

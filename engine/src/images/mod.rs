@@ -1,6 +1,24 @@
 //! Images: Docker's endpoints over the store and the registry client.
+//!
+//! Reading handlers look at the store's snapshot, which never waits; all that touches the
+//! disk runs on the blocking pool. What lasts (pull, load) is a stream of JSON messages, and
+//! ends when its client goes.
 
+mod archive;
+mod body;
+mod history;
+mod inspect;
+mod list;
+mod messages;
+mod pattern;
+mod remove;
+mod tag;
+mod when;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use wherry_image_store::ImageId;
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -8,6 +26,42 @@ use crate::router::Route;
 use crate::server::{Reply, Request};
 
 /// Finds the handler of a path below `/images` or `/distribution`.
-pub(crate) async fn route(_engine: Arc<Engine>, _route: &Route, _request: Request) -> Result<Reply, Error> {
-    Err(Error::PageNotFound)
+///
+/// # Errors
+/// Those of the handlers; `PageNotFound` for other paths.
+pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
+    let (method, segments) = route.parts();
+    match (method, segments.as_slice()) {
+        ("GET", ["images", "json"]) => list::list(&engine, &request),
+        ("POST", ["images", "load"]) => archive::load(engine, request),
+        ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,
+        ("GET", ["images", name @ .., "json"]) => inspect::inspect(&engine, &name.join("/"), request.version),
+        ("GET", ["images", name @ .., "history"]) => history::history(&engine, &name.join("/")),
+        ("POST", ["images", name @ .., "tag"]) => tag::tag(engine, name.join("/"), &request).await,
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
+            remove::remove(engine, name.join("/"), &request).await
+        }
+        _ => Err(Error::PageNotFound),
+    }
+}
+
+/// Publishes what happened to an image. `name` is the reference or, as dockerd does for some, the id.
+fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
+    let labels = engine.store.image(id).ok().and_then(|image| image.config().labels.clone());
+    let mut attributes: BTreeMap<String, String> = labels.unwrap_or_default();
+    attributes.insert("name".into(), name.into());
+    engine.events.publish("image", action, id.to_string(), attributes);
+}
+
+/// The containers that use an image.
+fn users(engine: &Engine, id: &ImageId) -> Vec<wherry_image_store::User> {
+    let id = id.to_string();
+    let containers = engine.containers.all().into_iter();
+    containers
+        .filter(|container| container.record().image == id)
+        .map(|container| wherry_image_store::User {
+            container: container.id.clone(),
+            running: container.status().state.is_running(),
+        })
+        .collect()
 }

@@ -144,8 +144,12 @@ pub fn oci_archive(layer: &[u8], name: &str) -> Vec<u8> {
     let mut top = descriptor(nested.as_bytes());
     top["annotations"] = serde_json::json!({"io.containerd.image.name": name});
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [top]}).to_string();
-    let mut tar = Layer::new().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).file("index.json", index.as_bytes());
-    for (path, bytes) in [blob(nested.as_bytes()), blob(manifest.as_bytes()), blob(config.as_bytes()), blob(layer)] {
+    let mut tar = Layer::new()
+        .file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.as_bytes());
+    for (path, bytes) in
+        [blob(nested.as_bytes()), blob(manifest.as_bytes()), blob(config.as_bytes()), blob(layer)]
+    {
         tar = tar.file(&path, &bytes);
     }
     tar.done()

@@ -1,0 +1,47 @@
+//! A request's body for code that reads and blocks.
+
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+
+/// Reads a body from another thread. It fails, instead of ending, if the client breaks off.
+#[derive(Debug)]
+pub(super) struct BlockingBody {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl BlockingBody {
+    /// Starts to receive; at most a few pieces wait in memory.
+    pub(super) fn new(mut body: Incoming) -> Self {
+        let (sender, pieces) = mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let piece =
+                    frame.map_err(io::Error::other).map(|frame| frame.into_data().unwrap_or_default());
+                let failed = piece.is_err();
+                if sender.send(piece).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { pieces, current: Bytes::new() }
+    }
+}
+
+impl Read for BlockingBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        let length = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(buffer.get_mut(..length).unwrap_or_default());
+        Ok(length)
+    }
+}

@@ -1,0 +1,197 @@
+//! The stream of JSON messages by which dockerd tells of progress, byte for byte.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// Between two messages about the same thing that are not its last.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// One message; what is empty is left out.
+#[derive(Debug, Default, Serialize)]
+struct Message<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(rename = "progressDetail", skip_serializing_if = "Option::is_none")]
+    detail: Option<Detail>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "errorDetail", skip_serializing_if = "Option::is_none")]
+    error_detail: Option<ErrorDetail<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Detail {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorDetail<'a> {
+    message: &'a str,
+}
+
+/// `{"stream":…}`: a line for the user.
+pub(super) fn stream(text: &str) -> Bytes {
+    render(&Message { stream: Some(text), ..Message::default() })
+}
+
+/// `{"status":…}`, with the id of what it is about.
+pub(super) fn status(text: &str, id: Option<&str>) -> Bytes {
+    render(&Message { status: Some(text), id, ..Message::default() })
+}
+
+/// `{"status":…,"progressDetail":{},"id":…}`: a state of a layer without numbers.
+pub(super) fn state(text: &str, id: &str) -> Bytes {
+    render(&Message {
+        status: Some(text),
+        detail: Some(Detail::default()),
+        id: Some(id),
+        ..Message::default()
+    })
+}
+
+/// A layer's state with numbers, in bytes, and the bar that old clients print.
+pub(super) fn progress(text: &str, id: &str, current: u64, total: u64) -> Bytes {
+    let known = |n: u64| (n > 0).then_some(n);
+    render(&Message {
+        status: Some(text),
+        detail: Some(Detail { current: known(current), total: known(total) }),
+        progress: Some(bar(current, total)),
+        id: Some(id),
+        ..Message::default()
+    })
+}
+
+/// The end of a stream that failed.
+pub(super) fn error(message: &str) -> Bytes {
+    let detail = ErrorDetail { message };
+    render(&Message { error_detail: Some(detail), error: Some(message), ..Message::default() })
+}
+
+/// As Go's encoder: characters that mean something in HTML are escaped, and `\r\n` ends a message.
+fn render(message: &Message<'_>) -> Bytes {
+    let mut text = serde_json::to_string(message).unwrap_or_default();
+    for (character, escape) in [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026")] {
+        if text.contains(character) {
+            text = text.replace(character, escape);
+        }
+    }
+    text.push_str("\r\n");
+    text.into()
+}
+
+/// `[=====>   ]  1.2MB/3.4MB`.
+fn bar(current: u64, total: u64) -> String {
+    if total == 0 {
+        return if current == 0 { String::new() } else { format!("{:>8}", human_size(current)) };
+    }
+    let done = ((current as f64 / total as f64 * 100.0) as usize / 2).min(50);
+    let (arrow, rest) = ("=".repeat(done), " ".repeat(50 - done));
+    if current > total {
+        return format!("[{arrow}>{rest}] {:>8}", human_size(current));
+    }
+    format!("[{arrow}>{rest}] {:>8}/{}", human_size(current), human_size(total))
+}
+
+/// Bytes in decimal units with four significant digits, as Docker prints them: `1.984MB`.
+fn human_size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"].iter().peekable();
+    while size >= 1000.0 && units.len() > 1 {
+        size /= 1000.0;
+        units.next();
+    }
+    let digits = match size {
+        s if s >= 1000.0 => 0,
+        s if s >= 100.0 => 1,
+        s if s >= 10.0 => 2,
+        _ => 3,
+    };
+    let mut number = format!("{size:.digits$}");
+    if number.contains('.') {
+        number = number.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    format!("{number}{}", units.next().unwrap_or(&"B"))
+}
+
+/// The receiving end of messages: a client that may go at any time.
+#[derive(Debug, Clone)]
+pub(super) struct Client(pub(super) mpsc::Sender<Bytes>);
+
+impl Client {
+    /// Sends from blocking code. A client that has gone is no error here; see [`Self::is_gone`].
+    pub(super) fn tell(&self, message: Bytes) {
+        let _ = self.0.blocking_send(message);
+    }
+
+    /// Whether nobody listens any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Lets a message of a kind pass every 100 ms.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Option<Instant>);
+
+impl Pace {
+    /// Whether a message may be sent now; the last one of a series always may.
+    pub(super) fn allows(&mut self, last: bool) -> bool {
+        let due = self.0.is_none_or(|sent| sent.elapsed() >= INTERVAL);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due || last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_dockerds() {
+        let check = |message: Bytes, expect: &str| {
+            assert_eq!(message, format!("{expect}\r\n"));
+        };
+        check(stream("Loaded image: <a>\n"), r#"{"stream":"Loaded image: \u003ca\u003e\n"}"#);
+        check(
+            status("Pulling from library/busybox", Some("latest")),
+            r#"{"status":"Pulling from library/busybox","id":"latest"}"#,
+        );
+        check(
+            state("Pull complete", "0011"),
+            r#"{"status":"Pull complete","progressDetail":{},"id":"0011"}"#,
+        );
+        check(error("no"), r#"{"errorDetail":{"message":"no"},"error":"no"}"#);
+        check(
+            progress("Loading layer", "14b0735e9a09", 557_056, 75_888_640),
+            "{\"status\":\"Loading layer\",\"progressDetail\":{\"current\":557056,\"total\":75888640},\"progress\":\"[\\u003e                                                  ]  557.1kB/75.89MB\",\"id\":\"14b0735e9a09\"}",
+        );
+    }
+
+    #[test]
+    fn sizes_have_four_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1_984_363, "1.984MB"),
+            (140_599_052, "140.6MB"),
+            (10_584_064, "10.58MB"),
+        ] {
+            assert_eq!(human_size(bytes), text);
+        }
+    }
+}
