@@ -156,8 +156,10 @@ impl std::fmt::Display for Output {
 
 /// The command as a person would type it.
 pub(crate) fn name(command: &Command) -> String {
-    let words: Vec<_> =
-        std::iter::once(command.get_program()).chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|w| w.to_string_lossy())
+        .collect();
     let start = words.iter().position(|w| w == "docker").unwrap_or(0);
     words[start..].join(" ")
 }

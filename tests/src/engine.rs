@@ -73,7 +73,9 @@ impl Engine {
     /// The arguments that give it a place of its own, and those that the test added.
     pub fn arguments(&self) -> Vec<String> {
         let root = self.root.display();
-        let place = format!("-H unix://{root}/socket --data-root {root}/data --exec-root {root}/exec --pidfile {root}/pid");
+        let place = format!(
+            "-H unix://{root}/socket --data-root {root}/data --exec-root {root}/exec --pidfile {root}/pid"
+        );
         place.split(' ').map(str::to_owned).chain(self.arguments.iter().cloned()).collect()
     }
 
@@ -100,7 +102,9 @@ impl Engine {
 
     fn try_ping(&self) -> bool {
         let Ok(stream) = UnixStream::connect(self.root.join("socket")) else { return false };
-        Connection::new(stream).try_request("GET", "/_ping", &[], b"").is_some_and(|answer| answer.status == 200)
+        Connection::new(stream)
+            .try_request("GET", "/_ping", &[], b"")
+            .is_some_and(|answer| answer.status == 200)
     }
 
     /// Its pid inside the host.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::Binary;
 use crate::http::{Connection, Response};
-use crate::init::Init;
+use crate::init::{Init, in_network_of};
 use crate::leftovers::{self, Baseline};
 use crate::{CommandLine, Engine, Output, Session};
 
@@ -99,6 +99,16 @@ impl Host {
         self.init.in_network(work)
     }
 
+    /// Runs `work` on a thread in a running container's network.
+    ///
+    /// # Panics
+    /// If the container does not run.
+    pub fn in_container<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
+        let pid = self.inspect(name)["State"]["Pid"].to_string();
+        let pid = self.init.outer_pid(&pid).expect("a running container's process");
+        in_network_of(pid, work)
+    }
+
     /// GETs a page from the host; `None` if there is no connection or no answer.
     pub fn http_get(&self, address: impl Into<SocketAddr>, path: &str) -> Option<Response> {
         let stream = self.connect_to(address).ok()?;
@@ -113,6 +123,11 @@ impl Host {
     /// The folders of this host in the cgroup hierarchies, as seen from the test.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         self.init.cgroups()
+    }
+
+    /// Takes what is there now as what may stay: after a second engine, whose rules are nothing of ours.
+    pub fn settle(&mut self) {
+        self.baseline = Baseline::take(&self.init, &self.engine);
     }
 
     /// Removes all containers, networks and volumes, and checks that nothing of them is left.

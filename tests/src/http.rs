@@ -88,9 +88,12 @@ impl<S: Read + Write> Connection<S> {
     pub fn json(&mut self, method: &str, path: &str, body: &Value) -> Response {
         match body {
             Value::Null => self.request(method, path, &[], b""),
-            body => {
-                self.request(method, path, &[("Content-Type", "application/json")], body.to_string().as_bytes())
-            }
+            body => self.request(
+                method,
+                path,
+                &[("Content-Type", "application/json")],
+                body.to_string().as_bytes(),
+            ),
         }
     }
 
@@ -102,7 +105,13 @@ impl<S: Read + Write> Connection<S> {
         self.try_open(method, path, headers, body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
     }
 
-    fn try_open(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Response> {
+    fn try_open(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<Response> {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n");
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::{CommandLine, Output, poll, poll_value};
+use crate::poll::poll_quietly;
+use crate::{CommandLine, Output, poll_value};
 
 /// Ends a line of the shell's answer that holds its exit status.
 const MARK: u8 = 1;
@@ -49,7 +50,10 @@ impl Shell {
 impl Init {
     /// Makes the namespaces.
     pub(crate) fn start() -> Init {
-        assert!(rustix::process::geteuid().is_root(), "the end-to-end tests need root: run `make test` as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "the end-to-end tests need root: run `make test` as root"
+        );
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         // Short, since a socket's path has room for 107 bytes, and outside /run, which the host hides.
@@ -63,8 +67,10 @@ impl Init {
             .stdout(Stdio::piped())
             .spawn()
             .expect("start host.sh");
-        let mut shell =
-            Shell { input: unshare.stdin.take(), output: BufReader::new(unshare.stdout.take().expect("piped")) };
+        let mut shell = Shell {
+            input: unshare.stdin.take(),
+            output: BufReader::new(unshare.stdout.take().expect("piped")),
+        };
         shell.answer();
         let pid = poll_value("process 1 of the host", 10, || children(unshare.id()).first().copied());
         Init { work, pid, unshare, shell: Mutex::new(shell) }
@@ -93,15 +99,7 @@ impl Init {
 
     /// Runs `work` on a thread that is in the host's network: sockets made by it stay there.
     pub(crate) fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = fs::File::open(format!("/proc/{}/ns/net", self.pid)).expect("the host's network namespace");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("enter the host's network");
-                work()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        in_network_of(self.pid, work)
     }
 
     /// Connects from inside.
@@ -130,6 +128,13 @@ impl Init {
         found
     }
 
+    /// A pid as seen from here, of one that is known inside.
+    pub(crate) fn outer_pid(&self, inner: &str) -> Option<u32> {
+        let depth = inner_pids(self.pid).len();
+        let is_it = |pid: u32| inner_pids(pid).get(depth - 1).is_some_and(|known| known == inner);
+        self.processes().into_iter().map(|(pid, _)| pid).find(|pid| is_it(*pid))
+    }
+
     /// The folders of this host in the cgroup hierarchies, as seen from here.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let list = fs::read_to_string(self.work.join("cgroups")).expect("host.sh wrote it");
@@ -142,11 +147,46 @@ impl Drop for Init {
         // The end of its input ends the shell, and the kernel kills all others in the namespace.
         self.shell.get_mut().map(|shell| shell.input.take()).ok();
         let cgroups = self.cgroups();
-        let _ = self.unshare.wait();
-        if !std::thread::panicking() {
-            poll("the host's cgroups to become empty", 20, || cgroups.iter().all(|c| remove_cgroup(c)));
+        // What is frozen does not die.
+        let ended = |unshare: &mut Child| !matches!(unshare.try_wait(), Ok(None));
+        while !ended(&mut self.unshare) {
+            cgroups.iter().for_each(|folder| thaw(folder));
+            std::thread::sleep(Duration::from_millis(2));
         }
+        let emptied = poll_quietly(20, || cgroups.iter().all(|c| remove_cgroup(c)).then_some(()));
+        assert!(emptied.is_some() || std::thread::panicking(), "the host's cgroups do not become empty");
         let _ = fs::remove_dir_all(&self.work);
+    }
+}
+
+/// Runs `work` on a thread that is in the network of this process.
+pub(crate) fn in_network_of<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).expect("the network namespace");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("enter the network");
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The pids of a process in all of its namespaces, ours first.
+fn inner_pids(pid: u32) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Thaws all cgroups from this one downwards.
+fn thaw(folder: &Path) {
+    let _ = fs::write(folder.join("freezer.state"), "THAWED");
+    let _ = fs::write(folder.join("cgroup.freeze"), "0");
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            thaw(&entry.path());
+        }
     }
 }
 

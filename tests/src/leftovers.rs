@@ -39,7 +39,11 @@ pub(crate) fn check(init: &Init, engine: &Engine, baseline: &Baseline) {
 fn survey(init: &Init, engine: &Engine) -> BTreeSet<String> {
     let mut found = processes(init);
     let mounts = engine_mounts(init, engine).unwrap_or_default();
-    found.extend(mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| format!("mount {point}")));
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    // dockerd keeps the host's own network namespace once it was used.
+    found.extend(
+        points.filter(|point| !point.ends_with("/netns/default")).map(|point| format!("mount {point}")),
+    );
     for folder in init.cgroups() {
         cgroups(&folder, &mut found);
     }
@@ -75,19 +79,8 @@ fn state(pid: u32) -> String {
 
 /// The mounts as the engine sees them (a reference dockerd has a mount namespace of its own).
 fn engine_mounts(init: &Init, engine: &Engine) -> Option<String> {
-    let depth = inner_pids(init.pid).len();
-    let (pid, _) = init.processes().into_iter().find(|(pid, _)| {
-        let pids = inner_pids(*pid);
-        pids.len() == depth && pids.last().is_some_and(|inner| *inner == engine.pid())
-    })?;
+    let pid = init.outer_pid(&engine.pid())?;
     fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()
-}
-
-/// The pids of a process in all of its namespaces, ours first.
-fn inner_pids(pid: u32) -> Vec<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or_default();
-    line.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Cgroups that are named for a container.

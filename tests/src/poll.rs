@@ -12,15 +12,20 @@ pub fn poll(what: &str, seconds: u64, mut ask: impl FnMut() -> bool) {
 ///
 /// # Panics
 /// After `seconds`, naming `what` was waited for.
-pub fn poll_value<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn poll_value<T>(what: &str, seconds: u64, ask: impl FnMut() -> Option<T>) -> T {
+    poll_quietly(seconds, ask).unwrap_or_else(|| panic!("waited {seconds} s, in vain, for {what}"))
+}
+
+/// As [`poll_value`], but `None` after `seconds`.
+pub(crate) fn poll_quietly<T>(seconds: u64, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let mut pause = Duration::from_millis(2);
     loop {
-        if let Some(value) = ask() {
-            return value;
+        match ask() {
+            None if Instant::now() < deadline => {}
+            answer => return answer,
         }
-        assert!(Instant::now() < deadline, "waited {seconds} s, in vain, for {what}");
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
+        pause = (pause * 2).min(Duration::from_millis(50));
     }
 }

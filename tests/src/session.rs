@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::poll::poll_quietly;
 use crate::{poll, poll_value};
 
 /// A program in the background that the test talks to.
@@ -47,7 +48,8 @@ impl Session {
     /// If it cannot be started.
     pub fn on_terminal(command: &Command) -> Session {
         let name = crate::cli::name(command);
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
         grantpt(&master).expect("grant the terminal");
         unlockpt(&master).expect("unlock the terminal");
         let path = ptsname(&master, Vec::new()).expect("the terminal's name").into_string().expect("ASCII");
@@ -119,11 +121,28 @@ impl Session {
         self.child.try_wait().expect("wait").is_none()
     }
 
+    /// As [`Session::send`], of any bytes.
+    ///
+    /// # Panics
+    /// If the input is closed.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.input.as_mut().expect("input is open").write_all(bytes).expect("write to the program");
+    }
+
     /// Waits for its end; exit status and all output.
     ///
     /// # Panics
     /// If it does not end in 30 s.
     pub fn wait(mut self) -> (i32, String) {
+        let code = self.wait_for_end();
+        (code, self.text())
+    }
+
+    /// As [`Session::wait`], and keeps the session for [`Session::text`].
+    ///
+    /// # Panics
+    /// If it does not end in 30 s.
+    pub fn wait_for_end(&mut self) -> i32 {
         if !self.terminal {
             self.input = None;
         }
@@ -132,13 +151,13 @@ impl Session {
         });
         // The terminal's readers end when the last program that has it open ends.
         poll("the end of output", 5, || self.readers.iter().all(JoinHandle::is_finished));
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        (code, self.text())
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 
     /// Sends a signal to the program itself.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("signal the program");
     }
 }
@@ -165,17 +184,6 @@ fn collect(mut from: File, into: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
             into.lock().expect("no reader fails").extend_from_slice(&buffer[..n]);
         }
     })
-}
-
-fn poll_quietly<T>(seconds: u64, ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let mut ask = ask;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-    loop {
-        match ask() {
-            None if std::time::Instant::now() < deadline => std::thread::sleep(std::time::Duration::from_millis(5)),
-            answer => return answer,
-        }
-    }
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {

@@ -1,3 +1,18 @@
 //! The end-to-end tests, one module a topic. See `wherry_tests` for how they run.
 
+mod api;
+mod daemon;
+mod events;
+mod exec;
+mod images;
+mod kill;
+mod lifecycle;
+mod limits;
+mod listing;
+mod logs;
+mod network;
+mod options;
+mod ports;
 mod run;
+mod security;
+mod volumes;

@@ -1,0 +1,262 @@
+//! Networks: addresses, names, connections, isolation.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+use wherry_tests::dns::NameServer;
+use wherry_tests::{HOST_ADDRESS, Host};
+
+#[test]
+fn the_default_networks() {
+    let host = Host::new();
+    let line = ["network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"];
+    host.docker(&line).prints("bridge bridge local\nhost host local\nnone null local");
+    let bridge = host.inspect("bridge");
+    for (pointer, value) in [
+        ("/Name", json!("bridge")),
+        ("/EnableIPv4", json!(true)),
+        ("/EnableIPv6", json!(false)),
+        (
+            "/IPAM",
+            json!({"Driver": "default", "Options": null, "Config": [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]}),
+        ),
+        ("/Internal", json!(false)),
+        ("/Containers", json!({})),
+        ("/Options/com.docker.network.bridge.name", json!("docker0")),
+        ("/Labels", json!({})),
+    ] {
+        assert_eq!(bridge.pointer(pointer), Some(&value), "{pointer}");
+    }
+    host.docker("run --rm busybox sh -c 'ip -4 -o addr show eth0 | tr -s \" \" | cut -d\" \" -f4; ip route | head -1'")
+        .prints("172.17.0.2/16\ndefault via 172.17.0.1 dev eth0");
+    host.docker("run --rm --network none busybox sh -c 'ls /sys/class/net'").prints("lo");
+    host.docker("run --rm --network host busybox ip -4 addr show eth0").contains("198.51.100.73/24");
+    for name in ["bridge", "host", "none"] {
+        host.docker(&["network", "rm", name]).fails(1, "is a pre-defined network and cannot be removed");
+        host.docker(&["network", "create", name]).fails(1, "");
+    }
+}
+
+#[test]
+fn create_inspect_remove() {
+    let host = Host::new();
+    let id = host.docker("network create --label a=b one").ok().out().to_owned();
+    assert_eq!(id.len(), 64);
+    let one = host.inspect("one");
+    assert_eq!(
+        one["IPAM"],
+        json!({"Driver": "default", "Options": {}, "Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]})
+    );
+    assert_eq!(
+        (&one["Labels"], &one["Driver"], &one["Options"]),
+        (&json!({"a": "b"}), &json!("bridge"), &json!({}))
+    );
+    host.exec(&["ip", "link", "show", &format!("br-{}", &id[..12])]).ok();
+    for (command, text) in [
+        ("network create one", "network with name one already exists"),
+        (
+            "network create --subnet 172.18.1.0/24 two",
+            "invalid pool request: Pool overlaps with other one on this address space",
+        ),
+        ("network create --subnet nonsense two", "invalid CIDR"),
+        ("network create -d nosuch two", "nosuch"),
+        ("network rm nosuch", "network nosuch not found"),
+        ("network inspect nosuch", "network nosuch not found"),
+    ] {
+        host.docker(command).fails(1, text);
+    }
+    host.docker("network create --subnet 10.99.0.0/24 --ip-range 10.99.0.128/25 --gateway 10.99.0.254 two")
+        .ok();
+    host.docker("run -d --name box --network two --ip 10.99.0.7 busybox sleep 600").ok();
+    host.docker("exec box ip -4 addr show eth0").contains("10.99.0.7/24");
+    host.docker("exec box ip route").contains("default via 10.99.0.254");
+    host.docker("run --rm --network two busybox ip -4 addr show eth0").contains("10.99.0.128/24");
+    host.docker("run --rm --network two --ip 10.99.0.7 busybox true").fails(125, "Address already in use");
+    host.docker("run --rm --network two --ip 10.98.0.7 busybox true").fails(125, "");
+    host.docker("run --rm --ip 172.17.0.9 busybox true")
+        .fails(125, "user specified IP address is supported on user defined networks only");
+    host.docker("network rm two")
+        .fails(1, "error while removing network: network two has active endpoints (name:\"box\" id:\"");
+    let containers = host.inspect("two")["Containers"].take();
+    let (_, entry) = containers.as_object().unwrap().iter().next().unwrap();
+    assert_eq!((&entry["Name"], &entry["IPv4Address"]), (&json!("box"), &json!("10.99.0.7/24")));
+    host.docker("rm -f box").ok();
+    host.docker("network rm one two").prints("one\ntwo");
+}
+
+#[test]
+fn names_on_networks_of_ones_own() {
+    let host = Host::new();
+    host.docker("network create net").ok();
+    host.docker("run -d --name server --hostname srv --network net --network-alias other busybox sleep 600")
+        .ok();
+    let short = host.docker("ps -q").ok().out().to_owned();
+    let resolve = |name: &str| {
+        host.docker(&["run", "--rm", "--network", "net", "busybox", "ping", "-c", "1", "-W", "5", name])
+    };
+    for name in ["server", "other", "srv", "SERVER", short.as_str(), "server.net"] {
+        resolve(name).contains("(172.18.0.2)");
+    }
+    resolve("nosuch").fails(1, "bad address");
+    let resolv =
+        host.docker("run --rm --network net busybox cat /etc/resolv.conf").contains("nameserver 127.0.0.11");
+    assert!(
+        resolv.stdout.contains("options ndots:0")
+            && resolv.stdout.contains("# ExtServers: [host(198.51.100.73)]"),
+        "{resolv}"
+    );
+    host.docker("rename server renamed").ok();
+    resolve("renamed").contains("(172.18.0.2)");
+    resolve("server").fails(1, "bad address");
+    // Addresses have names, too.
+    host.docker("run --rm --network net busybox nslookup 172.18.0.2").contains("renamed.net");
+    host.docker("rm -f renamed").ok();
+    resolve("renamed").fails(1, "bad address");
+    // The default bridge has none of it.
+    host.docker("run -d --name plain busybox sleep 600").ok();
+    host.docker("run --rm busybox ping -c 1 -W 2 plain").fails(1, "bad address");
+}
+
+#[test]
+fn questions_about_others_are_forwarded() {
+    let host = Host::new();
+    let server = NameServer::start(&host, "outside.example", Ipv4Addr::new(192, 0, 2, 80));
+    host.docker("network create net").ok();
+    host.docker("network create --internal closed").ok();
+    host.docker("run -d --name box --network net busybox sleep 600").ok();
+    let ask = |network: &str, name: &str| {
+        host.docker(&["run", "--rm", "--network", network, "busybox", "nslookup", "-type=a", name])
+    };
+    ask("net", "outside.example").contains("192.0.2.80");
+    let unknown = ask("net", "nosuch.example");
+    assert!(unknown.code == 1 && unknown.stdout.contains("NXDOMAIN"), "{unknown}");
+    assert!(server.questions().iter().any(|q| q == "nosuch.example"));
+    ask("net", "box").contains("172.18.0.2");
+    assert!(!server.questions().iter().any(|q| q == "box"), "own names stay inside");
+    // A network without a way out has no names from there.
+    let before = server.questions().len();
+    assert_ne!(ask("closed", "outside.example").code, 0);
+    assert_eq!(server.questions().len(), before);
+}
+
+#[test]
+fn connect_and_disconnect() {
+    let host = Host::new();
+    host.docker("network create --subnet 10.77.0.0/24 net").ok();
+    host.docker("run -d --name box busybox sleep 600").ok();
+    host.docker("network connect --alias nick --ip 10.77.0.44 net box").ok();
+    host.docker("exec box ip -4 addr show eth1").contains("10.77.0.44/24");
+    host.docker("run --rm --network net busybox ping -c 1 -W 5 nick").contains("(10.77.0.44)");
+    host.docker("network connect net box").fails(1, "endpoint with name box already exists in network net");
+    let networks = host.inspect("box")["NetworkSettings"]["Networks"].take();
+    assert_eq!(networks.as_object().unwrap().keys().collect::<Vec<_>>(), ["bridge", "net"]);
+    host.docker("network disconnect bridge box").ok();
+    host.docker("exec box ls /sys/class/net").prints("eth1\nlo");
+    host.docker("network disconnect bridge box").fails(1, "is not connected to network");
+    host.docker("network disconnect net box").ok();
+    // Also while it does not run.
+    host.docker("stop -t 0 box").ok();
+    host.docker("network connect net box").ok();
+    host.docker("start box").ok();
+    host.docker("exec box ip -4 addr show eth0").contains("10.77.0.");
+    host.docker("network connect nosuch box").fails(1, "network nosuch not found");
+    host.docker("network connect net nosuch").fails(1, "No such container: nosuch");
+    host.docker("network connect host box").fails(1, "");
+    host.docker("network create more").ok();
+    // Disconnect by force clears what is left of it.
+    host.docker("network disconnect -f net box").ok();
+    host.docker("run --rm --network net --network more busybox ls /sys/class/net").prints("eth0\neth1\nlo");
+}
+
+#[test]
+fn traffic_between_containers() {
+    let host = Host::new();
+    host.docker("network create one").ok();
+    host.docker("network create two").ok();
+    host.docker("network create --internal closed").ok();
+    for (name, network) in [("a1", "one"), ("a2", "one"), ("b1", "two"), ("c1", "closed")] {
+        host.docker(&["run", "-d", "--name", name, "--network", network, "busybox", "sleep", "600"]).ok();
+    }
+    let address = |name: &str, network: &str| {
+        host.inspect(name)["NetworkSettings"]["Networks"][network]["IPAddress"].as_str().unwrap().to_owned()
+    };
+    let reaches =
+        |from: &str, to: &str| host.docker(&["exec", from, "ping", "-c", "1", "-W", "1", to]).code == 0;
+    assert!(reaches("a1", &address("a2", "one")), "one network");
+    assert!(!reaches("a1", &address("b1", "two")), "two networks");
+    assert!(!reaches("c1", &address("a1", "one")), "out of an internal one");
+    let host_address = HOST_ADDRESS.to_string();
+    assert!(reaches("a1", &host_address), "the host");
+    assert!(!reaches("c1", &host_address), "the host, from an internal one");
+    host.exec(&["busybox", "ping", "-c", "1", "-W", "2", &address("a1", "one")]).ok();
+}
+
+#[test]
+fn what_leaves_has_the_hosts_address() {
+    let host = Host::new();
+    // A second interface plays the outside: its peer answers nothing, but shows who asks.
+    for line in [
+        "ip link add out0 type veth peer name out1",
+        "ip addr add 203.0.113.1/24 dev out0",
+        "ip link set out0 up",
+        "ip link set out1 up",
+    ] {
+        host.exec(line).ok();
+    }
+    host.exec("ip neigh add 203.0.113.9 lladdr 02:00:00:00:00:09 dev out0").ok();
+    let rules = host.exec("iptables -t nat -S POSTROUTING").ok();
+    assert!(rules.stdout.contains("-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"), "{rules}");
+    host.docker("run --rm busybox ping -c 1 -W 1 203.0.113.9");
+    let counted = host.exec("iptables -t nat -vnL POSTROUTING").ok();
+    let hits = counted
+        .stdout
+        .lines()
+        .find(|l| l.contains("172.17.0.0/16"))
+        .and_then(|l| l.split_whitespace().next());
+    assert_eq!(hits, Some("1"), "{counted}");
+    assert_eq!(host.exec("cat /proc/sys/net/ipv4/ip_forward").out(), "1");
+    host.exec("iptables -S FORWARD").contains("-P FORWARD DROP").contains("-A FORWARD -j DOCKER-USER");
+    host.exec("ip link del out0").ok();
+}
+
+#[test]
+fn networks_of_the_api() {
+    let host = Host::new();
+    let create = |body: Value| host.api("POST", "/v1.51/networks/create", &body);
+    let made = create(json!({"Name": "net", "Options": {"com.docker.network.bridge.name": "mybridge"}, "Labels": {"a": "b"}})).expect(201).json();
+    assert_eq!((made["Id"].as_str().map(str::len), &made["Warning"]), (Some(64), &json!("")));
+    create(json!({"Name": "net"})).expect(409);
+    host.exec("ip link show mybridge").ok();
+    host.api("GET", "/v1.51/networks/nosuch", &Value::Null).expect(404);
+    host.docker("create --name box --network net busybox").ok();
+    host.docker("run -d --name on --network net busybox sleep 600").ok();
+    host.api("DELETE", "/v1.51/networks/net", &Value::Null).expect(403);
+    host.docker("rm -f on").ok();
+    // A container that does not run does not hold it.
+    host.api("DELETE", "/v1.51/networks/net", &Value::Null).expect(204);
+    host.docker("start box").fails(1, "network net not found");
+}
+
+#[test]
+fn lists_and_prune() {
+    let host = Host::new();
+    host.docker("network create --label kind=x one").ok();
+    host.docker("network create two").ok();
+    host.docker("run -d --name box --network two busybox sleep 600").ok();
+    for (filter, expected) in [
+        ("name=on", "none one"),
+        ("label=kind", "one"),
+        ("driver=host", "host"),
+        ("type=custom", "one two"),
+        ("type=builtin", "bridge host none"),
+        ("dangling=true", "one two"),
+        ("scope=local", "bridge host none one two"),
+    ] {
+        let got = host.docker(&["network", "ls", "--format", "{{.Name}}", "--filter", filter]).ok();
+        assert_eq!(got.stdout.split_whitespace().collect::<Vec<_>>().join(" "), expected, "{filter}");
+    }
+    host.docker("network ls --filter nosuch=1").fails(1, "invalid filter 'nosuch'");
+    host.docker("network prune -f").contains("one");
+    host.docker("network inspect one").fails(1, "not found");
+    host.docker("network inspect two").ok();
+}

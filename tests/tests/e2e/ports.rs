@@ -1,0 +1,180 @@
+//! Published ports: who reaches them, how they look, what goes with them.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+use serde_json::json;
+use wherry_tests::{HOST_ADDRESS, Host, poll, poll_value};
+
+/// Starts a web server that answers with its own name.
+fn serve(host: &Host, name: &str, options: &str) {
+    let mut line: Vec<&str> = vec!["run", "-d", "--name", name];
+    line.extend(options.split_whitespace());
+    let script = format!("mkdir /www; echo {name} >/www/index.html; exec httpd -f -p 80 -h /www");
+    line.extend(["busybox", "sh", "-c", &script]);
+    host.docker(line.as_slice()).ok();
+}
+
+fn get(host: &Host, address: Ipv4Addr, port: u16) -> Option<String> {
+    host.http_get((address, port), "/").map(|page| page.text().trim().to_owned())
+}
+
+#[test]
+fn from_every_side() {
+    let host = Host::new();
+    serve(&host, "web", "-p 8080:80");
+    for address in [Ipv4Addr::LOCALHOST, HOST_ADDRESS, Ipv4Addr::new(172, 17, 0, 1)] {
+        let page = poll_value("the page", 10, || get(&host, address, 8080));
+        assert_eq!(page, "web", "{address}");
+    }
+    // Past the published port, directly.
+    assert_eq!(get(&host, Ipv4Addr::new(172, 17, 0, 2), 80).as_deref(), Some("web"));
+    let fetch = |network: &str, url: &str| {
+        host.docker(&[
+            "run",
+            "--rm",
+            "--network",
+            network,
+            "busybox",
+            "timeout",
+            "5",
+            "wget",
+            "-q",
+            "-O-",
+            url,
+        ])
+    };
+    host.docker("network create net").ok();
+    for network in ["bridge", "net"] {
+        fetch(network, "http://198.51.100.73:8080").prints("web");
+    }
+    fetch("host", "http://127.0.0.1:8080").prints("web");
+    // Also to itself, by the host's address.
+    host.docker("exec web timeout 5 wget -q -O- http://198.51.100.73:8080").prints("web");
+    host.docker("port web").prints("80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080");
+    host.docker("port web 80").contains("0.0.0.0:8080");
+    host.docker("port web 81").fails(1, "No public port '81' published for web");
+    host.docker("rm -f web").ok();
+    assert!(host.connect_to((Ipv4Addr::LOCALHOST, 8080)).is_err(), "nothing listens any more");
+}
+
+#[test]
+fn forms() {
+    let host = Host::new();
+    serve(&host, "web", "-p 127.0.0.1:8081:80 -p 127.0.0.1::80 -p 8082-8083:80-81 -p 53:53/udp");
+    let ports = host.inspect("web")["NetworkSettings"]["Ports"].take();
+    assert_eq!(
+        ports["53/udp"],
+        json!([{"HostIp": "0.0.0.0", "HostPort": "53"}, {"HostIp": "::", "HostPort": "53"}])
+    );
+    assert_eq!(
+        ports["81/tcp"],
+        json!([{"HostIp": "0.0.0.0", "HostPort": "8083"}, {"HostIp": "::", "HostPort": "8083"}])
+    );
+    let bindings: Vec<(String, u16)> = ports["80/tcp"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| (b["HostIp"].as_str().unwrap().to_owned(), b["HostPort"].as_str().unwrap().parse().unwrap()))
+        .collect();
+    assert_eq!(bindings.len(), 4, "{bindings:?}");
+    let ephemeral = bindings.iter().find(|(ip, port)| ip == "127.0.0.1" && *port != 8081).unwrap().1;
+    assert!(ephemeral >= 32768, "{ephemeral}");
+    poll("the page", 10, || get(&host, Ipv4Addr::LOCALHOST, 8081).as_deref() == Some("web"));
+    assert_eq!(get(&host, Ipv4Addr::LOCALHOST, ephemeral).as_deref(), Some("web"));
+    assert_eq!(get(&host, HOST_ADDRESS, 8082).as_deref(), Some("web"));
+    assert!(get(&host, HOST_ADDRESS, 8081).is_none(), "bound to loopback only");
+    host.docker("rm -f web").ok();
+
+    host.load_image("exposing:1", r#"{"Cmd":["httpd","-f","-p","80"],"ExposedPorts":{"80/tcp":{}}}"#);
+    host.docker("run -d -P --name all --expose 90 exposing:1").ok();
+    let ports = host.inspect("all")["NetworkSettings"]["Ports"].take();
+    assert_eq!(ports.as_object().unwrap().keys().collect::<Vec<_>>(), ["80/tcp", "90/tcp"]);
+    host.docker("run --rm -p 70000:80 busybox true").fails(125, "invalid");
+    host.docker("run --rm -p 1-2:80 busybox true").ok();
+}
+
+#[test]
+fn conflicts() {
+    let host = Host::new();
+    serve(&host, "web", "-p 8080:80");
+    let clash = host.docker("run -d --name late -p 8080:80 busybox sleep 600");
+    assert!(clash.code == 125 && clash.out().len() == 64, "{clash}");
+    assert!(clash.stderr.contains("failed to set up container networking: driver failed programming external connectivity on endpoint late ("), "{clash}");
+    assert!(clash.stderr.contains(":8080 failed: port is already allocated"), "{clash}");
+    assert_eq!(host.inspect("late")["State"]["Status"], "created");
+    host.docker("rm -f web").ok();
+    host.docker("start late").ok();
+    host.docker("rm -f late").ok();
+    let other = host.in_network(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8777)).unwrap());
+    let clash = host.docker("run -d -p 8777:80 busybox sleep 600");
+    assert!(clash.code == 125 && clash.stderr.contains("address already in use"), "{clash}");
+    drop(other);
+}
+
+#[test]
+fn they_follow_the_container() {
+    let host = Host::new();
+    serve(&host, "web", "-p 8080:80 -p 80");
+    let first = host.inspect("web")["NetworkSettings"]["Ports"]["80/tcp"].clone();
+    poll("the page", 10, || get(&host, Ipv4Addr::LOCALHOST, 8080).is_some());
+    host.docker("stop -t 0 web").ok();
+    assert!(host.connect_to((Ipv4Addr::LOCALHOST, 8080)).is_err());
+    assert_eq!(host.inspect("web")["NetworkSettings"]["Ports"], json!({}));
+    host.docker("start web").ok();
+    poll("the page, again", 10, || get(&host, Ipv4Addr::LOCALHOST, 8080).is_some());
+    host.docker("restart -t 0 web").ok();
+    poll("the page, after a restart", 10, || get(&host, Ipv4Addr::LOCALHOST, 8080).is_some());
+    assert_eq!(first.as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn rules_are_dockers() {
+    let host = Host::new();
+    serve(&host, "web", "-p 8080:80");
+    let nat = host.exec("iptables -t nat -S").ok();
+    assert!(
+        nat.stdout.contains(
+            "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"
+        ),
+        "{nat}"
+    );
+    assert!(nat.stdout.contains("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER"), "{nat}");
+    let filter = host.exec("iptables -S").ok();
+    for line in [
+        "-P FORWARD DROP",
+        "-N DOCKER-USER",
+        "-N DOCKER-FORWARD",
+        "-A FORWARD -j DOCKER-USER",
+        "-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT",
+    ] {
+        assert!(filter.stdout.lines().any(|l| l == line), "{line}: {filter}");
+    }
+    // What an operator put into DOCKER-USER stays and is obeyed.
+    host.exec("iptables -I DOCKER-USER -j DROP").ok();
+    host.docker("run --rm busybox ping -c 1 -W 1 198.51.100.1").fails(1, "");
+    host.exec("iptables -D DOCKER-USER -j DROP").ok();
+    host.docker("rm -f web").ok();
+    assert!(!host.exec("iptables -t nat -S").ok().stdout.contains("8080"));
+}
+
+#[test]
+fn datagrams() {
+    let host = Host::new();
+    host.docker("run -d --name box -p 5353:53/udp busybox sleep 600").ok();
+    let server = host.in_container("box", || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap());
+    let client = host.in_network(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    }
+    let mut packet = [0; 100];
+    for address in [HOST_ADDRESS, Ipv4Addr::LOCALHOST] {
+        client.send_to(b"question", (address, 5353)).unwrap();
+        let (n, peer) = server.recv_from(&mut packet).unwrap();
+        assert_eq!(&packet[..n], b"question", "{address}");
+        server.send_to(b"answer", peer).unwrap();
+        let (n, from) = client.recv_from(&mut packet).unwrap();
+        assert_eq!((&packet[..n], from), (b"answer".as_slice(), (address, 5353).into()));
+    }
+    host.exec("iptables -t nat -S DOCKER")
+        .contains("-p udp -m udp --dport 5353 -j DNAT --to-destination 172.17.0.2:53");
+}
