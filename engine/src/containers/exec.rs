@@ -15,7 +15,7 @@ use super::spec::{self, ExecInput};
 use super::state::State;
 use super::table::Container;
 use super::users::{self, ResolvedUser};
-use super::{lifecycle, links, start, streams};
+use super::{lifecycle, start, streams};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Reply, Request, response};
@@ -204,7 +204,7 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
     must_run(&container)?;
     let size = options.console_size.or(exec.config.console_size).filter(|size| size.iter().all(|n| *n != 0));
     let spec = api::ExecSpec {
-        process: process(&engine, &container, &exec).await?,
+        process: process(&container, &exec).await?,
         console_size: size.map(|[rows, columns]| (rows, columns)),
     };
     let more = event_attributes(id);
@@ -231,20 +231,17 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
     })))
 }
 
-async fn process(engine: &Arc<Engine>, container: &Arc<Container>, exec: &Exec) -> Result<Value, Error> {
+async fn process(container: &Arc<Container>, exec: &Exec) -> Result<Value, Error> {
     let record = container.record();
     let pid = container.status().state.pid();
     let wanted = if exec.config.user.is_empty() { record.config.user.clone() } else { exec.config.user.clone() };
-    let (config, engine) = (exec.config.clone(), engine.clone());
+    let config = exec.config.clone();
     blocking(move || {
         let root = start::open_root(pid)?;
         let groups = record.host_config.group_add.clone().unwrap_or_default();
         let user: ResolvedUser = users::resolve(root.as_fd(), &wanted, &groups)?;
-        let links = links::resolve(&engine, &record).map(|links| links.env).unwrap_or_default();
         spec::exec_process(&ExecInput {
             record: &record,
-            config: &engine.config(),
-            links: &links,
             user: &user,
             args: &config.cmd,
             env: &config.env,
@@ -322,9 +319,21 @@ pub(super) async fn resize(engine: Arc<Engine>, id: &str, request: Request) -> R
     }
 }
 
+/// What the monitor says of an exec.
+async fn ask_monitor(container: &Container, id: &str) -> Option<ExecState> {
+    let monitor = lifecycle::monitor(container).await?;
+    let Ok(api::Reply::Execs(execs)) = monitor.call(api::Request::Execs, &[]).await else { return None };
+    let record = execs.into_iter().find(|record| record.exec == id)?;
+    Some(record.exit_code.map_or(ExecState::Running { pid: record.pid }, |code| ExecState::Ended { code }))
+}
+
 /// `GET /exec/{id}/json`.
-pub(super) fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
-    let (container, exec) = find(engine, id)?;
+pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
+    let (container, mut exec) = find(engine, id)?;
+    if matches!(exec.state, ExecState::Running { .. }) {
+        // The client whose stream has just ended asks for the exit code; the event may still be on its way.
+        exec.state = ask_monitor(&container, id).await.unwrap_or(exec.state);
+    }
     let (running, code, pid) = match exec.state {
         ExecState::Created => (false, None, 0),
         ExecState::Running { pid } => (true, None, pid),

@@ -5,7 +5,6 @@ use wherry_monitor_api::Health;
 use super::record::Record;
 use super::spec::{self, ExecInput};
 use super::users::ResolvedUser;
-use crate::config::Config;
 use crate::error::Error;
 
 const MILLISECOND_NS: i64 = 1_000_000;
@@ -14,12 +13,7 @@ const MILLISECOND_NS: i64 = 1_000_000;
 ///
 /// # Errors
 /// Those of making the probe's process.
-pub(super) fn probe(
-    record: &Record,
-    config: &Config,
-    user: &ResolvedUser,
-    links: &[String],
-) -> Result<Option<Health>, Error> {
+pub(super) fn probe(record: &Record, user: &ResolvedUser) -> Result<Option<Health>, Error> {
     let Some(check) = &record.config.healthcheck else { return Ok(None) };
     let Some((kind, arguments)) = check.test.as_deref().and_then(<[String]>::split_first) else { return Ok(None) };
     let args: Vec<String> = match kind.as_str() {
@@ -32,8 +26,6 @@ pub(super) fn probe(
     };
     let process = spec::exec_process(&ExecInput {
         record,
-        config,
-        links,
         user,
         args: &args,
         env: &[],

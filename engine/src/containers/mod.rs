@@ -25,6 +25,7 @@ mod stored_logs;
 mod streams;
 pub(crate) mod table;
 pub(crate) mod users;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         (method, ["containers", reference, action]) => on_one(engine, method, reference, action, request).await,
         ("POST", ["exec", id, "start"]) => exec::start(engine, id, request).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(engine, id, request).await,
-        ("GET", ["exec", id, "json"]) => exec::inspect(&engine, id),
+        ("GET", ["exec", id, "json"]) => exec::inspect(&engine, id).await,
         _ => Err(Error::PageNotFound),
     }
 }

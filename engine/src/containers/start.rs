@@ -197,7 +197,7 @@ fn build(
         extra_env: &links.env,
     })?;
     let writable = engine.store.writable(&record.id)?;
-    let health = super::health::probe(record, &config, user, &links.env)?;
+    let health = super::health::probe(record, user)?;
     Ok(StartSpec {
         container: container.id.clone(),
         oci,

@@ -26,6 +26,7 @@ impl Monitor {
             Request::Subscribe { after } => self.subscribe(caller, after),
             Request::Acknowledge { up_to } => {
                 self.journal.acknowledge(up_to);
+                self.give_answers();
                 Ok(Some(Reply::Ok))
             }
             Request::Attach(attach) => done(self.attach(attach, client()?)),

@@ -223,6 +223,7 @@ impl Monitor {
 
     /// The last engine's connection has ended.
     pub(crate) fn engine_gone(&mut self) {
+        self.give_answers();
         if !self.is_live() {
             self.dismiss_clients();
         }

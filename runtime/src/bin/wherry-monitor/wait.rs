@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use wherry_monitor_api::{Failure, Phase, WaitCondition, WaitRequest};
+use wherry_monitor_api::{EventKind, Failure, Phase, WaitCondition, WaitRequest};
 
 use crate::client::{Client, Role};
 use crate::monitor::Monitor;
@@ -87,19 +87,25 @@ impl Monitor {
         self.give_answers();
     }
 
-    /// Gives the answers that are held back, if attached clients have all output.
+    /// Gives the answers that are held back, if attached clients have all output and the engine has acknowledged the
+    /// exit: what a client asks next (inspect, rm, start) must find the engine informed.
     pub(crate) fn give_answers(&mut self) {
         if self.answers.is_empty() {
             return;
         }
-        let held = self.clients.values().any(|client| {
+        let output_pending = self.clients.values().any(|client| {
             matches!(&client.role, Role::Attach(_)) && client.is_closing() && client.out.len() > 0
         });
-        if !held {
+        if !output_pending && !self.exit_is_unacknowledged() {
             self.give_answers_now();
         } else if !self.timers.is_set(Timer::Answer) {
             self.timers.set(Timer::Answer, LATEST);
         }
+    }
+
+    fn exit_is_unacknowledged(&self) -> bool {
+        self.controls.values().any(|control| control.subscribed)
+            && self.journal.pending().any(|event| matches!(event.kind, EventKind::Exited { .. }))
     }
 
     pub(crate) fn give_answers_now(&mut self) {
