@@ -281,6 +281,8 @@ pub struct Network {
     pub spec: NetworkSpec,
     /// Whether it is the default bridge.
     pub default_bridge: bool,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
     /// Sandbox id → its endpoint.
     pub endpoints: BTreeMap<String, Endpoint>,
 }
@@ -338,7 +340,7 @@ pub struct PortSpec {
 }
 
 /// Protocols of published ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -363,7 +365,7 @@ impl std::fmt::Display for Protocol {
 pub struct Sandbox {
     /// The container's id.
     pub id: String,
-    /// The namespace, bind-mounted there.
+    /// The namespace, bind-mounted there; empty if it is the host's (an endpoint in the network `host`).
     pub netns: PathBuf,
     /// Its endpoints, in the order of the interfaces.
     pub endpoints: Vec<Endpoint>,

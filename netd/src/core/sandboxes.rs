@@ -1,0 +1,262 @@
+//! Making and releasing sandboxes.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use super::kernel::{self, NamespacePlan};
+use super::plan::Reserved;
+use super::ports::{Published, forget_flows, rules_of};
+use super::{Netd, SandboxState, State, failed};
+use crate::dns::names::{EndpointNames, Outside};
+use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
+use crate::firewall::rules::Rule;
+use crate::journal;
+use crate::protocol::{Driver, Endpoint, Failure, Sandbox, SandboxSpec, VERSION};
+use crate::reaper::Remains;
+use crate::store::{StoredSandbox, is_id};
+
+impl Netd {
+    pub(super) fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, Failure> {
+        if !is_id(&spec.id) {
+            return Err(Failure::Invalid(format!("invalid sandbox id {:?}", spec.id)));
+        }
+        let _turn = self.turn(&spec.id);
+        self.take_down(&spec.id);
+        let mut reserved = self.reserve_all(&spec)?;
+        let made = self.build(&spec, &reserved).and_then(|(netns, sockets)| {
+            let endpoints = reserved.iter().map(|r| r.endpoint.clone()).collect();
+            let sandbox = Sandbox { id: spec.id.clone(), netns, endpoints, spec: spec.clone() };
+            self.confirm(sandbox, &mut reserved, sockets)
+        });
+        made.inspect_err(|_| {
+            let mut state = self.state();
+            reserved.iter().for_each(|r| state.give_back(&spec.id, &r.endpoint));
+        })
+    }
+
+    pub(super) fn release_sandbox(&self, id: &str) -> Result<(), Failure> {
+        let _turn = self.turn(id);
+        self.take_down(id);
+        Ok(())
+    }
+
+    fn reserve_all(&self, spec: &SandboxSpec) -> Result<Vec<Reserved>, Failure> {
+        let mut state = self.state();
+        let on_host = spec.endpoints.iter().any(|e| state.driver(&e.network) == Some(Driver::Host));
+        if on_host && spec.endpoints.len() > 1 {
+            return Err(Failure::Invalid(
+                "cannot connect container to host network and other networks".into(),
+            ));
+        }
+        let mut reserved: Vec<Reserved> = Vec::with_capacity(spec.endpoints.len());
+        for (number, endpoint) in spec.endpoints.iter().enumerate() {
+            match state.reserve(&spec.id, endpoint, number) {
+                Ok(one) => reserved.push(one),
+                Err(failure) => {
+                    reserved.iter().for_each(|r| state.give_back(&spec.id, &r.endpoint));
+                    return Err(failure);
+                }
+            }
+        }
+        let endpoints = reserved.iter().map(|r| r.endpoint.clone()).collect::<Vec<_>>();
+        if let Some(best) = state.best_gateway(&endpoints).and_then(|index| reserved.get_mut(index)) {
+            best.endpoint.default_route = true;
+        }
+        Ok(reserved)
+    }
+
+    /// The kernel's part; if it fails nothing of it is left.
+    fn build(
+        &self,
+        spec: &SandboxSpec,
+        reserved: &[Reserved],
+    ) -> Result<(PathBuf, Option<DnsSockets>), Failure> {
+        let rules = self.port_rules(reserved.iter().map(|r| &r.endpoint));
+        {
+            let state = self.state();
+            if spec.endpoints.iter().any(|e| state.driver(&e.network) == Some(Driver::Host)) {
+                // The host's own namespace: nothing is made.
+                return Ok((PathBuf::new(), None));
+            }
+        }
+        let path = self.paths.new_namespace(&spec.id).map_err(failed("name", "network namespace"))?;
+        let plan = NamespacePlan {
+            path: path.clone(),
+            links: reserved.iter().filter_map(|r| r.link.clone()).collect(),
+            default_route: default_route(reserved.iter().map(|r| &r.endpoint)),
+            sysctls: spec.sysctls.clone(),
+            resolver: spec.resolver,
+        };
+        // The firewall's program runs while the kernel makes the namespace.
+        let pending = (!rules.is_empty()).then(|| self.firewall.start_adding(rules.clone()));
+        let made = kernel::make_namespace(&plan, &self.announcer);
+        let ruled = pending.map_or(Ok(()), |pending| pending.finish());
+        match (made, ruled) {
+            (Ok(sockets), Ok(())) => Ok((path, sockets)),
+            (Ok(_), Err(failure)) => {
+                let links = plan.links.into_iter().map(|l| l.host_name).collect();
+                self.reaper.take(Remains { namespace: Some(path), links });
+                Err(failure)
+            }
+            (Err(failure), Ok(())) => {
+                self.remove_rules(&rules);
+                Err(failure)
+            }
+            (Err(failure), Err(_)) => Err(failure),
+        }
+    }
+
+    /// Makes a built sandbox known, and its ports, names and resolver work.
+    fn confirm(
+        &self,
+        sandbox: Sandbox,
+        reserved: &mut [Reserved],
+        sockets: Option<DnsSockets>,
+    ) -> Result<Sandbox, Failure> {
+        let undo = |failure: Failure| {
+            self.remove_rules(&self.port_rules(&sandbox.endpoints));
+            self.reaper.take(remains_of(&sandbox));
+            failure
+        };
+        let dns = self.serve(&sandbox.id, sockets).map_err(undo)?;
+        self.save(&sandbox, dns.as_ref().map(|d| d.0)).map_err(undo)?;
+        let relayed = self.state().settings().is_ok_and(|s| s.userland_proxy);
+        let mut published = BTreeMap::new();
+        for Reserved { endpoint, held, .. } in reserved {
+            let (Some(address), false) = (endpoint.ipv4, held.is_empty()) else { continue };
+            let one = Published::start(&self.runtime, address.ip(), std::mem::take(held), relayed);
+            forget_flows(&one.bound);
+            published.insert(endpoint.spec.network.clone(), one);
+        }
+        let mut state = self.state();
+        for endpoint in &sandbox.endpoints {
+            state.update_endpoint(&sandbox.id, endpoint);
+        }
+        self.publish_names(&state, &sandbox);
+        state.sandboxes.insert(sandbox.id.clone(), SandboxState { sandbox: sandbox.clone(), published, dns });
+        Ok(sandbox)
+    }
+
+    /// Releases what there is of a sandbox: everything but slow kernel work is done when this returns.
+    pub(super) fn take_down(&self, id: &str) {
+        let Some(SandboxState { sandbox, published, dns }) = self.state().sandboxes.remove(id) else {
+            return;
+        };
+        self.names.withdraw(id);
+        drop(dns);
+        let links = sandbox.endpoints.iter().map(|e| e.host_interface.as_str());
+        if let Err(failure) = kernel::disable_ports(&links.filter(|l| !l.is_empty()).collect::<Vec<_>>()) {
+            journal::note(format_args!("release {id}: {failure}"));
+        }
+        for one in published.into_values() {
+            forget_flows(&one.stop(&self.runtime));
+        }
+        self.remove_rules(&self.port_rules(&sandbox.endpoints));
+        if let Err(e) = self.paths.remove_sandbox(id) {
+            journal::note(format_args!("release {id}: remove its file: {e}"));
+        }
+        {
+            let mut state = self.state();
+            sandbox.endpoints.iter().for_each(|e| state.give_back(id, e));
+        }
+        self.reaper.take(remains_of(&sandbox));
+    }
+
+    /// The rules of these endpoints' ports; none if we make no rules.
+    pub(super) fn port_rules<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<Rule> {
+        let state = self.state();
+        if !state.settings.as_ref().is_some_and(|s| s.iptables) {
+            return Vec::new();
+        }
+        endpoints
+            .into_iter()
+            .filter(|e| !e.ports.is_empty())
+            .filter_map(|e| Some((e, e.ipv4?, state.network(&e.spec.network).ok()?)))
+            .flat_map(|(e, address, network)| rules_of(network.bridge(), address.ip(), &e.ports))
+            .collect()
+    }
+
+    /// Removes rules; they are not wanted any more, whatever the firewall says.
+    pub(super) fn remove_rules(&self, rules: &[Rule]) {
+        if rules.is_empty() {
+            return;
+        }
+        if let Err(failure) = self.firewall.remove(rules) {
+            journal::note(format_args!("rules are left until the next check: {failure}"));
+        }
+    }
+
+    pub(super) fn serve(
+        &self,
+        sandbox: &str,
+        sockets: Option<DnsSockets>,
+    ) -> Result<Option<(DnsPorts, DnsService)>, Failure> {
+        let Some(sockets) = sockets else { return Ok(None) };
+        let ports = sockets.ports().map_err(failed("ask", "resolver's socket"))?;
+        let service = self.resolver.serve(sandbox, sockets).map_err(failed("start resolver of", sandbox))?;
+        Ok(Some((ports, service)))
+    }
+
+    pub(super) fn save(&self, sandbox: &Sandbox, dns: Option<DnsPorts>) -> Result<(), Failure> {
+        let stored = StoredSandbox { version: VERSION, sandbox: sandbox.clone(), dns };
+        self.paths.save_sandbox(&stored).map_err(failed("save sandbox", &sandbox.id))
+    }
+
+    /// Makes a sandbox's names known as they are now.
+    pub(super) fn publish_names(&self, state: &State, sandbox: &Sandbox) {
+        let endpoints = sandbox.endpoints.iter().filter_map(|e| state.names_of(e)).collect::<Vec<_>>();
+        if endpoints.is_empty() && !sandbox.spec.resolver {
+            return self.names.withdraw(&sandbox.id);
+        }
+        let outside = Outside {
+            allowed: sandbox.endpoints.iter().any(|e| e.gateway.is_some()),
+            upstreams: sandbox.spec.upstreams.clone(),
+        };
+        self.names.publish(&sandbox.id, endpoints, outside);
+    }
+}
+
+impl State {
+    pub(super) fn driver(&self, network: &str) -> Option<Driver> {
+        self.network(network).ok().map(|n| n.network.spec.driver)
+    }
+
+    /// Shows an endpoint of a sandbox in its network as it is now.
+    pub(super) fn update_endpoint(&mut self, sandbox: &str, endpoint: &Endpoint) {
+        if let Ok(network) = self.network_mut(&endpoint.spec.network) {
+            network.network.endpoints.insert(sandbox.into(), endpoint.clone());
+        }
+    }
+
+    /// Only user-defined networks have names.
+    fn names_of(&self, endpoint: &Endpoint) -> Option<EndpointNames> {
+        let network = self.network(&endpoint.spec.network).ok()?;
+        if network.network.default_bridge {
+            return None;
+        }
+        Some(EndpointNames {
+            network: endpoint.spec.network.clone(),
+            network_name: network.network.spec.name.clone(),
+            ip: endpoint.ipv4?.ip(),
+            names: endpoint.spec.names.clone(),
+            links: endpoint.spec.links.clone().into_iter().collect(),
+        })
+    }
+}
+
+/// Gateway and interface of the endpoint that has the default route.
+pub(super) fn default_route<'a>(
+    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+) -> Option<(Ipv4Addr, String)> {
+    let endpoint = endpoints.into_iter().find(|e| e.default_route)?;
+    Some((endpoint.gateway?, endpoint.interface.clone()))
+}
+
+fn remains_of(sandbox: &Sandbox) -> Remains {
+    let links = sandbox.endpoints.iter().map(|e| e.host_interface.clone());
+    Remains {
+        namespace: (!sandbox.netns.as_os_str().is_empty()).then(|| sandbox.netns.clone()),
+        links: links.filter(|l| !l.is_empty()).collect(),
+    }
+}

@@ -1,0 +1,353 @@
+//! DNS messages (RFC 1035, RFC 6891): just enough to read a query and to write an answer. Strangers write
+//! what is read here: every access is checked, nothing is followed (queries hold no compressed names), and what is
+//! odd is an error.
+
+use std::net::Ipv4Addr;
+
+pub(crate) const TYPE_A: u16 = 1;
+pub(crate) const TYPE_PTR: u16 = 12;
+const TYPE_OPT: u16 = 41;
+const CLASS_IN: u16 = 1;
+/// Seconds that an answer of ours may be kept.
+const TTL_SECONDS: u32 = 600;
+const HEADER: usize = 12;
+/// What fits in a datagram if the asker does not say more.
+const SMALLEST_UDP: usize = 512;
+/// What we send in a datagram at most.
+const LARGEST_UDP: usize = 4096;
+/// A name has at most this many bytes in a message.
+const LONGEST_NAME: usize = 255;
+
+const FLAG_RESPONSE: u16 = 0x8000;
+const FLAG_TRUNCATED: u16 = 0x0200;
+const FLAG_RECURSION_DESIRED: u16 = 0x0100;
+const FLAG_RECURSION_AVAILABLE: u16 = 0x0080;
+const OPCODE: u16 = 0x7800;
+
+/// Answer codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// All is well; with no records: the name has none of that type.
+    NoError = 0,
+    /// The query does not parse.
+    FormatError = 1,
+    /// Nobody could be asked.
+    ServerFailure = 2,
+    /// Not a kind of query that we answer.
+    NotImplemented = 4,
+}
+
+/// A query that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Query {
+    pub(crate) id: u16,
+    recursion_desired: bool,
+    /// In lower case, without the last dot; bytes that are no ASCII letters, digits, `-`, `_` become `?`.
+    pub(crate) name: String,
+    pub(crate) kind: u16,
+    question: Vec<u8>,
+    udp_bytes: usize,
+}
+
+/// Why a message is not a query that can be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotAQuery {
+    /// Too short or an answer itself: to be ignored.
+    Ignore,
+    /// To be refused with this code, and the message's id.
+    Refuse(u16, Code),
+}
+
+/// Reads a query.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Query, NotAQuery> {
+    let word =
+        |offset: usize| -> Option<u16> { Some(u16::from_be_bytes(*bytes.get(offset..)?.first_chunk()?)) };
+    let (Some(id), Some(flags), Some(additional)) = (word(0), word(2), word(10)) else {
+        return Err(NotAQuery::Ignore);
+    };
+    if flags & FLAG_RESPONSE != 0 {
+        return Err(NotAQuery::Ignore);
+    }
+    if flags & OPCODE != 0 {
+        return Err(NotAQuery::Refuse(id, Code::NotImplemented));
+    }
+    let malformed = NotAQuery::Refuse(id, Code::FormatError);
+    // One question, and no answers in a question.
+    if (word(4), word(6), word(8)) != (Some(1), Some(0), Some(0)) {
+        return Err(malformed);
+    }
+    let (name, end) = read_name(bytes, HEADER).ok_or(malformed)?;
+    let (Some(kind), Some(class)) = (word(end), word(end + 2)) else { return Err(malformed) };
+    if class != CLASS_IN {
+        return Err(NotAQuery::Refuse(id, Code::NotImplemented));
+    }
+    let question = bytes.get(HEADER..end + 4).ok_or(malformed)?.to_vec();
+    Ok(Query {
+        id,
+        recursion_desired: flags & FLAG_RECURSION_DESIRED != 0,
+        name,
+        kind,
+        question,
+        udp_bytes: udp_bytes(bytes, end + 4, additional),
+    })
+}
+
+/// The name at `offset`, and where it ends.
+fn read_name(bytes: &[u8], mut offset: usize) -> Option<(String, usize)> {
+    let start = offset;
+    let mut name = String::new();
+    loop {
+        let length = usize::from(*bytes.get(offset)?);
+        offset += 1;
+        // The two highest bits would make it a pointer: not in a query's question.
+        if length > 63 || offset + length - start > LONGEST_NAME {
+            return None;
+        }
+        if length == 0 {
+            return Some((name, offset));
+        }
+        if !name.is_empty() {
+            name.push('.');
+        }
+        name.extend(bytes.get(offset..offset + length)?.iter().map(|b| match b {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => char::from(*b),
+            b'A'..=b'Z' => char::from(b.to_ascii_lowercase()),
+            _ => '?',
+        }));
+        offset += length;
+    }
+}
+
+/// How large a datagram the asker takes, from an OPT record if that comes first.
+fn udp_bytes(bytes: &[u8], offset: usize, additional: u16) -> usize {
+    let record = bytes.get(offset..).and_then(<[u8]>::first_chunk::<5>);
+    match record {
+        Some(&[0, t1, t2, s1, s2]) if additional > 0 && u16::from_be_bytes([t1, t2]) == TYPE_OPT => {
+            usize::from(u16::from_be_bytes([s1, s2])).clamp(SMALLEST_UDP, LARGEST_UDP)
+        }
+        _ => SMALLEST_UDP,
+    }
+}
+
+/// The address that a reverse look-up asks for.
+pub(crate) fn reverse_address(name: &str) -> Option<Ipv4Addr> {
+    let mut parts = name.strip_suffix(".in-addr.arpa")?.split('.').rev();
+    let mut octet = || parts.next()?.parse::<u8>().ok();
+    let ip = Ipv4Addr::new(octet()?, octet()?, octet()?, octet()?);
+    parts.next().is_none().then_some(ip)
+}
+
+impl Query {
+    /// An answer without records.
+    pub(crate) fn answer(&self, code: Code) -> Vec<u8> {
+        self.with_records(code, &[], usize::MAX)
+    }
+
+    /// The addresses; `stream` answers may be of any length, datagrams hold what fits.
+    pub(crate) fn addresses(&self, addresses: &[Ipv4Addr], stream: bool) -> Vec<u8> {
+        let records = addresses.iter().map(|ip| ip.octets().to_vec()).collect::<Vec<_>>();
+        self.with_records(Code::NoError, &records, if stream { usize::MAX } else { self.udp_bytes })
+    }
+
+    /// The name that belongs to an address.
+    pub(crate) fn pointer(&self, name: &str) -> Vec<u8> {
+        let mut record = Vec::with_capacity(name.len() + 2);
+        for label in name.split('.') {
+            if label.is_empty() || label.len() > 63 {
+                return self.answer(Code::NoError);
+            }
+            record.push(label.len() as u8);
+            record.extend_from_slice(label.as_bytes());
+        }
+        record.push(0);
+        if record.len() > LONGEST_NAME {
+            return self.answer(Code::NoError);
+        }
+        self.with_records(Code::NoError, &[record], usize::MAX)
+    }
+
+    fn with_records(&self, code: Code, records: &[Vec<u8>], limit: usize) -> Vec<u8> {
+        const NAME_OF_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+        const BEFORE_DATA: usize = 12;
+        let mut space = limit.saturating_sub(HEADER + self.question.len());
+        let mut fitting = 0u16;
+        for record in records {
+            let Some(left) = space.checked_sub(BEFORE_DATA + record.len()) else { break };
+            space = left;
+            fitting += 1;
+        }
+        let truncated = usize::from(fitting) < records.len();
+        let mut bytes = header(self.id, code, self.recursion_desired, truncated, 1, fitting);
+        bytes.extend_from_slice(&self.question);
+        for record in records.iter().take(fitting.into()) {
+            bytes.extend_from_slice(&NAME_OF_QUESTION);
+            bytes.extend_from_slice(&self.kind.to_be_bytes());
+            bytes.extend_from_slice(&CLASS_IN.to_be_bytes());
+            bytes.extend_from_slice(&TTL_SECONDS.to_be_bytes());
+            bytes.extend_from_slice(&(record.len() as u16).to_be_bytes());
+            bytes.extend_from_slice(record);
+        }
+        bytes
+    }
+
+    /// Whether `answer`, which came from a resolver, has this query's question.
+    pub(crate) fn is_answered_by(&self, answer: &[u8]) -> bool {
+        let Some(flags) = answer.get(2..4).and_then(|b| b.first_chunk()).map(|b| u16::from_be_bytes(*b))
+        else {
+            return false;
+        };
+        let question = answer.get(HEADER..HEADER + self.question.len());
+        flags & FLAG_RESPONSE != 0
+            // A resolver that could not read the question sends none back.
+            && (answer.get(4..6) == Some(&[0, 0])
+                || question.is_some_and(|q| q.eq_ignore_ascii_case(&self.question)))
+    }
+}
+
+/// An answer to what is not even a query.
+pub(crate) fn refusal(id: u16, code: Code) -> Vec<u8> {
+    header(id, code, false, false, 0, 0)
+}
+
+/// The code of an answer; `None` if it is too short to have one.
+pub(crate) fn code_of(answer: &[u8]) -> Option<u8> {
+    answer.get(3).map(|b| b & 0x0f)
+}
+
+/// Gives a message another id.
+pub(crate) fn set_id(message: &mut [u8], id: u16) {
+    if let Some(place) = message.get_mut(..2) {
+        place.copy_from_slice(&id.to_be_bytes());
+    }
+}
+
+fn header(id: u16, code: Code, desired: bool, truncated: bool, questions: u16, answers: u16) -> Vec<u8> {
+    let flags = FLAG_RESPONSE
+        | FLAG_RECURSION_AVAILABLE
+        | if desired { FLAG_RECURSION_DESIRED } else { 0 }
+        | if truncated { FLAG_TRUNCATED } else { 0 }
+        | code as u16;
+    [id, flags, questions, answers, 0, 0].iter().flat_map(|w| w.to_be_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TYPE_AAAA: u16 = 28;
+
+    fn query(name: &str, kind: u16, extra: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(!extra.is_empty())];
+        for label in name.split('.') {
+            bytes.push(label.len() as u8);
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        bytes.push(0);
+        bytes.extend_from_slice(&kind.to_be_bytes());
+        bytes.extend_from_slice(&[0, 1]);
+        bytes.extend_from_slice(extra);
+        bytes
+    }
+
+    #[test]
+    fn a_query_is_read_without_regard_to_case() {
+        let parsed = parse(&query("Web.Aws-Net", TYPE_AAAA, &[])).unwrap();
+        assert_eq!((parsed.id, parsed.name.as_str(), parsed.kind), (0xabcd, "web.aws-net", 28));
+        assert_eq!(parsed.udp_bytes, 512);
+        let opt = [0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(parse(&query("a", TYPE_A, &opt)).unwrap().udp_bytes, 4096);
+        assert_eq!(parse(&query("a b/c", TYPE_A, &[])).unwrap().name, "a?b?c");
+    }
+
+    #[test]
+    fn answers_have_the_question_the_records_and_the_flags() {
+        let parsed = parse(&query("web", TYPE_A, &[])).unwrap();
+        let answer = parsed.addresses(&[Ipv4Addr::new(172, 18, 0, 2)], false);
+        let expect = [
+            &[0xab, 0xcd, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0][..],
+            b"\x03web\0\0\x01\0\x01",
+            &[0xc0, 12, 0, 1, 0, 1, 0, 0, 2, 88, 0, 4, 172, 18, 0, 2],
+        ]
+        .concat();
+        assert_eq!(answer, expect);
+        assert!(parsed.is_answered_by(&answer));
+        assert!(!parsed.is_answered_by(&query("web", TYPE_A, &[])), "a query is no answer");
+        assert_eq!(code_of(&parsed.answer(Code::ServerFailure)), Some(2));
+    }
+
+    #[test]
+    fn what_does_not_fit_a_datagram_is_marked() {
+        let parsed = parse(&query("web", TYPE_A, &[])).unwrap();
+        let many = [Ipv4Addr::LOCALHOST; 100];
+        let answer = parsed.addresses(&many, false);
+        assert!(answer.len() <= 512 && answer[2] & 2 != 0);
+        assert_eq!(usize::from(answer[7]), (512 - 12 - 9) / 16);
+        let whole = parsed.addresses(&many, true);
+        assert_eq!((whole[7], whole[2] & 2), (100, 0));
+    }
+
+    #[test]
+    fn pointers() {
+        let parsed = parse(&query("2.0.18.172.in-addr.arpa", TYPE_PTR, &[])).unwrap();
+        assert_eq!(reverse_address(&parsed.name), Some(Ipv4Addr::new(172, 18, 0, 2)));
+        assert!(parsed.pointer("es.aws-net").ends_with(b"\x00\x0c\x02es\x07aws-net\x00"));
+        assert_eq!(parsed.pointer(&"x".repeat(64))[7], 0, "a name that cannot be written is left out");
+        for name in ["172.in-addr.arpa", "1.2.3.4.5.in-addr.arpa", "a.2.3.4.in-addr.arpa", "es"] {
+            assert_eq!(reverse_address(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn hostile_messages_are_refused_or_ignored() {
+        #[track_caller]
+        fn check(bytes: &[u8], expect: NotAQuery) {
+            assert_eq!(parse(bytes), Err(expect));
+        }
+        let malformed = NotAQuery::Refuse(0xabcd, Code::FormatError);
+        let good = query("web", TYPE_A, &[]);
+        check(&[], NotAQuery::Ignore);
+        check(&good[..11], NotAQuery::Ignore);
+        for end in 12..good.len() {
+            check(&good[..end], malformed);
+        }
+        let with = |offset: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[offset] = byte;
+            bytes
+        };
+        check(&with(2, 0x81), NotAQuery::Ignore);
+        check(&with(2, 0x29), NotAQuery::Refuse(0xabcd, Code::NotImplemented));
+        check(&with(5, 2), malformed);
+        check(&with(7, 1), malformed);
+        check(&with(12, 0xc0), malformed);
+        check(&with(12, 200), malformed);
+        check(&query(&["x".repeat(60).as_str(); 5].join("."), TYPE_A, &[]), malformed);
+    }
+
+    #[test]
+    fn no_input_makes_it_panic() {
+        // A small generator of our own: the same inputs each time.
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let seed = query("web.aws-net", TYPE_A, &[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
+        for _ in 0..200_000 {
+            let mut bytes = seed.clone();
+            for _ in 0..next() % 6 {
+                let at = next() as usize % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            bytes.truncate(next() as usize % (bytes.len() + 1));
+            if let Ok(parsed) = parse(&bytes) {
+                assert!(parsed.name.len() <= LONGEST_NAME);
+                parsed.addresses(&[Ipv4Addr::LOCALHOST; 3], false);
+                parsed.is_answered_by(&bytes);
+                reverse_address(&parsed.name);
+            }
+        }
+    }
+}

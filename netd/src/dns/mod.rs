@@ -1,0 +1,7 @@
+//! Name resolution for containers: names of their own networks are answered here, all others are passed on to
+//! the host's resolvers, from the host's network namespace.
+
+pub(crate) mod message;
+pub(crate) mod names;
+pub(crate) mod service;
+mod upstream;

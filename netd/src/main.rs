@@ -1,0 +1,171 @@
+//! `wherry-netd`: the process that owns all host networking of one engine's containers.
+
+mod announce;
+mod args;
+mod background;
+mod core;
+mod dns;
+mod firewall;
+mod ipam;
+mod journal;
+mod namespace;
+mod netlink;
+mod ports;
+mod random;
+mod reaper;
+mod relay;
+mod server;
+mod store;
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use wherry_netd::protocol;
+
+use crate::args::Action;
+use crate::background::Side;
+use crate::core::Netd;
+use crate::server::End;
+use crate::store::Paths;
+
+/// How long an ending netd may take to let go of its lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match args::parse(args) {
+        Ok(Action::Run { exec_root, data_root, background }) => run(&exec_root, &data_root, background),
+        Ok(Action::Help) => print(args::USAGE),
+        Ok(Action::Version) => print(concat!("wherry-netd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(e) => complain(&format!("{e}; see --help")),
+    }
+}
+
+fn run(exec_root: &Path, data_root: &Path, background: bool) -> ExitCode {
+    let roots = std::fs::create_dir_all(exec_root.join("netd"))
+        .and_then(|()| std::fs::create_dir_all(data_root))
+        .and_then(|()| Ok((exec_root.canonicalize()?, data_root.canonicalize()?)));
+    let (exec_root, data_root) = match roots {
+        Ok(roots) => roots,
+        Err(e) => return complain(&format!("prepare {}: {e}", exec_root.display())),
+    };
+    let mut ready = None;
+    if background {
+        match background::fork(&exec_root.join("netd/netd.log")) {
+            Ok(Side::Parent(code)) => return code,
+            Ok(Side::Child(child)) => ready = Some(child),
+            Err(e) => return complain(&format!("go into the background: {e}")),
+        }
+    }
+    match start(&exec_root, &data_root) {
+        Ok(started) => {
+            if let Some(ready) = ready {
+                ready.tell();
+            }
+            server::serve(&started.listener, &started.netd, &started.end)
+        }
+        Err(why) => {
+            journal::note(&why);
+            if let Some(ready) = ready {
+                ready.give_up(&why);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A netd that answers.
+struct Started {
+    listener: UnixListener,
+    netd: Arc<Netd>,
+    end: End,
+    /// Held as long as the process lives.
+    _lock: File,
+}
+
+fn start(exec_root: &Path, data_root: &Path) -> Result<Started, String> {
+    let lock = lock(&exec_root.join("netd/lock"))?;
+    raise_descriptor_limit();
+    let paths = Paths::prepare(exec_root, data_root).map_err(|e| {
+        format!("prepare folders in {} and {}: {e}", exec_root.display(), data_root.display())
+    })?;
+    let end = End { socket: exec_root.join(protocol::SOCKET) };
+    let runtime = start_runtime(end.clone()).map_err(|e| format!("start the runtime thread: {e}"))?;
+    let netd = Netd::new(paths, runtime).map_err(|failure| failure.to_string())?;
+    netd.restore().map_err(|e| format!("read back the state: {e}"))?;
+    let listener = wherry_ipc::listen(&end.socket, 0o600)
+        .map_err(|e| format!("listen at {}: {e}", end.socket.display()))?;
+    journal::note(format_args!("answering at {}", end.socket.display()));
+    Ok(Started { listener, netd: Arc::new(netd), end, _lock: lock })
+}
+
+/// One netd per pair of roots.
+fn lock(path: &PathBuf) -> Result<File, String> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|e| format!("open {}: {e}", path.display()))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!("another wherry-netd holds {}", path.display()));
+            }
+            Err(TryLockError::Error(e)) => return Err(format!("lock {}: {e}", path.display())),
+        }
+    }
+}
+
+/// The thread of resolvers and relays. SIGTERM and SIGINT end the process; sandboxes, bridges and rules stay.
+fn start_runtime(end: End) -> io::Result<tokio::runtime::Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    std::thread::Builder::new().name("runtime".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        end.now()
+    })?;
+    Ok(handle)
+}
+
+/// Sockets of many sandboxes and ports; a limit that cannot be raised is lived with.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(text: &str) -> ExitCode {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "wherry-netd: {text}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,164 @@
+//! The rule in a container's namespace that sends queries to 127.0.0.11 port 53 on to the sockets of our
+//! resolver. It is made with nftables' own messages, in 0.2 ms, where a run of
+//! iptables-restore takes 4 ms. The resolver does not sit on port 53 itself, so that a program in the
+//! container may listen there.
+//!
+//! Only the destination is rewritten: the kernel's connection tracking turns the answers back.
+
+use std::net::Ipv4Addr;
+
+use rustix::io::Errno;
+
+use super::Socket;
+use super::message::{APPEND, Batch, CREATE, Message};
+
+/// Where containers find the resolver.
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const TABLE: &str = "wherry-names";
+const CHAIN: &str = "output";
+
+const SUBSYSTEM: u16 = 10 << 8;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const NEWTABLE: u16 = SUBSYSTEM;
+const DELTABLE: u16 = SUBSYSTEM | 2;
+const NEWCHAIN: u16 = SUBSYSTEM | 3;
+const NEWRULE: u16 = SUBSYSTEM | 6;
+
+const NFPROTO_IPV4: u32 = 2;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const REGISTER_1: u32 = 1;
+const REGISTER_2: u32 = 2;
+
+/// Makes the rules, replacing those of an earlier netd, in the namespace of the thread that opened `socket`.
+pub(crate) fn install(socket: &mut Socket, udp_port: u16, tcp_port: u16) -> Result<(), Errno> {
+    let mut batch = Batch::transaction();
+    batch.marker(BATCH_BEGIN, &family(0, SUBSYSTEM >> 8));
+    // Adding before deleting makes the deletion succeed whether or not the table was there.
+    table(&mut batch, NEWTABLE);
+    table(&mut batch, DELTABLE);
+    table(&mut batch, NEWTABLE);
+    chain(&mut batch);
+    rule(&mut batch, IPPROTO_UDP, udp_port);
+    rule(&mut batch, IPPROTO_TCP, tcp_port);
+    batch.marker(BATCH_END, &family(0, SUBSYSTEM >> 8));
+    socket.commit(batch)
+}
+
+/// `struct nfgenmsg`: family, version, resource (big-endian).
+fn family(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+fn table(batch: &mut Batch, kind: u16) {
+    const NAME: u16 = 1;
+    let flags = if kind == NEWTABLE { CREATE } else { 0 };
+    batch.order(kind, flags, &family(NFPROTO_IPV4 as u8, 0)).text(NAME, TABLE);
+}
+
+/// `type nat hook output priority -100`
+fn chain(batch: &mut Batch) {
+    const TABLE_NAME: u16 = 1;
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const TYPE: u16 = 7;
+    const HOOK_NUMBER: u16 = 1;
+    const HOOK_PRIORITY: u16 = 2;
+    const LOCAL_OUT: u32 = 3;
+    const BEFORE_ROUTING_AGAIN: i32 = -100;
+    batch
+        .order(NEWCHAIN, CREATE, &family(NFPROTO_IPV4 as u8, 0))
+        .text(TABLE_NAME, TABLE)
+        .text(NAME, CHAIN)
+        .nest(HOOK, |hook| {
+            hook.bytes(HOOK_NUMBER, &LOCAL_OUT.to_be_bytes())
+                .bytes(HOOK_PRIORITY, &BEFORE_ROUTING_AGAIN.to_be_bytes());
+        })
+        .text(TYPE, "nat");
+}
+
+/// `ip daddr 127.0.0.11 meta l4proto PROTOCOL th dport 53 dnat to 127.0.0.11:PORT`
+fn rule(batch: &mut Batch, protocol: u8, port: u16) {
+    const TABLE_NAME: u16 = 1;
+    const CHAIN_NAME: u16 = 2;
+    const EXPRESSIONS: u16 = 4;
+    const NETWORK_HEADER: u32 = 1;
+    const TRANSPORT_HEADER: u32 = 2;
+    batch
+        .order(NEWRULE, CREATE | APPEND, &family(NFPROTO_IPV4 as u8, 0))
+        .text(TABLE_NAME, TABLE)
+        .text(CHAIN_NAME, CHAIN)
+        .nest(EXPRESSIONS, |list| {
+            payload(list, NETWORK_HEADER, 16, 4);
+            compare(list, &RESOLVER.octets());
+            protocol_of_packet(list);
+            compare(list, &[protocol]);
+            payload(list, TRANSPORT_HEADER, 2, 2);
+            compare(list, &53u16.to_be_bytes());
+            immediate(list, REGISTER_1, &RESOLVER.octets());
+            immediate(list, REGISTER_2, &port.to_be_bytes());
+            rewrite_destination(list);
+        });
+}
+
+fn expression(list: &mut Message<'_>, name: &str, fill: impl FnOnce(&mut Message<'_>)) {
+    const LIST_ELEMENT: u16 = 1;
+    const NAME: u16 = 1;
+    const DATA: u16 = 2;
+    list.nest(LIST_ELEMENT, |element| {
+        element.text(NAME, name).nest(DATA, fill);
+    });
+}
+
+fn number(message: &mut Message<'_>, kind: u16, value: u32) {
+    message.bytes(kind, &value.to_be_bytes());
+}
+
+fn payload(list: &mut Message<'_>, base: u32, offset: u32, length: u32) {
+    expression(list, "payload", |data| {
+        number(data, 1, REGISTER_1);
+        number(data, 2, base);
+        number(data, 3, offset);
+        number(data, 4, length);
+    });
+}
+
+fn protocol_of_packet(list: &mut Message<'_>) {
+    const L4PROTO: u32 = 16;
+    expression(list, "meta", |data| {
+        number(data, 1, REGISTER_1);
+        number(data, 2, L4PROTO);
+    });
+}
+
+fn compare(list: &mut Message<'_>, value: &[u8]) {
+    const EQUAL: u32 = 0;
+    expression(list, "cmp", |data| {
+        number(data, 1, REGISTER_1);
+        number(data, 2, EQUAL);
+        data.nest(3, |d| {
+            d.bytes(1, value);
+        });
+    });
+}
+
+fn immediate(list: &mut Message<'_>, register: u32, value: &[u8]) {
+    expression(list, "immediate", |data| {
+        number(data, 1, register);
+        data.nest(2, |d| {
+            d.bytes(1, value);
+        });
+    });
+}
+
+fn rewrite_destination(list: &mut Message<'_>) {
+    const DNAT: u32 = 1;
+    expression(list, "nat", |data| {
+        number(data, 1, DNAT);
+        number(data, 2, NFPROTO_IPV4);
+        number(data, 3, REGISTER_1);
+        number(data, 5, REGISTER_2);
+    });
+}
