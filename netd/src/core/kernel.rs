@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ipnetwork::Ipv4Network;
 use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
 
 use super::failed;
 use crate::announce::Announcer;
@@ -43,6 +44,22 @@ pub(super) struct NamespacePlan {
     pub(super) resolver: bool,
 }
 
+/// What a thread takes along from the host's namespace into another: sockets stay where they were opened.
+struct HostSide {
+    netlink: Socket,
+    lookup: OwnedFd,
+}
+
+impl HostSide {
+    fn open() -> io::Result<Self> {
+        Ok(Self { netlink: Socket::route()?, lookup: lookup_socket()? })
+    }
+
+    fn bridge(&self, name: &str) -> Result<u32, Failure> {
+        name_to_index(&self.lookup, name).map_err(failed("find bridge", name))
+    }
+}
+
 /// Makes the namespace with all that is in it; if it fails nothing is left.
 pub(super) fn make_namespace(
     plan: &NamespacePlan,
@@ -50,7 +67,7 @@ pub(super) fn make_namespace(
 ) -> Result<Option<DnsSockets>, Failure> {
     let made = namespace::create(
         &plan.path,
-        || Ok(Socket::route()?),
+        HostSide::open,
         |mut host, own| {
             let mut inside = Socket::route().map_err(failed("open", "netlink socket"))?;
             let mut batch = Batch::default();
@@ -133,9 +150,9 @@ pub(super) fn disable_ports(names: &[&str]) -> Result<(), Failure> {
 
 fn in_namespace<T: Send>(
     path: &Path,
-    work: impl FnOnce(Socket, BorrowedFd<'_>) -> Result<T, Failure> + Send,
+    work: impl FnOnce(HostSide, BorrowedFd<'_>) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
-    namespace::within(path, || Ok(Socket::route()?), work)
+    namespace::within(path, HostSide::open, work)
         .map_err(failed("enter network namespace", path.display().to_string()))?
 }
 
@@ -144,10 +161,10 @@ fn add_link(
     link: &LinkPlan,
     index: u32,
     own: BorrowedFd<'_>,
-    host: &mut Socket,
+    host: &mut HostSide,
     inside: &mut Socket,
 ) -> Result<(), Failure> {
-    let bridge = index_of(&link.bridge).map_err(failed("find bridge", &link.bridge))?;
+    let bridge = host.bridge(&link.bridge)?;
     let mut batch = Batch::default();
     route::add_veth(
         &mut batch,
@@ -161,7 +178,7 @@ fn add_link(
             peer_namespace: own,
         },
     );
-    host.commit(batch).map_err(failed("make link", format!("{} in {}", link.host_name, link.bridge)))?;
+    host.netlink.commit(batch).map_err(failed("make link", format!("{} in {}", link.host_name, link.bridge)))?;
     let index = match index {
         0 => route::link(inside, &link.interface)
             .and_then(|found| found.map(|l| l.index).ok_or(Errno::NODEV))
@@ -181,8 +198,9 @@ fn add_link(
 }
 
 /// What remains to be done on the host's side once the link is up.
-fn connect_port(link: &LinkPlan, host: &mut Socket, announcer: &Announcer) -> Result<(), Failure> {
-    let bridge = index_of(&link.bridge).map_err(failed("find bridge", &link.bridge))?;
+fn connect_port(link: &LinkPlan, host: &mut HostSide, announcer: &Announcer) -> Result<(), Failure> {
+    let bridge = host.bridge(&link.bridge)?;
+    let host = &mut host.netlink;
     // Asking for the link makes its port forward now.
     let port = route::link(host, &link.host_name)
         .and_then(|found| found.ok_or(Errno::NODEV))
@@ -213,9 +231,13 @@ fn set_default_route(to: Option<&(Ipv4Addr, String)>, inside: &mut Socket) -> Re
 
 /// The index of an interface in the calling thread's namespace.
 pub(super) fn index_of(name: &str) -> Result<u32, Errno> {
+    name_to_index(lookup_socket()?, name)
+}
+
+/// Any socket will do to ask for an interface in its namespace, without netlink's lock.
+fn lookup_socket() -> Result<OwnedFd, Errno> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    let any = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    rustix::net::netdevice::name_to_index(&any, name)
+    rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
 }
 
 /// Sets `net.ipv4.x` or `ipv4.x`; interface names with dots are written as in sysctl(8), with slashes between the parts.

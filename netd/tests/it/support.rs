@@ -1,0 +1,299 @@
+//! A host of its own for each test: the test runs itself again in fresh namespaces, and starts netd there.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use wherry_netd::client::Client;
+use wherry_netd::protocol::{
+    DefaultBridge, Driver, EndpointSpec, Network, NetworkSpec, PortSpec, Protocol, Sandbox, SandboxSpec,
+    Settings, SubnetSpec,
+};
+
+const INSIDE: &str = "WHERRY_NETD_TEST_INSIDE";
+
+/// Runs `body` in namespaces of its own. The caller's name is the test's, as `module::name`.
+pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
+    if std::env::var_os(INSIDE).is_some() {
+        let host = Host::start();
+        body(&host);
+        return;
+    }
+    assert!(rustix::process::geteuid().is_root(), "the tests of netd need root: they make network namespaces");
+    let status = Command::new("unshare")
+        .args(["--net", "--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env(INSIDE, "1")
+        .status()
+        .expect("run unshare (package util-linux)");
+    assert!(status.success(), "{test} failed in its namespaces");
+}
+
+/// A host with one address of its own and a running netd.
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) client: Client,
+}
+
+/// The host's own address (a documentation address).
+pub(crate) const HOST_IP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 73);
+
+impl Host {
+    fn start() -> Self {
+        for line in [
+            "mount -t tmpfs tmpfs /run",
+            "ip link set lo up",
+            "ip link add eth0 type veth peer name eth0-peer",
+            "ip link set eth0-peer up",
+            "ip addr add 198.51.100.73/24 dev eth0",
+            "ip link set eth0 up",
+            "ip route add default via 198.51.100.1",
+        ] {
+            sh(line);
+        }
+        // netd's resolver must see ours.
+        sh("mount -t tmpfs tmpfs /mnt && echo 'nameserver 198.51.100.73' >/mnt/resolv.conf");
+        sh("mount --bind /mnt/resolv.conf $(readlink -f /etc/resolv.conf)");
+        let dir = tempfile::tempdir().unwrap();
+        let client = launch(dir.path());
+        client.configure(settings()).unwrap();
+        Self { dir, client }
+    }
+
+    pub(crate) fn network(&self, name: &str) -> Network {
+        self.create(network_spec(name))
+    }
+
+    pub(crate) fn create(&self, spec: NetworkSpec) -> Network {
+        self.client.create_network(spec).unwrap()
+    }
+
+    pub(crate) fn default_bridge(&self) -> Network {
+        self.client.networks().unwrap().into_iter().find(|n| n.default_bridge).unwrap()
+    }
+
+    /// A sandbox in these networks, by the name of its container.
+    pub(crate) fn sandbox(&self, name: &str, networks: &[&Network]) -> Sandbox {
+        self.client.create_sandbox(sandbox_spec(name, networks)).unwrap()
+    }
+
+    /// One with one published port, in the default bridge.
+    pub(crate) fn publisher(&self, name: &str, ports: &[PortSpec]) -> Sandbox {
+        let mut spec = sandbox_spec(name, &[&self.default_bridge()]);
+        spec.endpoints[0].ports = ports.to_vec();
+        self.client.create_sandbox(spec).unwrap()
+    }
+
+    pub(crate) fn netd_pid(&self) -> i32 {
+        self.client.hello().unwrap().1 as i32
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("exec/netd/netd.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("netd's log:\n{}", self.log());
+            eprintln!("{}", out("ip addr; ip route; iptables-save"));
+        }
+        let _ = self.client.shutdown();
+        for path in self.namespaces() {
+            let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
+        }
+        let _ = rustix::mount::unmount(
+            self.dir.path().join("exec/netns"),
+            rustix::mount::UnmountFlags::DETACH,
+        );
+    }
+}
+
+impl Host {
+    /// The namespaces that are mounted.
+    pub(crate) fn namespaces(&self) -> Vec<PathBuf> {
+        let folder = self.dir.path().join("exec/netns");
+        std::fs::read_dir(folder).map(|d| d.map(|e| e.unwrap().path()).collect()).unwrap_or_default()
+    }
+}
+
+pub(crate) fn launch(dir: &Path) -> Client {
+    let binary = Path::new(env!("CARGO_BIN_EXE_wherry-netd"));
+    wherry_netd::ensure_running(&dir.join("exec"), &dir.join("data"), binary).unwrap()
+}
+
+pub(crate) fn settings() -> Settings {
+    let pool = |text: &str, length| (text.parse().unwrap(), length);
+    Settings {
+        iptables: true,
+        ip_forward: true,
+        ip_masq: true,
+        default_bridge: Some(DefaultBridge { interface: "docker0".into(), address: None }),
+        mtu: 1500,
+        default_pools: vec![
+            pool("172.17.0.0/16", 16),
+            pool("172.18.0.0/16", 16),
+            pool("172.19.0.0/16", 16),
+            pool("172.20.0.0/14", 16),
+            pool("192.168.0.0/16", 20),
+        ],
+        default_host_ip: Ipv4Addr::UNSPECIFIED.into(),
+        userland_proxy: true,
+    }
+}
+
+/// 64 hex digits that belong to a name.
+pub(crate) fn id(name: &str) -> String {
+    let mut id: String = name.bytes().map(|b| format!("{b:02x}")).collect();
+    while id.len() < 64 {
+        id.push('0');
+    }
+    id.truncate(64);
+    id
+}
+
+pub(crate) fn network_spec(name: &str) -> NetworkSpec {
+    NetworkSpec {
+        id: id(name),
+        name: name.into(),
+        driver: Driver::Bridge,
+        subnets: Vec::new(),
+        internal: false,
+        bridge: None,
+        mtu: None,
+        icc: true,
+        masquerade: true,
+        host_binding: None,
+        metadata: serde_json::json!({ "labels": { "a": "b" } }),
+    }
+}
+
+pub(crate) fn subnet(subnet: &str) -> SubnetSpec {
+    SubnetSpec {
+        subnet: Some(subnet.parse().unwrap()),
+        ip_range: None,
+        gateway: None,
+        reserved: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn endpoint(container: &str, network: &Network) -> EndpointSpec {
+    EndpointSpec {
+        network: network.spec.id.clone(),
+        id: id(&format!("{container}-{}", network.spec.name)),
+        container_name: container.into(),
+        names: vec![container.into(), id(container)[..12].into()],
+        links: BTreeMap::new(),
+        ipv4: None,
+        mac: None,
+        ports: Vec::new(),
+        gateway_priority: 0,
+    }
+}
+
+pub(crate) fn sandbox_spec(name: &str, networks: &[&Network]) -> SandboxSpec {
+    SandboxSpec {
+        id: id(name),
+        endpoints: networks.iter().map(|n| endpoint(name, n)).collect(),
+        upstreams: Vec::new(),
+        sysctls: BTreeMap::new(),
+        resolver: networks.iter().any(|n| !n.default_bridge && n.spec.driver == Driver::Bridge),
+    }
+}
+
+pub(crate) fn port(protocol: Protocol, host_ip: Option<&str>, host: u16, container: u16) -> PortSpec {
+    PortSpec {
+        protocol,
+        container_port: container,
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_ports: (host, host),
+    }
+}
+
+pub(crate) fn ip(sandbox: &Sandbox) -> Ipv4Addr {
+    sandbox.endpoints[0].ipv4.unwrap().ip()
+}
+
+/// Runs a shell command of the host's; it must succeed.
+pub(crate) fn sh(line: &str) -> String {
+    let output = run(line);
+    assert!(
+        output.status.success(),
+        "{line}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What a shell command prints, whether it succeeds or not.
+pub(crate) fn out(line: &str) -> String {
+    String::from_utf8_lossy(&run(line).stdout).into_owned()
+}
+
+fn run(line: &str) -> Output {
+    Command::new("sh").args(["-c", line]).output().unwrap()
+}
+
+/// Runs `work` in a network namespace.
+pub(crate) fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let namespace = std::fs::File::open(netns).unwrap();
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+            work()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// A server in a namespace that answers each TCP connection with its name and the client's address, then echoes.
+pub(crate) fn serve(netns: &Path, port: u16, name: &'static str) {
+    let listener = inside(netns, || std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let Ok(mut connection) = connection else { return };
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                let peer = connection.peer_addr().unwrap().ip();
+                let _ = writeln!(connection, "{name} {peer}");
+                let mut buffer = [0; 1024];
+                while let Ok(n @ 1..) = connection.read(&mut buffer) {
+                    if connection.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// The first line that a server says, from the calling thread's namespace.
+pub(crate) fn greeting(to: impl Into<IpAddr>, port: u16) -> std::io::Result<String> {
+    use std::io::{BufRead, BufReader};
+    let to = std::net::SocketAddr::new(to.into(), port);
+    let connection = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut line = String::new();
+    BufReader::new(connection).read_line(&mut line)?;
+    Ok(line.trim_end().into())
+}
+
+/// Polls until `check` is true.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: not within 10 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
