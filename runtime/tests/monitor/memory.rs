@@ -27,7 +27,7 @@ fn an_idle_monitor_costs_less_than_half_a_mebibyte() {
         // The limit for everything that is kept for a container is 1 MiB; a build without optimisation is larger.
         smallest < if cfg!(debug_assertions) { 1024 } else { 512 }
     });
-    println!("{smallest} KiB");
+
     engine.ok(Request::Kill { signal: 9, manual: true });
     engine.exited();
     engine.release(&mut host);

@@ -96,10 +96,14 @@ impl Client {
         self.hung_up
     }
 
-    /// Whether nothing is left to do for it.
-    pub(crate) fn is_done(&self) -> bool {
-        let reading = matches!(&self.role, Role::Attach(attach) if attach.stdin);
-        if self.hung_up { !reading || self.closing } else { self.closing && self.out.len() == 0 }
+    /// Whether what it sends is input, and has not ended.
+    pub(crate) fn reads_input(&self) -> bool {
+        !self.closing && matches!(&self.role, Role::Attach(attach) if attach.stdin)
+    }
+
+    /// Whether nothing is left to do for it; `unread` if it may have sent what is still to be read.
+    pub(crate) fn is_done(&self, unread: bool) -> bool {
+        if self.hung_up { !unread } else { self.closing && self.out.len() == 0 }
     }
 
     /// Reads what the client sent, without waiting. Zero at the end.

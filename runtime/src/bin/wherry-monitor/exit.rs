@@ -91,9 +91,8 @@ impl Monitor {
         }
         let restarting = self.set_ended(&run, code, at_ns, oom_killed);
         self.end_probes();
-        self.persist();
         let stopped = !run.stops.is_empty();
-        self.record_at(at_ns, EventKind::Exited { code, restarting, oom_killed, stopped });
+        self.record_durably(at_ns, EventKind::Exited { code, restarting, oom_killed, stopped });
         self.finish_attached(init);
         self.end_followers();
         self.answer_exit(code, restarting);
@@ -140,8 +139,10 @@ impl Monitor {
         self.timers.cancel(Timer::Restart);
         self.phase = Phase::Exited { code, started_at_ns, finished_at_ns, oom_killed, error: String::new() };
         self.log = None;
-        self.persist();
-        self.record(EventKind::Exited { code, restarting: false, oom_killed, stopped: true });
+        self.record_durably(
+            now_ns(),
+            EventKind::Exited { code, restarting: false, oom_killed, stopped: true },
+        );
         self.answer_not_running(code);
         if self.controls.is_empty() {
             self.dismiss_clients();

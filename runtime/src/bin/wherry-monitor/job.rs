@@ -151,10 +151,14 @@ impl Io {
         Ok(())
     }
 
+    /// Whether it takes input, now or later.
+    pub(crate) fn takes_input(&self) -> bool {
+        !self.close_stdin && (self.stdin.is_some() || self.terminal.is_some())
+    }
+
     /// How many bytes of input it takes now.
     pub(crate) fn input_room(&self) -> usize {
-        let open = !self.close_stdin && (self.stdin.is_some() || self.terminal.is_some());
-        if open { INPUT_LIMIT.saturating_sub(self.input.len()) } else { 0 }
+        if self.takes_input() { INPUT_LIMIT.saturating_sub(self.input.len()) } else { 0 }
     }
 
     /// Queues input.

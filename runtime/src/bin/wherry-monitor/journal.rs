@@ -93,18 +93,30 @@ impl Monitor {
     /// The same, of a given time.
     pub(crate) fn record_at(&mut self, at_ns: i64, kind: EventKind) {
         let event = self.journal.push(at_ns, kind);
+        if !self.announce(&event) {
+            self.persist_soon();
+        }
+    }
+
+    /// Records the event that changed the phase, and only speaks of it once it is on disk.
+    pub(crate) fn record_durably(&mut self, at_ns: i64, kind: EventKind) {
+        let event = self.journal.push(at_ns, kind);
+        self.persist();
+        self.announce(&event);
+    }
+
+    /// Tells subscribers of an event; false if there are none.
+    fn announce(&mut self, event: &Event) -> bool {
         let subscribers: Vec<u32> = self
             .controls
             .iter()
             .filter(|(_, control)| control.subscribed)
             .map(|(number, _)| *number)
             .collect();
-        if subscribers.is_empty() {
-            self.persist_soon();
+        for number in &subscribers {
+            self.send_event(*number, event.clone());
         }
-        for number in subscribers {
-            self.send_event(number, event.clone());
-        }
+        !subscribers.is_empty()
     }
 
     /// Writes the state a little later.

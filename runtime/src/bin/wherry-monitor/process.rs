@@ -33,6 +33,7 @@ pub(crate) fn set_up() -> io::Result<Sockets> {
     ] {
         catch(signal)?;
     }
+    restore_internal_signals();
     // A leader of a process group cannot begin a session, but is then already nobody's job.
     match rustix::process::setsid() {
         Ok(_) | Err(Errno::PERM) => {}
@@ -71,6 +72,26 @@ fn close_from(first: libc::c_uint) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// The C library's posix_spawn leaves the two signals that it uses itself ignored in every child, and lets nobody
+/// change that; containers would inherit it.
+fn restore_internal_signals() {
+    // Default action, no flags, no mask: all zeros on every architecture.
+    let default = [0u64; 4];
+    for signal in [32, 33] {
+        // SAFETY: the kernel reads its structure, of at most 32 bytes. The process has one thread and cancels none.
+        // It cannot fail for these signals, and would harm nothing.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8usize,
+            )
+        };
     }
 }
 

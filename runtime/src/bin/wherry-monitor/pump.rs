@@ -129,20 +129,15 @@ impl Monitor {
         }
         let Some(client) = self.clients.get_mut(&number) else { return };
         let job = attach_job(client);
-        let waiting_for_start = matches!(&client.role, Role::Attach(_)) && job.is_none();
-        if client.is_done() || (client.is_hung_up() && waiting_for_start) {
+        // What a client that is gone has sent is still of use, as long as somebody may read it.
+        let reader = job.and_then(|job| self.jobs.get(&job)).filter(|job| job.io.takes_input());
+        let unread = client.reads_input() && reader.is_some();
+        let input = unread && reader.is_some_and(|job| job.io.input_room() > 0);
+        if client.is_done(unread) {
             self.remove_client(number);
-        } else {
-            let input = match &client.role {
-                Role::Attach(attach) if attach.stdin => {
-                    job.and_then(|job| self.jobs.get(&job)).is_some_and(|job| job.io.input_room() > 0)
-                }
-                _ => false,
-            };
-            if let Err(error) = client.wait_for(input) {
-                self.say(&format!("a client cannot be waited for: {error}"));
-                self.remove_client(number);
-            }
+        } else if let Err(error) = client.wait_for(input) {
+            self.say(&format!("a client cannot be waited for: {error}"));
+            self.remove_client(number);
         }
         if let Some(job) = job.filter(|job| self.jobs.get(job).is_some_and(|job| job.throttled)) {
             self.throttle(job);

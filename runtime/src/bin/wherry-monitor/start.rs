@@ -91,8 +91,10 @@ impl Monitor {
             let error = failure.message.clone();
             Phase::Exited { code, started_at_ns, finished_at_ns: at_ns, oom_killed: false, error }
         };
-        self.persist();
-        self.record_at(at_ns, EventKind::StartFailed { error: failure.message.clone(), code, restarting });
+        self.record_durably(
+            at_ns,
+            EventKind::StartFailed { error: failure.message.clone(), code, restarting },
+        );
         if !restarting {
             self.answer_not_running(code);
         }
