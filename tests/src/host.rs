@@ -20,6 +20,7 @@ pub struct Host {
     init: Arc<Init>,
     engine: Engine,
     baseline: Baseline,
+    discarded: bool,
 }
 
 impl Host {
@@ -44,7 +45,7 @@ impl Host {
         image_archive(&archive, "busybox:latest", "");
         engine.docker(&["load", "-q", "-i", &archive.display().to_string()]).ok();
         let baseline = Baseline::take(&init, &engine);
-        Host { init, engine, baseline }
+        Host { init, engine, baseline, discarded: false }
     }
 
     /// A second engine on the same host; not started yet.
@@ -120,6 +121,11 @@ impl Host {
         self.init.processes()
     }
 
+    /// All processes that keep things going, as [`Host::processes`]: without process 1 and what runs in containers.
+    pub fn servants(&self) -> Vec<(u32, String)> {
+        self.init.servants()
+    }
+
     /// The folders of this host in the cgroup hierarchies, as seen from the test.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         self.init.cgroups()
@@ -128,6 +134,11 @@ impl Host {
     /// Takes what is there now as what may stay: after a second engine, whose rules are nothing of ours.
     pub fn settle(&mut self) {
         self.baseline = Baseline::take(&self.init, &self.engine);
+    }
+
+    /// Ends everything without any check: for measuring engines that are not under test.
+    pub fn discard(mut self) {
+        self.discarded = true;
     }
 
     /// Removes all containers, networks and volumes, and checks that nothing of them is left.
@@ -156,6 +167,9 @@ impl Deref for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if self.discarded {
+            return;
+        }
         if std::thread::panicking() {
             eprintln!("the engine's log ends:\n{}", self.engine.log());
             return;

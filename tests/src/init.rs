@@ -128,6 +128,13 @@ impl Init {
         found
     }
 
+    /// All processes inside but process 1 and those in a container's process namespace.
+    pub(crate) fn servants(&self) -> Vec<(u32, String)> {
+        let depth = inner_pids(self.pid).len();
+        let serves = |pid: u32| pid != self.pid && inner_pids(pid).len() == depth;
+        self.processes().into_iter().filter(|(pid, _)| serves(*pid)).collect()
+    }
+
     /// A pid as seen from here, of one that is known inside.
     pub(crate) fn outer_pid(&self, inner: &str) -> Option<u32> {
         let depth = inner_pids(self.pid).len();

@@ -1,5 +1,8 @@
 //! The end-to-end tests, one module a topic. See `wherry_tests` for how they run.
 
+// A failed expectation is the test's result, in what the tests share, too.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 mod api;
 mod daemon;
 mod events;

@@ -1,0 +1,136 @@
+//! One engine that takes part, in its own host.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use wherry_tests::Host;
+use wherry_tests::engine::Binary;
+
+use crate::client::Client;
+use crate::memory::Memory;
+
+/// A running engine with what is measured on it.
+#[derive(Debug)]
+pub(crate) struct Contestant {
+    pub(crate) name: &'static str,
+    pub(crate) version: String,
+    host: Host,
+    client: Client,
+    idle: Vec<String>,
+    exec_target: Option<String>,
+}
+
+impl Contestant {
+    /// Ours, and those of the lab that are there.
+    pub(crate) fn all() -> Vec<Contestant> {
+        let mut all = vec![Contestant::start("wherry", Binary::from_environment())];
+        let lab = std::env::var("LAB").unwrap_or_else(|_| "/var/lib/wherry-lab".to_owned());
+        for (name, program) in [("dockerd", "usr/sbin/dockerd"), ("podman", "usr/bin/podman")] {
+            if !Path::new(&lab).join("root").join(program).exists() {
+                eprintln!("no {name} in {lab}: it takes no part");
+                continue;
+            }
+            let engines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines");
+            all.push(Contestant::start(name, Binary::at(engines.join(name))));
+        }
+        all
+    }
+
+    fn start(name: &'static str, binary: Binary) -> Contestant {
+        let host = Host::of(binary, &[]);
+        let version = host.docker("version --format '{{.Server.Version}}'").ok().out().to_owned();
+        Contestant { name, version, host, client: Client::default(), idle: Vec::new(), exec_target: None }
+    }
+
+    fn request(&mut self, method: &str, path: &str, body: &Value) -> Value {
+        self.client.request(&self.host, method, path, body).json()
+    }
+
+    fn create(&mut self, network: &str, command: &[&str]) -> String {
+        let body = json!({"Image": "busybox", "Cmd": command, "HostConfig": {"NetworkMode": network}});
+        let answer = self.request("POST", "/containers/create", &body);
+        answer["Id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Milliseconds of `docker run --rm busybox true`.
+    pub(crate) fn run(&mut self, network: &str) -> f64 {
+        let line = ["run", "--rm", "--network", network, "busybox", "true"];
+        timed(|| {
+            self.host.docker(&line).ok();
+        })
+    }
+
+    /// Milliseconds of create, start, wait and remove.
+    pub(crate) fn lifecycle(&mut self, network: &str) -> f64 {
+        timed(|| {
+            let id = self.create(network, &["true"]);
+            self.request("POST", &format!("/containers/{id}/start"), &Value::Null);
+            self.request("POST", &format!("/containers/{id}/wait"), &Value::Null);
+            self.request("DELETE", &format!("/containers/{id}"), &Value::Null);
+        })
+    }
+
+    /// Milliseconds of `true` executed in a running container, from its creation to the end of its streams.
+    pub(crate) fn exec(&mut self) -> f64 {
+        let target = match &self.exec_target {
+            Some(id) => id.clone(),
+            None => {
+                let id = self.create("none", &["sleep", "3600"]);
+                self.request("POST", &format!("/containers/{id}/start"), &Value::Null);
+                self.exec_target.insert(id).clone()
+            }
+        };
+        timed(|| {
+            let body = json!({"Cmd": ["true"], "AttachStdout": true, "AttachStderr": true});
+            let answer = self.request("POST", &format!("/containers/{target}/exec"), &body);
+            let exec = answer["Id"].as_str().expect("an id").to_owned();
+            // The stream has the connection for itself, and ends with it.
+            let body = json!({"Detach": false, "Tty": false});
+            Client::default().request(&self.host, "POST", &format!("/exec/{exec}/start"), &body);
+        })
+    }
+
+    /// Milliseconds of a list of containers.
+    pub(crate) fn list(&mut self) -> f64 {
+        timed(|| {
+            self.request("GET", "/containers/json", &Value::Null);
+        })
+    }
+
+    /// Milliseconds of the client for doing nearly nothing.
+    pub(crate) fn client_alone(&mut self) -> f64 {
+        timed(|| {
+            self.host.docker("version --format '{{.Server.Os}}'").ok();
+        })
+    }
+
+    /// Starts containers that sleep, on the default bridge.
+    pub(crate) fn start_idle(&mut self, count: usize) {
+        for _ in 0..count {
+            let id = self.create("default", &["sleep", "3600"]);
+            self.request("POST", &format!("/containers/{id}/start"), &Value::Null);
+            self.idle.push(id);
+        }
+    }
+
+    /// What its processes use now.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory::of(&self.host.servants())
+    }
+
+    /// Removes all, without the checks that a test would make.
+    pub(crate) fn end(mut self) {
+        let ids: Vec<String> = self.idle.drain(..).chain(self.exec_target.take()).collect();
+        for id in ids {
+            self.request("DELETE", &format!("/containers/{id}?force=1"), &Value::Null);
+        }
+        self.host.discard();
+    }
+}
+
+fn timed(work: impl FnOnce()) -> f64 {
+    let begin = Instant::now();
+    work();
+    begin.elapsed().as_secs_f64() * 1000.0
+}

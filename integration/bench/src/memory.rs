@@ -1,0 +1,42 @@
+//! Memory of processes, by the name of their program.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// Sums of some processes, in KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Use {
+    pub(crate) processes: usize,
+    pub(crate) rss_kib: u64,
+    pub(crate) pss_kib: u64,
+}
+
+/// What an engine's processes use, by program.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory(pub(crate) BTreeMap<String, Use>);
+
+impl Memory {
+    /// Reads it for these processes (pid, command line); one that ends meanwhile is left out.
+    pub(crate) fn of(processes: &[(u32, String)]) -> Memory {
+        let mut memory = Memory::default();
+        for (pid, line) in processes {
+            let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
+            let value = |key: &str| -> u64 {
+                let line = rollup.lines().find_map(|l| l.strip_prefix(key));
+                line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+            };
+            let program = line.split(' ').next().unwrap_or_default();
+            let entry =
+                memory.0.entry(program.rsplit('/').next().unwrap_or_default().to_owned()).or_default();
+            entry.processes += 1;
+            entry.rss_kib += value("Rss:");
+            entry.pss_kib += value("Pss:");
+        }
+        memory
+    }
+
+    /// PSS of all, in KiB.
+    pub(crate) fn total_pss_kib(&self) -> u64 {
+        self.0.values().map(|u| u.pss_kib).sum()
+    }
+}

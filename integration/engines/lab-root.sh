@@ -1,0 +1,18 @@
+# Sourced by the reference engines: makes the lab's root (../shared/lab, or $LAB) this process's, in a mount namespace of its
+# own, since its programs come from a newer Debian. The folder of the test is at the same place in it.
+LAB=${LAB:-/var/lib/wherry-lab} LAB_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ROOT=$LAB/root
+[ -x "$ROOT/usr/sbin/dockerd" ] || { echo "$0: no reference engines in $ROOT: run the lab's setup" >&2; exit 1; }
+if [ "${1:-}" != --inner ]; then exec unshare --mount --propagation private bash "$0" --inner "$@"; fi
+shift
+work=${WHERRY_TEST_WORK:?is set by tests/host.sh}
+mount --bind "$ROOT" "$ROOT"
+mount -t proc proc "$ROOT/proc"; mount -t sysfs sysfs "$ROOT/sys"; mount --rbind /sys/fs/cgroup "$ROOT/sys/fs/cgroup"
+# crun refuses a v2 hierarchy beside v1's
+! mountpoint -q "$ROOT/sys/fs/cgroup/unified" || umount "$ROOT/sys/fs/cgroup/unified"
+mount --rbind /dev "$ROOT/dev"
+mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"; mkdir "$ROOT/run/lock"
+mount -t tmpfs -o mode=1777 tmpfs "$ROOT/var/tmp"; mkdir "$ROOT$work"; mount --bind "$work" "$ROOT$work"
+mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
+mount --bind /etc/resolv.conf "$ROOT/etc/resolv.conf"; mount --bind /etc/hosts "$ROOT/etc/hosts"
+cd "$ROOT"; mkdir -p .old; pivot_root . .old; umount -l /.old
