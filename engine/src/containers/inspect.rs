@@ -1,13 +1,208 @@
 //! `GET /containers/{id}/json`.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::Engine;
-use crate::error::Error;
-use crate::server::{Reply, Request};
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+use wherry_monitor_api::{HealthState, HealthStatus};
+use wherry_netd::protocol::Sandbox;
 
-/// Shows all of a container.
+use super::files::EtcPaths;
+use super::record::Record;
+use super::shown;
+use super::state::Status;
+use super::table::Container;
+use crate::clock::rfc3339;
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::server::{Reply, Request, response};
+
+/// Shows all of a container, from snapshots.
 pub(crate) async fn inspect(engine: &Arc<Engine>, name: &str, request: &Request) -> Result<Reply, Error> {
-    let _ = (engine, name, request);
-    Err(Error::PageNotFound)
+    let container = engine.containers.find(name)?;
+    let mut value = show(engine, &container);
+    if request.query.flag("size") {
+        let (task_engine, record) = (engine.clone(), container.record());
+        let (rw, root) = blocking(move || Ok(sizes(&task_engine, &record))).await?;
+        value["SizeRw"] = json!(rw);
+        value["SizeRootFs"] = json!(root);
+    }
+    Ok(response::json(StatusCode::OK, &value).into())
+}
+
+/// Bytes of the writable layer, and of it with the image. Blocking.
+pub(super) fn sizes(engine: &Engine, record: &Record) -> (u64, u64) {
+    let rw = engine.store.writable_size(&record.id).unwrap_or(0);
+    let image = engine.store.resolve(&record.image).and_then(|id| engine.store.image(&id));
+    (rw, rw + image.map_or(0, |image| image.size_bytes))
+}
+
+fn show(engine: &Engine, container: &Container) -> Value {
+    let (record, status, sandbox) = (container.record(), container.status(), container.sandbox());
+    let config = engine.config();
+    let paths = started_paths(&record, &config.data_root);
+    let execs = container.execs.running();
+    let mut value = json!({
+        "Id": record.id,
+        "Created": rfc3339(record.created_ns),
+        "Path": record.path,
+        "Args": record.args,
+        "State": state(&record, &status),
+        "Image": record.image,
+        "ResolvConfPath": paths[0],
+        "HostnamePath": paths[1],
+        "HostsPath": paths[2],
+        "LogPath": paths[3],
+        "Name": format!("/{}", record.name),
+        "RestartCount": status.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
+        "HostConfig": host_config(&record),
+        "GraphDriver": graph_driver(engine, &record),
+        "Mounts": record.mounts,
+        "Config": record.config,
+        "NetworkSettings": network_settings(&record, sandbox.as_deref()),
+    });
+    if value["Mounts"].is_null() {
+        value["Mounts"] = json!([]);
+    }
+    value
+}
+
+/// The files that exist from the first start on: resolv.conf, hostname, hosts, log.
+fn started_paths(record: &Record, data_root: &Path) -> [String; 4] {
+    if !record.started_before {
+        return std::array::from_fn(|_| String::new());
+    }
+    let etc = EtcPaths::of(data_root, &record.id);
+    let log = match record.host_config.log_config.driver.as_str() {
+        "json-file" => record.log_path(data_root).display().to_string(),
+        _ => String::new(),
+    };
+    let text = |path: &Path| path.display().to_string();
+    [text(&etc.resolv_conf), text(&etc.hostname), text(&etc.hosts), log]
+}
+
+fn state(record: &Record, status: &Status) -> Value {
+    let state = &status.state;
+    let failure = record.start_failure.as_ref();
+    let exit = state.exit();
+    let started_at_ns = match state {
+        super::state::State::Running { started_at_ns, .. } => *started_at_ns,
+        _ => exit.map_or(0, |e| e.started_at_ns),
+    };
+    let word = state.status();
+    let mut shown = json!({
+        "Status": word,
+        "Running": state.is_running(),
+        "Paused": word == "paused",
+        "Restarting": word == "restarting",
+        "OOMKilled": exit.is_some_and(|e| e.oom_killed),
+        "Dead": word == "dead",
+        "Pid": state.pid(),
+        "ExitCode": failure.map_or(exit.map_or(0, |e| e.code), |f| f.code),
+        "Error": failure.map_or("", |f| f.error.as_str()),
+        "StartedAt": rfc3339(started_at_ns),
+        "FinishedAt": rfc3339(exit.map_or(0, |e| e.finished_at_ns)),
+    });
+    if let Some(health) = &status.health {
+        shown["Health"] = show_health(health);
+    }
+    shown
+}
+
+/// The probe's verdict in Docker's word.
+pub(super) fn health_word(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Starting => "starting",
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+    }
+}
+
+fn show_health(health: &HealthState) -> Value {
+    let log: Vec<Value> = health
+        .log
+        .iter()
+        .map(|entry| {
+            json!({
+                "Start": rfc3339(entry.start_ns), "End": rfc3339(entry.end_ns),
+                "ExitCode": entry.code, "Output": entry.output,
+            })
+        })
+        .collect();
+    json!({ "Status": health_word(health.status), "FailingStreak": health.failing_streak, "Log": log })
+}
+
+/// As stored, with links in the form that dockerd shows.
+fn host_config(record: &Record) -> Value {
+    let mut host = record.host_config.clone();
+    if let Some(links) = &mut host.links {
+        for link in links.iter_mut() {
+            let (source, alias) = super::network::parse_link(link);
+            *link = format!("/{source}:/{}/{alias}", record.name);
+        }
+    }
+    json!(host)
+}
+
+/// Where the layers are. `MergedDir` is where the container sees them joined; the host has no such mount.
+fn graph_driver(engine: &Engine, record: &Record) -> Value {
+    let data: Map<String, Value> = match engine.store.writable(&record.id) {
+        Ok(writable) => {
+            let lower: Vec<String> = writable.lower.iter().map(|dir| dir.display().to_string()).collect();
+            let merged = writable.upper.with_file_name("merged");
+            let pairs = [
+                ("ID", record.id.clone()),
+                ("LowerDir", lower.join(":")),
+                ("MergedDir", merged.display().to_string()),
+                ("UpperDir", writable.upper.display().to_string()),
+                ("WorkDir", writable.work.display().to_string()),
+            ];
+            pairs.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+        }
+        Err(_) => Map::new(),
+    };
+    json!({ "Data": data, "Name": "overlay2" })
+}
+
+fn network_settings(record: &Record, sandbox: Option<&Sandbox>) -> Value {
+    let networks = shown::networks(record, sandbox, true);
+    // The top level repeats the default bridge's endpoint, as clients of old expect.
+    let empty = json!({});
+    let bridge = networks.get("bridge").unwrap_or(&empty);
+    let of_bridge = |name: &str, absent: Value| bridge.get(name).cloned().unwrap_or(absent);
+    let key = sandbox.map_or(String::new(), |s| s.netns.display().to_string());
+    let mut settings = json!({
+        "Bridge": "",
+        "SandboxID": sandbox.map_or("", |s| s.id.as_str()),
+        "SandboxKey": key,
+        "Ports": shown::port_map(record, sandbox),
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+    });
+    let legacy: BTreeMap<&str, Value> = BTreeMap::from([
+        ("EndpointID", json!("")),
+        ("Gateway", json!("")),
+        ("GlobalIPv6Address", json!("")),
+        ("GlobalIPv6PrefixLen", json!(0)),
+        ("IPAddress", json!("")),
+        ("IPPrefixLen", json!(0)),
+        ("IPv6Gateway", json!("")),
+        ("MacAddress", json!("")),
+    ]);
+    for (name, absent) in legacy {
+        settings[name] = of_bridge(name, absent);
+    }
+    settings["Networks"] = networks;
+    settings
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use wherry_monitor_api::{Event, EventKind, HealthStatus, Phase, Request, run_dir};
+use wherry_monitor_api::{Event, EventKind, Phase, Request, run_dir};
 
 use super::monitor::{CallError, Monitor, Signal};
 use super::remove;
@@ -227,17 +227,9 @@ pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
             more.insert("execID".to_owned(), exec.clone());
             "exec_detach".to_owned()
         }
-        EventKind::Health { status } => format!("health_status: {}", health_word(*status)),
+        EventKind::Health { status } => format!("health_status: {}", super::inspect::health_word(*status)),
     };
     super::publish_at(engine, container, event.at_ns, &action, more);
-}
-
-fn health_word(status: HealthStatus) -> &'static str {
-    match status {
-        HealthStatus::Starting => "starting",
-        HealthStatus::Healthy => "healthy",
-        HealthStatus::Unhealthy => "unhealthy",
-    }
 }
 
 /// Waits until the container no longer runs and nothing will restart it, at most `limit`; whether that came true.

@@ -2,12 +2,260 @@
 
 use std::sync::Arc;
 
-use crate::engine::Engine;
-use crate::error::Error;
-use crate::server::{Reply, Request};
+use hyper::StatusCode;
+use serde_json::{Value, json};
 
-/// Lists containers.
+use super::network::parse_port;
+use super::record::Record;
+use super::shown::{self, human_duration};
+use super::state::{State, Status};
+use super::table::Container;
+use super::{inspect, shown::port_list};
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::server::{Filters, Reply, Request, response};
+
+const FILTERS: &[&str] = &[
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
+    "publish", "since", "status", "volume",
+];
+const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+
+/// Lists containers, newest first, from snapshots.
 pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Reply, Error> {
-    let _ = (engine, request);
-    Err(Error::PageNotFound)
+    let filters = Filters::parse(request.query.get("filters"), FILTERS)?;
+    let limit = request.query.integer("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    let wanted = Wanted::new(engine, &filters)?;
+    let everything = request.query.flag("all") || limit.is_some() || wanted.implies_all();
+    let mut found: Vec<(Arc<Container>, Arc<Record>, Arc<Status>)> = engine
+        .containers
+        .all()
+        .into_iter()
+        .map(|container| {
+            let (record, status) = (container.record(), container.status());
+            (container, record, status)
+        })
+        .filter(|(_, _, status)| everything || status.state.is_running())
+        .filter(|(container, record, status)| wanted.matches(container, record, status))
+        .collect();
+    found.sort_by_key(|(_, record, _)| std::cmp::Reverse(record.created_ns));
+    found.truncate(limit.unwrap_or(usize::MAX));
+    let (size, engine) = (request.query.flag("size"), engine.clone());
+    let rows: Vec<Value> = if size {
+        blocking(move || Ok(found.iter().map(|(c, r, s)| row(&engine, c, r, s, true)).collect())).await?
+    } else {
+        found.iter().map(|(c, r, s)| row(&engine, c, r, s, false)).collect()
+    };
+    Ok(response::json(StatusCode::OK, &rows).into())
+}
+
+fn row(engine: &Engine, container: &Container, record: &Record, status: &Status, size: bool) -> Value {
+    let sandbox = container.sandbox();
+    let mut row = json!({
+        "Id": record.id,
+        "Names": names(engine, record),
+        "Image": image(engine, record),
+        "ImageID": record.image,
+        "Command": command(record),
+        "Created": record.created_ns / 1_000_000_000,
+        "Ports": port_list(record, sandbox.as_deref()),
+    });
+    if size {
+        let (rw, root) = inspect::sizes(engine, record);
+        if rw > 0 {
+            row["SizeRw"] = json!(rw);
+        }
+        row["SizeRootFs"] = json!(root);
+    }
+    row["Labels"] = json!(record.labels());
+    row["State"] = json!(status.state.status());
+    row["Status"] = json!(describe(status, crate::clock::now_ns()));
+    row["HostConfig"] = json!({ "NetworkMode": record.host_config.network_mode });
+    row["NetworkSettings"] = json!({ "Networks": shown::networks(record, sandbox.as_deref(), false) });
+    row["Mounts"] = json!(record.mounts);
+    row
+}
+
+/// Its own name, and those that others have for it through links.
+fn names(engine: &Engine, record: &Record) -> Vec<String> {
+    let mut names = vec![format!("/{}", record.name)];
+    for other in engine.containers.all() {
+        let receiver = other.record();
+        for link in receiver.host_config.links.iter().flatten() {
+            let (source, alias) = super::network::parse_link(link);
+            if source == record.name || record.id.starts_with(source) {
+                names.insert(0, format!("/{}/{alias}", receiver.name));
+            }
+        }
+    }
+    names
+}
+
+/// The image's name as given, unless it means another image by now.
+fn image(engine: &Engine, record: &Record) -> String {
+    match engine.store.resolve(&record.config.image) {
+        Ok(id) if id.to_string() == record.image => record.config.image.clone(),
+        _ => record.image.clone(),
+    }
+}
+
+/// The command line, arguments with spaces in quotes as dockerd puts them.
+fn command(record: &Record) -> String {
+    let arguments = record.args.iter().map(|argument| {
+        if argument.contains(' ') { format!("'{argument}'") } else { argument.clone() }
+    });
+    std::iter::once(record.path.clone()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// `Up 4 minutes (healthy)`, `Exited (0) 2 hours ago`, …
+fn describe(status: &Status, now_ns: i64) -> String {
+    let since = |ns: i64| human_duration((now_ns - ns) / 1_000_000_000);
+    match &status.state {
+        State::Created | State::Starting => "Created".into(),
+        State::Running { started_at_ns, paused: true, .. } => format!("Up {} (Paused)", since(*started_at_ns)),
+        State::Running { started_at_ns, .. } => match &status.health {
+            Some(health) => {
+                let word = inspect::health_word(health.status);
+                let word = if word == "starting" { "health: starting" } else { word };
+                format!("Up {} ({word})", since(*started_at_ns))
+            }
+            None => format!("Up {}", since(*started_at_ns)),
+        },
+        State::Restarting { exit } => format!("Restarting ({}) {} ago", exit.code, since(exit.finished_at_ns)),
+        State::Exited { exit } => format!("Exited ({}) {} ago", exit.code, since(exit.finished_at_ns)),
+        State::Removing => "Removal In Progress".into(),
+        State::Dead => "Dead".into(),
+    }
+}
+
+/// The filters, resolved once for a whole list.
+struct Wanted<'a> {
+    filters: &'a Filters,
+    exited: Vec<i32>,
+    /// Ids of the images that `ancestor` names.
+    ancestors: Vec<String>,
+    before_ns: Option<i64>,
+    since_ns: Option<i64>,
+    ports: [Vec<(u16, u16, String)>; 2],
+}
+
+impl<'a> Wanted<'a> {
+    fn new(engine: &Engine, filters: &'a Filters) -> Result<Self, Error> {
+        let bad = |name: &str, value: &str| Error::InvalidParameter(format!("invalid filter '{name}={value}'"));
+        for value in filters.values("status") {
+            if !STATES.contains(&value.as_str()) {
+                return Err(bad("status", value));
+            }
+        }
+        for value in filters.values("health") {
+            if !matches!(value.as_str(), "none" | "starting" | "healthy" | "unhealthy") {
+                return Err(Error::InvalidParameter(format!("invalid filter 'health={value}'")));
+            }
+        }
+        let exited = filters.values("exited").iter().map(|text| text.parse().map_err(|_| bad("exited", text)));
+        let created = |name: &str| -> Result<Option<i64>, Error> {
+            filters.values(name).last().map(|c| Ok(engine.containers.find(c)?.record().created_ns)).transpose()
+        };
+        let ports = |name: &str| filters.values(name).iter().map(|text| port_range(text)).collect::<Result<_, _>>();
+        let image = |reference: &String| engine.store.resolve(reference).ok().map(|id| id.to_string());
+        Ok(Self {
+            filters,
+            exited: exited.collect::<Result<_, _>>()?,
+            ancestors: filters.values("ancestor").iter().filter_map(image).collect(),
+            before_ns: created("before")?,
+            since_ns: created("since")?,
+            ports: [ports("publish")?, ports("expose")?],
+        })
+    }
+
+    /// Whether the filters ask for containers that do not run.
+    fn implies_all(&self) -> bool {
+        ["status", "exited", "before", "since"].iter().any(|name| !self.filters.values(name).is_empty())
+    }
+
+    fn matches(&self, container: &Container, record: &Record, status: &Status) -> bool {
+        let filters = self.filters;
+        let exited_as_wanted = self.exited.is_empty()
+            || status.state.exit().is_some_and(|e| !status.state.is_running() && self.exited.contains(&e.code));
+        filters.any("id", |id| record.id.starts_with(id))
+            && filters.any("name", |pattern| name_matches(&record.name, pattern))
+            && filters.labels(&record.labels())
+            && filters.any("status", |word| word == status.state.status())
+            && filters.any("health", |word| word == status.health.as_ref().map_or("none", |h| inspect::health_word(h.status)))
+            && exited_as_wanted
+            && (filters.values("ancestor").is_empty() || self.ancestors.contains(&record.image))
+            && self.before_ns.is_none_or(|ns| record.created_ns < ns)
+            && self.since_ns.is_none_or(|ns| record.created_ns > ns)
+            && filters.any("volume", |v| record.mounts.iter().any(|m| m.name == v || m.destination == v || m.source == v))
+            && filters.any("network", |n| {
+                record.networks.iter().any(|(name, a)| name == n || (!n.is_empty() && a.network_id.starts_with(n)))
+            })
+            && filters.any("is-task", |value| matches!(value, "false" | "0" | "f"))
+            && self.ports_match(container, record)
+    }
+
+    fn ports_match(&self, container: &Container, record: &Record) -> bool {
+        let within = |wanted: &[(u16, u16, String)], port: u16, protocol: &str| {
+            wanted.iter().any(|(first, last, p)| (*first..=*last).contains(&port) && p == protocol)
+        };
+        let [publish, expose] = &self.ports;
+        let sandbox = container.sandbox();
+        let mut bound = sandbox.iter().flat_map(|s| s.endpoints.iter().flat_map(|e| e.ports.iter()));
+        let mut exposed = record.config.exposed_ports.iter().flatten().filter_map(|(p, _)| parse_port(p).ok());
+        (publish.is_empty() || bound.any(|b| within(publish, b.container_port, &b.protocol.to_string())))
+            && (expose.is_empty() || exposed.any(|(port, protocol)| within(expose, port, &protocol.to_string())))
+    }
+}
+
+/// `80`, `80/udp`, `80-90/tcp`.
+fn port_range(text: &str) -> Result<(u16, u16, String), Error> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first, last, protocol.to_lowercase())),
+        _ => Err(Error::InvalidParameter(format!("invalid port: {text}"))),
+    }
+}
+
+/// dockerd takes the pattern for a regular expression; what people use of these are anchors.
+fn name_matches(name: &str, pattern: &str) -> bool {
+    let pattern = pattern.trim_start_matches('/');
+    let (pattern, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest.trim_start_matches('/'), true));
+    let (pattern, at_end) = pattern.strip_suffix('$').map_or((pattern, false), |rest| (rest, true));
+    match (at_start, at_end) {
+        (true, true) => name == pattern,
+        (true, false) => name.starts_with(pattern),
+        (false, true) => name.ends_with(pattern),
+        (false, false) => name.contains(pattern),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::state::Exit;
+
+    #[test]
+    fn a_status_reads_as_docker_ps_prints_it() {
+        let now = 1_000_000_000_000;
+        let status = |state| Status { state, ..Status::created() };
+        let exit = Exit { code: 3, started_at_ns: 1, finished_at_ns: now - 22_000_000_000, oom_killed: false };
+        let running = |paused| State::Running { pid: 1, started_at_ns: now - 240_000_000_000, paused };
+        let cases = [
+            (State::Created, "Created"),
+            (running(false), "Up 4 minutes"),
+            (running(true), "Up 4 minutes (Paused)"),
+            (State::Exited { exit: exit.clone() }, "Exited (3) 22 seconds ago"),
+            (State::Restarting { exit }, "Restarting (3) 22 seconds ago"),
+        ];
+        for (state, text) in cases {
+            assert_eq!(describe(&status(state), now), text);
+        }
+    }
+
+    #[test]
+    fn names_match_in_part_unless_anchored() {
+        assert!(name_matches("web-1", "eb") && name_matches("web-1", "^/web") && name_matches("web-1", "^web-1$"));
+        assert!(!name_matches("web-1", "^eb") && !name_matches("web-10", "^web-1$"));
+    }
 }

@@ -17,6 +17,7 @@ mod network;
 mod reconcile;
 pub(crate) mod record;
 mod remove;
+mod shown;
 pub(crate) mod signals;
 pub(crate) mod spec;
 mod start;

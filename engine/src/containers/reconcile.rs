@@ -146,6 +146,7 @@ async fn reconnect(
 ) -> Result<(), Error> {
     let config = engine.config();
     container.set_sandbox(sandbox);
+    container.remember_networks(&engine.netd.known_networks().await?);
     let run_dir = run_dir(&config.exec_root, &container.id);
     let found = Monitor::connect(&run_dir).map_err(Error::io("connect to the monitor of", &container.id))?;
     if let Some((monitor, signals)) = found {

@@ -108,6 +108,7 @@ async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
         prepare(engine.clone(), record.clone()),
     );
     let joined = joined.map_err(plain)?;
+    container.remember_networks(&engine.netd.known_networks().await.map_err(plain)?);
     if let Joined::Own(sandbox) = &joined {
         container.set_sandbox(Some((**sandbox).clone()));
         for endpoint in &sandbox.endpoints {

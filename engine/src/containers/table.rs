@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
-use wherry_netd::protocol::Sandbox;
+use wherry_netd::protocol::{Network, Sandbox};
 
 use super::exec::Execs;
 use super::monitor::Monitor;
@@ -102,6 +102,16 @@ impl Container {
     pub(super) fn mark_started(&self) {
         let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut record).started_before = true;
+    }
+
+    /// Notes in memory which networks its record's names mean (netd knows it for good).
+    pub(super) fn remember_networks(&self, known: &[Arc<Network>]) {
+        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, attachment) in &mut Arc::make_mut(&mut record).networks {
+            if let Some(network) = known.iter().find(|n| n.spec.name == *name || n.spec.id == *name) {
+                attachment.network_id.clone_from(&network.spec.id);
+            }
+        }
     }
 
     pub(super) fn set_sandbox(&self, sandbox: Option<Sandbox>) {
