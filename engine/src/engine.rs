@@ -18,6 +18,8 @@ use crate::volumes::Volumes;
 pub(crate) struct Engine {
     /// A UUID that stays as long as the data root.
     pub(crate) id: String,
+    /// When this process began to serve, in nanoseconds since the epoch.
+    pub(crate) started_ns: i64,
     /// Settings; replaced as a whole by a reload.
     pub(crate) config: std::sync::RwLock<Arc<Config>>,
     /// What happens, for `docker events`.

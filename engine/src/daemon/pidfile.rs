@@ -49,7 +49,9 @@ mod tests {
         drop(ours);
         assert!(!path.exists());
         std::fs::write(&path, "1\n").unwrap();
-        assert!(Pidfile::create(&path).unwrap_err().to_string().contains("process with PID 1 is still running"));
+        assert!(
+            Pidfile::create(&path).unwrap_err().to_string().contains("process with PID 1 is still running")
+        );
         std::fs::write(&path, "4294967295").unwrap();
         Pidfile::create(&path).unwrap();
     }

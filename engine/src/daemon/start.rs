@@ -1,6 +1,7 @@
 //! Start-up, in an order in which each step may rely on those before.
 
 use std::fs::File;
+use std::io::IsTerminal;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -9,9 +10,12 @@ use std::sync::{Arc, OnceLock, RwLock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use super::pidfile::Pidfile;
-use super::{StartError, activation, identity, listen, notify, reload, shutdown};
+use super::{StartError, activation, identity, listen, notify, reload as reloading, shutdown};
 use crate::config::Config;
 use crate::containers::monitor::Program;
 use crate::containers::{self, Containers};
@@ -94,6 +98,7 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
     .await?;
     Ok(Arc::new(Engine {
         id,
+        started_ns: crate::clock::now_ns(),
         config: RwLock::new(Arc::new(config)),
         events: Bus::default(),
         store,
@@ -109,7 +114,8 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
 /// One of our programs: beside our own executable, else where the PATH has it.
 fn sibling(name: &str) -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|p| p.exists());
+    let on_path =
+        || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|p| p.exists());
     beside.filter(|path| path.exists()).or_else(on_path).unwrap_or_else(|| name.into())
 }
 
@@ -135,7 +141,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
-                _ = self.hangup.recv() => reload::reload(engine),
+                _ = self.hangup.recv() => reloading::reload(engine),
             }
         }
     }
@@ -149,31 +155,26 @@ impl Signals {
     }
 }
 
-type LevelHandle = Box<dyn Fn(LevelFilter) + Send + Sync>;
+type LevelHandle = reload::Handle<LevelFilter, Registry>;
 static LEVEL: OnceLock<LevelHandle> = OnceLock::new();
 
 /// The log goes to stderr, where the service manager or a file takes it.
 fn start_log(config: &Config) {
-    use std::io::IsTerminal;
-    let builder = tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(level(config));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(level(config))
-        .with_filter_reloading();
-    let handle = builder.reload_handle();
-    builder.init();
+        .with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
     // Set once: this runs once.
-    let _ = LEVEL.set(Box::new(move |level| {
-        // The subscriber lives as long as the process.
-        let _ = handle.reload(level);
-    }));
+    let _ = LEVEL.set(handle);
 }
 
 /// Puts the configuration's log level in force.
 pub(super) fn set_log_level(config: &Config) {
-    if let Some(set) = LEVEL.get() {
-        set(level(config));
+    if let Some(handle) = LEVEL.get() {
+        // The subscriber lives as long as the process.
+        let _ = handle.reload(level(config));
     }
 }
 
@@ -195,7 +196,11 @@ fn raise_descriptor_limit() {
 }
 
 fn make_root(path: &Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path).map_err(StartError::io("create", path))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o710)
+        .create(path)
+        .map_err(StartError::io("create", path))
 }
 
 /// One engine per data root: each file has one writer.

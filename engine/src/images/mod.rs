@@ -13,7 +13,7 @@ mod messages;
 mod pattern;
 mod remove;
 mod tag;
-mod when;
+pub(crate) mod when;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

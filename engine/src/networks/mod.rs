@@ -1,26 +1,62 @@
 //! Networks: Docker's endpoints over netd, which keeps them.
 
+mod create;
 mod netd;
+mod shown;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 pub(crate) use netd::Netd;
-use wherry_netd::protocol::Network;
+use serde::de::DeserializeOwned;
+use shown::{Member, Metadata, driver_name, is_predefined};
+use wherry_netd::protocol::{Driver, Failure, Network};
 
+use crate::containers::connect;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::router::Route;
-use crate::server::{Reply, Request};
+use crate::server::{Filters, Reply, Request, response};
+use crate::text::go_quote;
 
 /// Answers requests below `/networks`.
 ///
 /// # Errors
 /// Those of the handlers; `PageNotFound` for other paths.
 pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
-    let _ = (engine, request);
-    match (route.method.as_str(), route.segments.as_slice()) {
+    let (method, segments) = route.parts();
+    match (method, segments.as_slice()) {
+        ("GET", ["networks"] | ["networks", ""]) => list(&engine, &request).await,
+        ("POST", ["networks", "create"]) => create::create(engine, request).await,
+        ("POST", ["networks", "prune"]) => prune(&engine, &request).await,
+        ("GET", ["networks", name]) => inspect(&engine, name, &request).await,
+        ("DELETE", ["networks", name]) => remove(&engine, name).await,
+        ("POST", ["networks", name, "connect"]) => {
+            let body: connect::Connect = body(request).await?;
+            let network = find_for(&engine, name, &body.container).await?;
+            connect::connect(&engine, &network, body).await?;
+            Ok(response::empty(StatusCode::OK).into())
+        }
+        ("POST", ["networks", name, "disconnect"]) => {
+            let body: connect::Disconnect = body(request).await?;
+            let network = find_for(&engine, name, &body.container).await?;
+            connect::disconnect(&engine, &network, body).await?;
+            Ok(response::empty(StatusCode::OK).into())
+        }
         _ => Err(Error::PageNotFound),
     }
+}
+
+async fn body<T: DeserializeOwned + Default>(mut request: Request) -> Result<T, Error> {
+    Ok(request.optional_json().await?.unwrap_or_default())
+}
+
+async fn find_for(engine: &Engine, network: &str, container: &str) -> Result<Arc<Network>, Error> {
+    if container.is_empty() {
+        return Err(Error::InvalidParameter("invalid name or ID supplied: \"\"".into()));
+    }
+    find(engine, network).await
 }
 
 /// A network by its name, its id, or the only one whose id begins so. Its `endpoints` may be out of date.
@@ -29,16 +65,178 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
 /// 404 `network X not found`; 400 when several ids begin so.
 pub(crate) async fn find(engine: &Engine, name_or_id: &str) -> Result<Arc<Network>, Error> {
     let known = engine.netd.known_networks().await?;
-    let mut prefixed = known.iter().filter(|n| n.spec.id.starts_with(name_or_id));
-    let exact = known.iter().find(|n| n.spec.id == name_or_id).or_else(|| known.iter().find(|n| n.spec.name == name_or_id));
+    choose(&known, name_or_id, |network| &network.spec).cloned()
+}
+
+/// The one of `networks` that is meant.
+fn choose<'a, T>(
+    networks: &'a [T],
+    name_or_id: &str,
+    spec: impl Fn(&T) -> &wherry_netd::protocol::NetworkSpec,
+) -> Result<&'a T, Error> {
+    let exact = networks
+        .iter()
+        .find(|n| spec(n).id == name_or_id)
+        .or_else(|| networks.iter().find(|n| spec(n).name == name_or_id));
     if let Some(network) = exact {
-        return Ok(network.clone());
+        return Ok(network);
     }
-    match (prefixed.next(), prefixed.next()) {
-        (Some(network), None) if !name_or_id.is_empty() => Ok(network.clone()),
-        (Some(_), Some(_)) if !name_or_id.is_empty() => Err(Error::InvalidParameter(format!(
-            "network {name_or_id} is ambiguous (2 matches found based on ID prefix)"
+    let mut prefixed =
+        networks.iter().filter(|n| !name_or_id.is_empty() && spec(n).id.starts_with(name_or_id));
+    match (prefixed.next(), prefixed.count()) {
+        (Some(network), 0) => Ok(network),
+        (Some(_), others) => Err(Error::InvalidParameter(format!(
+            "network {name_or_id} is ambiguous ({} matches found based on ID prefix)",
+            others + 1
         ))),
-        _ => Err(Error::NotFound(format!("network {name_or_id} not found"))),
+        (None, _) => Err(Error::NotFound(format!("network {name_or_id} not found"))),
     }
+}
+
+/// Publishes an event of a network.
+fn publish(engine: &Engine, action: &str, id: &str, name: &str, driver: &str) {
+    let attributes =
+        BTreeMap::from([("name".to_string(), name.to_string()), ("type".to_string(), driver.to_string())]);
+    engine.events.publish("network", action, id, attributes);
+}
+
+async fn list(engine: &Engine, request: &Request) -> Result<Reply, Error> {
+    let known = ["dangling", "driver", "id", "label", "name", "scope", "type"];
+    let filters = Filters::parse(request.query.get("filters"), &known)?;
+    let dangling = dangling(&filters)?;
+    if let Some(bad) = filters.values("type").iter().find(|t| !matches!(t.as_str(), "custom" | "builtin")) {
+        return Err(Error::server(format!("invalid filter: 'type'='{bad}'")));
+    }
+    let networks = engine.netd.networks().await?;
+    let wanted = |network: &&Network| {
+        let spec = &network.spec;
+        let kind = if is_predefined(network) { "builtin" } else { "custom" };
+        let used = is_predefined(network) || !network.endpoints.is_empty();
+        filters.any("driver", |d| d == driver_name(spec.driver))
+            && filters.found_in("id", &spec.id)
+            && filters.found_in("name", &spec.name)
+            && filters.any("scope", |s| s == "local")
+            && filters.any("type", |t| t == kind)
+            && filters.labels(&Metadata::of(network).labels)
+            && dangling.is_none_or(|dangling| dangling != used)
+    };
+    let shown: Vec<_> = networks
+        .iter()
+        .filter(wanted)
+        .map(|network| shown::show(engine.started_ns, network, BTreeMap::new()))
+        .collect();
+    Ok(response::json(StatusCode::OK, &shown).into())
+}
+
+fn dangling(filters: &Filters) -> Result<Option<bool>, Error> {
+    match filters.values("dangling") {
+        [] => Ok(None),
+        [one] if one == "true" || one == "1" => Ok(Some(true)),
+        [one] if one == "false" || one == "0" => Ok(Some(false)),
+        _ => Err(Error::InvalidParameter(
+            "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")"
+                .into(),
+        )),
+    }
+}
+
+async fn inspect(engine: &Engine, name: &str, request: &Request) -> Result<Reply, Error> {
+    if let Some(verbose) = request.query.get("verbose") {
+        crate::config::go_bool(verbose)
+            .map_err(|why| Error::InvalidParameter(format!("invalid value for verbose: {verbose}: {why}")))?;
+    }
+    let networks = engine.netd.networks().await?;
+    let network = choose(&networks, name, |network| &network.spec)?;
+    if request.query.get("scope").is_some_and(|scope| scope != "local") {
+        return Err(Error::NotFound(format!("network {name} not found")));
+    }
+    Ok(response::json(StatusCode::OK, &shown::show(engine.started_ns, network, members(engine, network)))
+        .into())
+}
+
+/// The containers in a network. Those of `host` and `none` are unknown to netd, which does nothing for them.
+fn members(engine: &Engine, network: &Network) -> BTreeMap<String, Member> {
+    if network.spec.driver == Driver::Bridge {
+        return network.endpoints.iter().map(|(id, endpoint)| (id.clone(), Member::from(endpoint))).collect();
+    }
+    let running = engine.containers.all().into_iter().filter(|c| c.status().state.is_running());
+    let inside = running.filter_map(|container| {
+        let record = container.record();
+        record.networks.contains_key(&network.spec.name).then(|| {
+            let member = Member {
+                name: record.name.clone(),
+                endpoint_id: String::new(),
+                mac_address: String::new(),
+                ipv4_address: String::new(),
+                ipv6_address: String::new(),
+            };
+            (container.id.clone(), member)
+        })
+    });
+    inside.collect()
+}
+
+async fn remove(engine: &Engine, name: &str) -> Result<Reply, Error> {
+    let network = find(engine, name).await?;
+    let spec = &network.spec;
+    if is_predefined(&network) {
+        return Err(Error::Forbidden(format!(
+            "{} is a pre-defined network and cannot be removed",
+            spec.name
+        )));
+    }
+    engine.netd.remove_network(&spec.id).await.map_err(|error| match error {
+        Error::Network(Failure::HasEndpoints { name, endpoints }) => {
+            let shown: Vec<String> = endpoints
+                .iter()
+                .map(|(container, id)| {
+                    let short = id.get(..12).unwrap_or(id);
+                    format!("name:{} id:{}", go_quote(container), go_quote(short))
+                })
+                .collect();
+            Error::Forbidden(format!(
+                "error while removing network: network {name} has active endpoints ({})",
+                shown.join(", ")
+            ))
+        }
+        other => other,
+    })?;
+    publish(engine, "destroy", &spec.id, &spec.name, driver_name(spec.driver));
+    Ok(response::empty(StatusCode::NO_CONTENT).into())
+}
+
+async fn prune(engine: &Engine, request: &Request) -> Result<Reply, Error> {
+    let filters = Filters::parse(request.query.get("filters"), &["label", "label!", "until"])?;
+    let mut until = None;
+    for value in filters.values("until") {
+        until = Some(crate::images::when::until(value).map_err(|e| Error::InvalidParameter(e.to_string()))?);
+    }
+    let mut pruned: Option<Vec<String>> = None;
+    for network in engine.netd.networks().await? {
+        let metadata = Metadata::of(&network);
+        let wanted = !is_predefined(&network)
+            && network.endpoints.is_empty()
+            && filters.labels(&metadata.labels)
+            && until.is_none_or(|until| metadata.created_ns < until);
+        if !wanted {
+            continue;
+        }
+        match engine.netd.remove_network(&network.spec.id).await {
+            Ok(()) => {
+                publish(
+                    engine,
+                    "destroy",
+                    &network.spec.id,
+                    &network.spec.name,
+                    driver_name(network.spec.driver),
+                );
+                pruned.get_or_insert_default().push(network.spec.name);
+            }
+            // Somebody came in, or another request removed it.
+            Err(error) => tracing::warn!(network = network.spec.name, %error, "could not be pruned"),
+        }
+    }
+    let reclaimed = BTreeMap::from([("reclaimed".to_string(), "0".to_string())]);
+    engine.events.publish("network", "prune", "", reclaimed);
+    Ok(response::json(StatusCode::OK, &serde_json::json!({ "NetworksDeleted": pruned })).into())
 }

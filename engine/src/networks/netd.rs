@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wherry_netd::protocol::{
-    EndpointSpec, Network, NetworkSpec, Sandbox, SandboxSpec, Settings,
-};
+use wherry_netd::protocol::{EndpointSpec, Network, NetworkSpec, Sandbox, SandboxSpec, Settings};
 use wherry_netd::{Client, ClientError};
 
 use crate::engine::blocking;
@@ -138,7 +136,12 @@ impl Netd {
     ///
     /// # Errors
     /// netd's.
-    pub(crate) async fn set_names(&self, sandbox: &str, network: &str, names: Vec<String>) -> Result<(), Error> {
+    pub(crate) async fn set_names(
+        &self,
+        sandbox: &str,
+        network: &str,
+        names: Vec<String>,
+    ) -> Result<(), Error> {
         let (sandbox, network) = (sandbox.to_string(), network.to_string());
         self.ask(move |netd| netd.set_names(&sandbox, &network, names)).await
     }

@@ -2,6 +2,7 @@
 //! do (swarm, builds, plugins), with clear words.
 
 pub(crate) mod host;
+pub(crate) mod swarm;
 
 use std::sync::Arc;
 
