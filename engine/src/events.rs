@@ -108,6 +108,11 @@ impl Bus {
         let _ = self.live.send(event);
     }
 
+    /// How many listen.
+    pub(crate) fn listeners(&self) -> usize {
+        self.live.receiver_count()
+    }
+
     /// The events kept so far, and those to come, without a gap between them.
     pub(crate) fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);

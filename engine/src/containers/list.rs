@@ -16,8 +16,21 @@ use crate::error::Error;
 use crate::server::{Filters, Reply, Request, response};
 
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
@@ -47,6 +60,13 @@ pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Repl
         found.iter().map(|(c, r, s)| row(&engine, c, r, s, false)).collect()
     };
     Ok(response::json(StatusCode::OK, &rows).into())
+}
+
+/// All containers with their sizes, for `/system/df`. Walks their files; blocks.
+pub(crate) fn usage(engine: &Engine) -> Vec<Value> {
+    let mut all: Vec<_> = engine.containers.all().into_iter().map(|c| (c.record(), c)).collect();
+    all.sort_by_key(|(record, _)| std::cmp::Reverse(record.created_ns));
+    all.iter().map(|(record, container)| row(engine, container, record, &container.status(), true)).collect()
 }
 
 fn row(engine: &Engine, container: &Container, record: &Record, status: &Status, size: bool) -> Value {
@@ -101,9 +121,10 @@ fn image(engine: &Engine, record: &Record) -> String {
 
 /// The command line, arguments with spaces in quotes as dockerd puts them.
 fn command(record: &Record) -> String {
-    let arguments = record.args.iter().map(|argument| {
-        if argument.contains(' ') { format!("'{argument}'") } else { argument.clone() }
-    });
+    let arguments = record
+        .args
+        .iter()
+        .map(|argument| if argument.contains(' ') { format!("'{argument}'") } else { argument.clone() });
     std::iter::once(record.path.clone()).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
@@ -112,7 +133,9 @@ fn describe(status: &Status, now_ns: i64) -> String {
     let since = |ns: i64| human_duration((now_ns - ns) / 1_000_000_000);
     match &status.state {
         State::Created | State::Starting => "Created".into(),
-        State::Running { started_at_ns, paused: true, .. } => format!("Up {} (Paused)", since(*started_at_ns)),
+        State::Running { started_at_ns, paused: true, .. } => {
+            format!("Up {} (Paused)", since(*started_at_ns))
+        }
         State::Running { started_at_ns, .. } => match &status.health {
             Some(health) => {
                 let word = inspect::health_word(health.status);
@@ -121,7 +144,9 @@ fn describe(status: &Status, now_ns: i64) -> String {
             }
             None => format!("Up {}", since(*started_at_ns)),
         },
-        State::Restarting { exit } => format!("Restarting ({}) {} ago", exit.code, since(exit.finished_at_ns)),
+        State::Restarting { exit } => {
+            format!("Restarting ({}) {} ago", exit.code, since(exit.finished_at_ns))
+        }
         State::Exited { exit } => format!("Exited ({}) {} ago", exit.code, since(exit.finished_at_ns)),
         State::Removing => "Removal In Progress".into(),
         State::Dead => "Dead".into(),
@@ -141,7 +166,8 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     fn new(engine: &Engine, filters: &'a Filters) -> Result<Self, Error> {
-        let bad = |name: &str, value: &str| Error::InvalidParameter(format!("invalid filter '{name}={value}'"));
+        let bad =
+            |name: &str, value: &str| Error::InvalidParameter(format!("invalid filter '{name}={value}'"));
         for value in filters.values("status") {
             if !STATES.contains(&value.as_str()) {
                 return Err(bad("status", value));
@@ -152,11 +178,17 @@ impl<'a> Wanted<'a> {
                 return Err(Error::InvalidParameter(format!("invalid filter 'health={value}'")));
             }
         }
-        let exited = filters.values("exited").iter().map(|text| text.parse().map_err(|_| bad("exited", text)));
+        let exited =
+            filters.values("exited").iter().map(|text| text.parse().map_err(|_| bad("exited", text)));
         let created = |name: &str| -> Result<Option<i64>, Error> {
-            filters.values(name).last().map(|c| Ok(engine.containers.find(c)?.record().created_ns)).transpose()
+            filters
+                .values(name)
+                .last()
+                .map(|c| Ok(engine.containers.find(c)?.record().created_ns))
+                .transpose()
         };
-        let ports = |name: &str| filters.values(name).iter().map(|text| port_range(text)).collect::<Result<_, _>>();
+        let ports =
+            |name: &str| filters.values(name).iter().map(|text| port_range(text)).collect::<Result<_, _>>();
         let image = |reference: &String| engine.store.resolve(reference).ok().map(|id| id.to_string());
         Ok(Self {
             filters,
@@ -176,19 +208,29 @@ impl<'a> Wanted<'a> {
     fn matches(&self, container: &Container, record: &Record, status: &Status) -> bool {
         let filters = self.filters;
         let exited_as_wanted = self.exited.is_empty()
-            || status.state.exit().is_some_and(|e| !status.state.is_running() && self.exited.contains(&e.code));
+            || status
+                .state
+                .exit()
+                .is_some_and(|e| !status.state.is_running() && self.exited.contains(&e.code));
         filters.any("id", |id| record.id.starts_with(id))
             && filters.any("name", |pattern| name_matches(&record.name, pattern))
             && filters.labels(&record.labels())
             && filters.any("status", |word| word == status.state.status())
-            && filters.any("health", |word| word == status.health.as_ref().map_or("none", |h| inspect::health_word(h.status)))
+            && filters.any("health", |word| {
+                word == status.health.as_ref().map_or("none", |h| inspect::health_word(h.status))
+            })
             && exited_as_wanted
             && (filters.values("ancestor").is_empty() || self.ancestors.contains(&record.image))
             && self.before_ns.is_none_or(|ns| record.created_ns < ns)
             && self.since_ns.is_none_or(|ns| record.created_ns > ns)
-            && filters.any("volume", |v| record.mounts.iter().any(|m| m.name == v || m.destination == v || m.source == v))
+            && filters.any("volume", |v| {
+                record.mounts.iter().any(|m| m.name == v || m.destination == v || m.source == v)
+            })
             && filters.any("network", |n| {
-                record.networks.iter().any(|(name, a)| name == n || (!n.is_empty() && a.network_id.starts_with(n)))
+                record
+                    .networks
+                    .iter()
+                    .any(|(name, a)| name == n || (!n.is_empty() && a.network_id.starts_with(n)))
             })
             && filters.any("is-task", |value| matches!(value, "false" | "0" | "f"))
             && self.ports_match(container, record)
@@ -201,9 +243,11 @@ impl<'a> Wanted<'a> {
         let [publish, expose] = &self.ports;
         let sandbox = container.sandbox();
         let mut bound = sandbox.iter().flat_map(|s| s.endpoints.iter().flat_map(|e| e.ports.iter()));
-        let mut exposed = record.config.exposed_ports.iter().flatten().filter_map(|(p, _)| parse_port(p).ok());
+        let mut exposed =
+            record.config.exposed_ports.iter().flatten().filter_map(|(p, _)| parse_port(p).ok());
         (publish.is_empty() || bound.any(|b| within(publish, b.container_port, &b.protocol.to_string())))
-            && (expose.is_empty() || exposed.any(|(port, protocol)| within(expose, port, &protocol.to_string())))
+            && (expose.is_empty()
+                || exposed.any(|(port, protocol)| within(expose, port, &protocol.to_string())))
     }
 }
 
@@ -220,7 +264,8 @@ fn port_range(text: &str) -> Result<(u16, u16, String), Error> {
 /// dockerd takes the pattern for a regular expression; what people use of these are anchors.
 fn name_matches(name: &str, pattern: &str) -> bool {
     let pattern = pattern.trim_start_matches('/');
-    let (pattern, at_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest.trim_start_matches('/'), true));
+    let (pattern, at_start) =
+        pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest.trim_start_matches('/'), true));
     let (pattern, at_end) = pattern.strip_suffix('$').map_or((pattern, false), |rest| (rest, true));
     match (at_start, at_end) {
         (true, true) => name == pattern,
@@ -239,7 +284,8 @@ mod tests {
     fn a_status_reads_as_docker_ps_prints_it() {
         let now = 1_000_000_000_000;
         let status = |state| Status { state, ..Status::created() };
-        let exit = Exit { code: 3, started_at_ns: 1, finished_at_ns: now - 22_000_000_000, oom_killed: false };
+        let exit =
+            Exit { code: 3, started_at_ns: 1, finished_at_ns: now - 22_000_000_000, oom_killed: false };
         let running = |paused| State::Running { pid: 1, started_at_ns: now - 240_000_000_000, paused };
         let cases = [
             (State::Created, "Created"),
@@ -255,7 +301,9 @@ mod tests {
 
     #[test]
     fn names_match_in_part_unless_anchored() {
-        assert!(name_matches("web-1", "eb") && name_matches("web-1", "^/web") && name_matches("web-1", "^web-1$"));
+        assert!(
+            name_matches("web-1", "eb") && name_matches("web-1", "^/web") && name_matches("web-1", "^web-1$")
+        );
         assert!(!name_matches("web-1", "^eb") && !name_matches("web-10", "^web-1$"));
     }
 }

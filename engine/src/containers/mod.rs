@@ -1,18 +1,20 @@
 //! Containers: from the API's requests to monitors, netd and the store, and back.
 
 pub(crate) mod config;
-mod create;
 pub(crate) mod connect;
 mod control;
+mod create;
 mod exec;
-mod health;
 pub(crate) mod files;
+mod health;
 mod inspect;
 mod lifecycle;
 mod links;
 mod list;
 pub(crate) mod monitor;
 mod mount_sources;
+mod mounts;
+mod names;
 mod network;
 mod reconcile;
 pub(crate) mod record;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
+pub(crate) use list::usage;
 pub(crate) use reconcile::{reconcile, shutdown};
 pub(crate) use streams::time;
 pub(crate) use table::{Container, Containers};
@@ -54,7 +57,9 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
             remove::handle(engine, container, request).await
         }
         ("GET", ["containers", reference, "json"]) => inspect::inspect(&engine, reference, &request).await,
-        (method, ["containers", reference, action]) => on_one(engine, method, reference, action, request).await,
+        (method, ["containers", reference, action]) => {
+            on_one(engine, method, reference, action, request).await
+        }
         ("POST", ["exec", id, "start"]) => exec::start(engine, id, request).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(engine, id, request).await,
         ("GET", ["exec", id, "json"]) => exec::inspect(&engine, id).await,
@@ -72,8 +77,12 @@ async fn on_one(
 ) -> Result<Reply, Error> {
     let known = matches!(
         (method, action),
-        ("GET" | "HEAD", "logs") | ("GET", "top")
-            | ("POST", "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize")
+        ("GET" | "HEAD", "logs")
+            | ("GET", "top")
+            | (
+                "POST",
+                "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize"
+            )
             | ("POST", "attach" | "wait" | "exec")
     );
     if !known {
@@ -156,7 +165,7 @@ async fn network_event(engine: &Engine, container: &Container, action: &str, net
 }
 
 /// The `until` of a prune: a time, or how long ago (`24h`, `10m30s`).
-fn until(text: &str) -> Result<i64, Error> {
+pub(crate) fn until(text: &str) -> Result<i64, Error> {
     let unit_ns = |unit: &str| match unit {
         "h" => Some(3_600_000_000_000i64),
         "m" => Some(60_000_000_000),

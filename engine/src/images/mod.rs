@@ -18,6 +18,7 @@ pub(crate) mod when;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use list::summaries;
 use wherry_image_store::ImageId;
 
 use crate::engine::Engine;

@@ -25,19 +25,21 @@ impl Filters {
     /// 400 `invalid filter` for what is not such JSON, `invalid filter 'name'` for an unknown name.
     pub(crate) fn parse(text: Option<&str>, known: &[&str]) -> Result<Self, Error> {
         let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(Self::default()) };
-        let parsed: BTreeMap<String, Values> =
-            serde_json::from_str(text).map_err(|_| Error::InvalidParameter("invalid filter".into()))?;
-        let mut filters = BTreeMap::new();
-        for (name, values) in parsed {
-            if !known.contains(&name.as_str()) {
-                return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
-            }
-            let values = match values {
-                Values::List(list) => list,
-                Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
-            };
-            filters.insert(name, values);
+        let filters = read(text)?;
+        match filters.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(unknown) => Err(Error::InvalidParameter(format!("invalid filter '{unknown}'"))),
+            None => Ok(Self(filters)),
         }
+    }
+
+    /// Reads the parameter and leaves names out that the endpoint does not understand (`/events` is so forgiving).
+    ///
+    /// # Errors
+    /// 400 `invalid filter` for what is not such JSON.
+    pub(crate) fn parse_known(text: Option<&str>, known: &[&str]) -> Result<Self, Error> {
+        let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(Self::default()) };
+        let mut filters = read(text)?;
+        filters.retain(|name, _| known.contains(&name.as_str()));
         Ok(Self(filters))
     }
 
@@ -89,6 +91,16 @@ impl Filters {
     }
 }
 
+fn read(text: &str) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    let parsed: BTreeMap<String, Values> =
+        serde_json::from_str(text).map_err(|_| Error::InvalidParameter("invalid filter".into()))?;
+    let list = |values| match values {
+        Values::List(list) => list,
+        Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
+    };
+    Ok(parsed.into_iter().map(|(name, values)| (name, list(values))).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +108,8 @@ mod tests {
     #[test]
     fn patterns_are_regular_expressions() {
         let filters = Filters::parse(Some(r#"{"name":["^ab$","x(","y"]}"#), &["name"]).unwrap();
-        let found: Vec<&str> = ["ab", "abc", "x(", "any"].into_iter().filter(|t| filters.found_in("name", t)).collect();
+        let found: Vec<&str> =
+            ["ab", "abc", "x(", "any"].into_iter().filter(|t| filters.found_in("name", t)).collect();
         assert_eq!(found, ["ab", "x(", "any"]);
     }
 

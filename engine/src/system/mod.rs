@@ -1,21 +1,81 @@
 //! What belongs to no kind of object: ping, version, info, events, disk use, and the paths of what this engine does not
 //! do (swarm, builds, plugins), with clear words.
 
+mod auth;
+mod cgroup;
+mod disk_usage;
+mod events;
 pub(crate) mod host;
+mod info;
 pub(crate) mod swarm;
+mod version;
 
 use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::router::Route;
-use crate::server::{Reply, Request};
+use crate::server::{Reply, Request, Response, response};
 
 /// Answers all requests that no other area does.
 ///
 /// # Errors
 /// Those of the handlers; `PageNotFound` for other paths.
 pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
-    let _ = (engine, request, route);
-    Err(Error::PageNotFound)
+    let (method, segments) = route.parts();
+    match (method, segments.as_slice()) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(ping(method).into()),
+        ("GET", ["version"]) => Ok(response::json(StatusCode::OK, &version::document()).into()),
+        ("GET", ["info"]) => info::info(engine).await,
+        ("GET", ["events"]) => events::stream(&engine, &request),
+        ("GET", ["system", "df"]) => disk_usage::answer(engine, &request).await,
+        ("POST", ["auth"]) => auth::check(engine, request).await,
+        (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => {
+            Err(swarm::refuse(method, &segments))
+        }
+        ("GET", ["plugins"]) => Ok(response::json(StatusCode::OK, &[(); 0]).into()),
+        ("GET", ["plugins", name, "json"]) => Err(Error::NotFound(format!("plugin {name:?} not found"))),
+        (_, ["plugins", ..]) => Err(Error::NotImplemented("plugins are not supported by this engine".into())),
+        ("POST", ["build"]) => Err(Error::NotImplemented(
+            "building images is not supported by this engine yet: build elsewhere, then docker load or docker pull"
+                .into(),
+        )),
+        ("POST", ["build", "prune"]) => {
+            let nothing = serde_json::json!({ "CachesDeleted": null, "SpaceReclaimed": 0 });
+            Ok(response::json(StatusCode::OK, &nothing).into())
+        }
+        ("POST", ["session" | "grpc"]) => {
+            Err(Error::NotImplemented("BuildKit is not supported by this engine yet".into()))
+        }
+        ("POST", ["commit"]) => {
+            engine.containers.find(request.query.get("container").unwrap_or(""))?;
+            Err(Error::NotImplemented("docker commit is not supported by this engine yet".into()))
+        }
+        _ => Err(Error::PageNotFound),
+    }
+}
+
+/// `OK`, which a HEAD request gets in length 0 as dockerd says.
+fn ping(method: &str) -> Response {
+    let body = if method == "HEAD" { Bytes::new() } else { Bytes::from_static(b"OK") };
+    let mut response = response::with_type(StatusCode::OK, Some("text/plain; charset=utf-8"), body);
+    add_ping_headers(response.headers_mut());
+    response
+}
+
+fn add_ping_headers(headers: &mut HeaderMap) {
+    let more = [
+        // 1: the classic builder, until there is BuildKit.
+        ("builder-version", "1"),
+        ("cache-control", "no-cache, no-store, must-revalidate"),
+        ("pragma", "no-cache"),
+        ("swarm", "inactive"),
+    ];
+    for (name, value) in more {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
 }
