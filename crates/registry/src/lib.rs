@@ -1,1 +1,25 @@
-//! Being written.
+//! A client of registries: OCI distribution and Docker's schema 2, over HTTP and HTTPS.
+//!
+//! An async library without processes, threads or files of its own; it reads the host's
+//! certificates and `certs.d`. It must not know what becomes of the bytes: no image store,
+//! no Docker API. What it knows is which endpoints a name has (mirrors, docker.io, registries that
+//! may be spoken to in the clear), how to get in (Basic, bearer tokens), and how to read manifests
+//! and blobs. Errors print as dockerd's do, because users search the web for them.
+
+mod auth;
+mod blob;
+mod dial;
+mod endpoint;
+mod error;
+mod http;
+mod manifest;
+mod repository;
+mod tls;
+
+pub use auth::Credentials;
+pub use blob::Blob;
+pub use endpoint::{Endpoint, Policy};
+pub use error::{ApiError, DialError, Error, Result, TransportError};
+pub use http::Client;
+pub use manifest::{Descriptor, Manifest, Platform, Selected};
+pub use repository::{Repository, Resolved};

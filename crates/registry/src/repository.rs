@@ -1,0 +1,366 @@
+//! A repository in a registry: tags, manifests, blobs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LINK};
+use hyper::{Method, Response, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use wherry_image_ref::Digest;
+
+use crate::auth::{self, Challenge};
+use crate::error::ApiError;
+use crate::http::{Ask, read};
+use crate::{Blob, Client, Credentials, Endpoint, Error, Result, manifest};
+
+const MAX_MANIFEST_BYTES: usize = 4 << 20;
+const MAX_LIST_BYTES: usize = 16 << 20;
+const MAX_ERROR_BYTES: usize = 1 << 20;
+
+/// A repository that answers. Clones share connection and token.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    endpoint: Endpoint,
+    path: String,
+    credentials: Credentials,
+    challenge: Challenge,
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// What a tag means now.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Digest of the manifest or list.
+    pub digest: Digest,
+    /// The document, if it had to be read to know the digest.
+    pub body: Option<Bytes>,
+}
+
+impl Repository {
+    /// Reaches the registry at `endpoint` and learns what it wants.
+    ///
+    /// # Errors
+    /// [`Error::Transport`], [`Error::Status`] for a server that is not well.
+    pub async fn connect(
+        client: &Client,
+        endpoint: &Endpoint,
+        path: &str,
+        credentials: &Credentials,
+    ) -> Result<Self> {
+        let ask = Ask::new(Method::GET, format!("{}/v2/", endpoint.url), endpoint.verify);
+        let response = client.send(&ask).await?;
+        let status = response.status();
+        let challenge = Challenge::of(status, response.headers());
+        if status.is_server_error() {
+            return Err(Error::Status(status));
+        }
+        read(&ask, response, MAX_ERROR_BYTES).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client: client.clone(),
+                endpoint: endpoint.clone(),
+                path: path.to_owned(),
+                credentials: credentials.clone(),
+                challenge,
+                authorization: Mutex::new(None),
+            }),
+        })
+    }
+
+    /// Asks what a tag means, without reading the manifest if the registry gives its digest.
+    ///
+    /// # Errors
+    /// [`Error::Api`] (`MANIFEST_UNKNOWN`, …) and the other failures of a request.
+    pub async fn resolve(&self, tag: &str) -> Result<Resolved> {
+        let head = self.send(Method::HEAD, &format!("manifests/{tag}"), manifest::ACCEPT).await?;
+        if head.status().is_success()
+            && let Some(digest) = digest_header(head.headers())
+        {
+            return Ok(Resolved { digest, body: None });
+        }
+        let body = self.document(&format!("manifests/{tag}"), MAX_MANIFEST_BYTES).await?;
+        Ok(Resolved { digest: Digest::of(&body), body: Some(body) })
+    }
+
+    /// Reads a manifest or list, and checks that it is what was asked for.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; [`Error::ManifestDigest`].
+    pub async fn manifest(&self, digest: &Digest) -> Result<Bytes> {
+        let body = self.document(&format!("manifests/{digest}"), MAX_MANIFEST_BYTES).await?;
+        if Digest::of(&body) == *digest { Ok(body) } else { Err(Error::ManifestDigest(*digest)) }
+    }
+
+    /// All tags, sorted as the registry does.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn tags(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Tags {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let mut all = Vec::new();
+        let mut page = Some("tags/list".to_owned());
+        while let Some(path) = page.take() {
+            let response = self.get(&path, "application/json").await?;
+            page = next_page(response.headers());
+            let ask = self.ask(Method::GET, &path);
+            let body = read(&ask, response, MAX_LIST_BYTES).await?;
+            let tags: Tags = serde_json::from_slice(&body).map_err(|e| Error::Manifest(e.to_string()))?;
+            let tags = tags.tags.unwrap_or_default();
+            if tags.is_empty() {
+                break;
+            }
+            all.extend(tags);
+        }
+        Ok(all)
+    }
+
+    /// Opens a blob for reading from its first byte. The caller checks the digest: it reads as it comes.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn blob(&self, digest: &Digest) -> Result<Blob> {
+        let response = self.open_blob(digest, 0).await?;
+        Ok(Blob::new(self.clone(), *digest, response))
+    }
+
+    /// A blob from byte `offset` on.
+    pub(crate) async fn open_blob(&self, digest: &Digest, offset: u64) -> Result<Response<Incoming>> {
+        let path = format!("blobs/{digest}");
+        let mut ask = self.ask(Method::GET, &path);
+        if offset > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={offset}-"));
+            ask.headers.extend(range.ok().map(|range| (hyper::header::RANGE, range)));
+        }
+        self.good(self.authorized(&mut ask).await?, &ask).await
+    }
+
+    async fn document(&self, path: &str, limit: usize) -> Result<Bytes> {
+        let response = self.get(path, manifest::ACCEPT).await?;
+        read(&self.ask(Method::GET, path), response, limit).await
+    }
+
+    async fn get(&self, path: &str, accept: &'static str) -> Result<Response<Incoming>> {
+        let response = self.send(Method::GET, path, accept).await?;
+        self.good(response, &self.ask(Method::GET, path)).await
+    }
+
+    async fn send(&self, method: Method, path: &str, accept: &'static str) -> Result<Response<Incoming>> {
+        let mut ask = self.ask(method, path);
+        ask.headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        self.authorized(&mut ask).await
+    }
+
+    /// Turns an answer that is a failure into one.
+    async fn good(&self, response: Response<Incoming>, ask: &Ask) -> Result<Response<Incoming>> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        let body = read(ask, response, MAX_ERROR_BYTES).await.unwrap_or_default();
+        Err(failure(status, &headers, &body))
+    }
+
+    /// Sends with the token that we have; when it has expired, once more with a new one.
+    async fn authorized(&self, ask: &mut Ask) -> Result<Response<Incoming>> {
+        let (had, authorization) = self.authorization(ask, None).await?;
+        ask.headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+        let response = self.inner.client.send(ask).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !had {
+            return Ok(response);
+        }
+        let (_, renewed) = self.authorization(ask, authorization.as_ref()).await?;
+        ask.headers.extend(renewed.map(|value| (AUTHORIZATION, value)));
+        self.inner.client.send(ask).await
+    }
+
+    /// The header, from the first request on; anew if `stale` is the one that we have. Also says
+    /// whether it had been there before.
+    async fn authorization(
+        &self,
+        ask: &Ask,
+        stale: Option<&HeaderValue>,
+    ) -> Result<(bool, Option<HeaderValue>)> {
+        let inner = &self.inner;
+        // Held while a token is fetched: whoever else needs it waits for the same one.
+        let mut kept = inner.authorization.lock().await;
+        if kept.is_some() && kept.as_ref() != stale {
+            return Ok((true, kept.clone()));
+        }
+        let scope = format!("repository:{}:pull", inner.path);
+        let fetched =
+            inner.challenge.authorize(&inner.client, &inner.credentials, &scope, inner.endpoint.verify).await;
+        *kept = fetched.map_err(|error| error.of(ask))?;
+        Ok((false, kept.clone()))
+    }
+
+    fn ask(&self, method: Method, path: &str) -> Ask {
+        let url = if path.starts_with('/') {
+            format!("{}{path}", self.inner.endpoint.url)
+        } else {
+            format!("{}/v2/{}/{path}", self.inner.endpoint.url, self.inner.path)
+        };
+        Ask::new(method, url, self.inner.endpoint.verify)
+    }
+}
+
+fn digest_header(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+/// The path of the next page of a list: `Link: </v2/…>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(LINK)?.to_str().ok()?;
+    let (path, rest) = link.strip_prefix('<')?.split_once('>')?;
+    (rest.contains("next") && path.starts_with('/')).then(|| path.to_owned())
+}
+
+/// An answer that is no success, in dockerd's words.
+pub(crate) fn failure(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    if !status.is_client_error() {
+        return Error::Status(status);
+    }
+    let mut errors = challenge_errors(headers);
+    match body_errors(status, body) {
+        Ok(found) => errors.extend(found),
+        Err(error) if errors.is_empty() => {
+            if status == StatusCode::UNAUTHORIZED {
+                return Error::Api(vec![ApiError::new("UNAUTHORIZED", "authentication required")]);
+            }
+            return error;
+        }
+        Err(_) => {}
+    }
+    Error::Api(errors)
+}
+
+impl ApiError {
+    fn new(code: &str, message: &str) -> Self {
+        Self { code: code.to_owned(), message: message.to_owned() }
+    }
+}
+
+/// What a token server's refusal says in `WWW-Authenticate`.
+fn challenge_errors(headers: &HeaderMap) -> Vec<ApiError> {
+    let values = headers.get_all(hyper::header::WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
+    let mut errors = Vec::new();
+    for (scheme, parameters) in values.filter_map(auth::parse) {
+        let (code, text) = match parameters.get("error").map(String::as_str) {
+            Some("invalid_token") if scheme == "bearer" => ("UNAUTHORIZED", "authentication required"),
+            Some("insufficient_scope") if scheme == "bearer" => {
+                ("DENIED", "requested access to the resource is denied")
+            }
+            _ => continue,
+        };
+        let message = parameters.get("error_description").filter(|d| !d.is_empty());
+        errors.push(ApiError::new(code, message.map_or(text, String::as_str)));
+    }
+    errors
+}
+
+/// The errors in an answer's body.
+fn body_errors(status: StatusCode, body: &[u8]) -> Result<Vec<ApiError>> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        errors: Option<Vec<Entry>>,
+        #[serde(default)]
+        details: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: Option<String>,
+    }
+    let bad = |reason: String| Error::ErrorBody {
+        status: status.as_u16(),
+        reason,
+        body: String::from_utf8_lossy(body.get(..body.len().min(4096)).unwrap_or_default()).into_owned(),
+    };
+    let parsed: Body = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
+    if let Some(details) = parsed.details {
+        let code = match status {
+            StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+            StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+            _ => "UNKNOWN",
+        };
+        return Ok(vec![ApiError::new(code, &details)]);
+    }
+    let entries = parsed.errors.unwrap_or_default();
+    if entries.is_empty() {
+        return Err(bad("no error details found in HTTP response body".into()));
+    }
+    let error = |entry: Entry| {
+        let message = entry.message.filter(|m| !m.is_empty());
+        let words = entry.code.to_lowercase().replace('_', " ");
+        ApiError { message: message.unwrap_or(words), code: entry.code }
+    };
+    Ok(entries.into_iter().map(error).collect())
+}
+
+/// The length that an answer announces.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_in_dockerds_words() {
+        let check = |status: u16, body: &str, expect: &str| {
+            let error = failure(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
+            assert_eq!(error.to_string(), expect);
+        };
+        let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#;
+        check(404, unknown, "manifest unknown: manifest unknown");
+        check(404, r#"{"errors":[{"code":"DENIED"}]}"#, "denied: denied");
+        check(401, "<html>", "unauthorized: authentication required");
+        check(401, r#"{"details":"bad"}"#, "unauthorized: bad");
+        check(
+            404,
+            "{}",
+            "error parsing HTTP 404 response body: no error details found in HTTP response body: \"{}\"",
+        );
+        check(500, unknown, "received unexpected HTTP status: 500 Internal Server Error");
+    }
+
+    #[test]
+    fn a_refused_token_is_a_denial() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_static(r#"Bearer realm="x",error="insufficient_scope""#);
+        headers.insert(hyper::header::WWW_AUTHENTICATE, value);
+        let error = failure(StatusCode::UNAUTHORIZED, &headers, b"");
+        assert_eq!(error.api().unwrap().code, "DENIED");
+        assert_eq!(error.to_string(), "denied: requested access to the resource is denied");
+    }
+
+    #[test]
+    fn pages_are_followed_within_the_registry() {
+        let page = |link: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LINK, HeaderValue::from_static(link));
+            next_page(&headers)
+        };
+        assert_eq!(
+            page("</v2/a/tags/list?last=b&n=5>; rel=\"next\"").as_deref(),
+            Some("/v2/a/tags/list?last=b&n=5")
+        );
+        assert_eq!(page("<http://elsewhere/>; rel=\"next\""), None);
+    }
+}
