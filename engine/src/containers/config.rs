@@ -319,7 +319,7 @@ pub(crate) struct MountPoint {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct NetworkingConfig {
-    pub(crate) endpoints_config: BTreeMap<String, EndpointSettings>,
+    pub(crate) endpoints_config: BTreeMap<String, Option<EndpointSettings>>,
 }
 
 /// What the user asked of an endpoint (the configuration part of `EndpointSettings`; the operational part is

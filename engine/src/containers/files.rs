@@ -28,7 +28,11 @@ impl EtcPaths {
     /// Those of a container in its own folder.
     pub(crate) fn of(data_root: &Path, id: &str) -> Self {
         let dir = super::record::dir(data_root, id);
-        Self { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") }
+        Self {
+            hosts: dir.join("hosts"),
+            hostname: dir.join("hostname"),
+            resolv_conf: dir.join("resolv.conf"),
+        }
     }
 }
 

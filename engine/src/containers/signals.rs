@@ -7,9 +7,9 @@ const REALTIME: (i32, i32) = (34, 64);
 
 /// Linux's names on the architectures that we run on, by number from 1.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// Reads `SIGTERM`, `term` or `15`.
@@ -55,13 +55,27 @@ mod tests {
     #[test]
     fn signals_are_known_by_name_and_number() {
         let known = [
-            ("15", 15), ("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), ("KILL", 9), ("SIGUSR1", 10), ("CLD", 17),
-            ("SIGSYS", 31), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMAX", 64), ("64", 64), ("1", 1),
+            ("15", 15),
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigterm", 15),
+            ("KILL", 9),
+            ("SIGUSR1", 10),
+            ("CLD", 17),
+            ("SIGSYS", 31),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("RTMAX", 64),
+            ("64", 64),
+            ("1", 1),
         ];
         for (text, number) in known {
             assert_eq!(parse_signal(text).ok(), Some(number), "{text}");
         }
-        for text in ["", "0", "-1", "65", "SIGSIGTERM", "RTMIN+16", "RTMAX-15", "RTMIN+-1", "é", "99999999999"] {
+        for text in
+            ["", "0", "-1", "65", "SIGSIGTERM", "RTMIN+16", "RTMAX-15", "RTMIN+-1", "é", "99999999999"]
+        {
             let error = parse_signal(text).unwrap_err().to_string();
             assert_eq!(error, format!("invalid signal: {text}"));
         }

@@ -71,7 +71,9 @@ fn look_up(passwd: &str, groups: &str, user: &str, group_add: &[String]) -> Resu
         (Some(entry), _) => (entry.uid, entry.gid, entry.home),
         (None, Given::Number(uid)) => (uid, 0, ""),
         (None, Given::Name(name)) => {
-            return Err(Error::server(format!("unable to find user {name}: no matching entries in passwd file")));
+            return Err(Error::server(format!(
+                "unable to find user {name}: no matching entries in passwd file"
+            )));
         }
     };
     let mut supplementary = Vec::new();
@@ -208,7 +210,9 @@ mod tests {
     #[test]
     fn hostile_users_are_nobody() {
         let range = "uids and gids must be in range 0-2147483647";
-        for user in ["-1", "2147483648", "4294967296", "4294967295", "99999999999999999999", "0:-1", "0:4294967296"] {
+        for user in
+            ["-1", "2147483648", "4294967296", "4294967295", "99999999999999999999", "0:-1", "0:4294967296"]
+        {
             check(user, &[], Err(range));
         }
         // A number is never a name: "0000" is 0, though there is a user who is called so.

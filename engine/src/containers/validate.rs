@@ -16,10 +16,20 @@ pub(super) use modes::check_pair;
 pub(super) use ports::parse_port;
 
 /// The logging drivers that exist elsewhere and are still to come here.
-const OTHER_LOG_DRIVERS: [&str; 7] = ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs"];
+const OTHER_LOG_DRIVERS: [&str; 7] =
+    ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs"];
 /// The options of the drivers that we have.
 const LOG_OPTIONS: [&str; 10] = [
-    "max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size",
+    "max-file",
+    "max-size",
+    "compress",
+    "labels",
+    "labels-regex",
+    "env",
+    "env-regex",
+    "tag",
+    "mode",
+    "max-buffer-size",
 ];
 const MIN_PROBE: Duration = Duration::from_millis(1);
 
@@ -48,7 +58,9 @@ fn invalid(message: impl Into<String>) -> Error {
 pub(crate) fn check_config(config: &Config) -> Result<(), Error> {
     let dir = &config.working_dir;
     if !dir.is_empty() && !dir.starts_with('/') {
-        return Err(invalid(format!("the working directory '{dir}' is invalid, it needs to be an absolute path")));
+        return Err(invalid(format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        )));
     }
     if !config.stop_signal.is_empty() {
         parse_signal(&config.stop_signal)?;
@@ -93,7 +105,10 @@ pub(crate) fn check_host_config(host: &HostConfig) -> Result<(), Error> {
     check_restart_policy(&host.restart_policy)?;
     spec::capabilities::validate(host)?;
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return Err(invalid(format!("invalid isolation ({}): linux only supports 'default'", host.isolation)));
+        return Err(invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            host.isolation
+        )));
     }
     if host.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
         return Err(invalid("invalid Annotations: the empty string is not permitted as an annotation key"));
@@ -202,7 +217,8 @@ pub(crate) fn warnings(config: &Config, host: &mut HostConfig, cgroup_v2: bool) 
     if host.blkio_weight > 0 && !limits::kernel_has_block_weight(cgroup_v2) {
         host.blkio_weight = 0;
         warnings.push(
-            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".into(),
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+                .into(),
         );
     }
     if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {

@@ -146,7 +146,8 @@ fn is_loopback(server: &str) -> bool {
 
 /// The comment that says where the internal resolver passes questions on to.
 fn external_note(servers: &[String], from_host: bool) -> String {
-    let shown = servers.iter().map(|s| if from_host || is_loopback(s) { format!("host({s})") } else { s.clone() });
+    let shown =
+        servers.iter().map(|s| if from_host || is_loopback(s) { format!("host({s})") } else { s.clone() });
     if servers.is_empty() {
         return "NO EXTERNAL NAMESERVERS DEFINED".into();
     }

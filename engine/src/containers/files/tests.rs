@@ -5,7 +5,14 @@ use super::super::spec::test_data::{config, record};
 use super::*;
 
 fn input<'a>(record: &'a Record, config: &'a Config, resolution: Resolution) -> EtcInput<'a> {
-    EtcInput { record, config, resolution, addresses: &[], links: &[], host_gateway: Some([172, 17, 0, 1].into()) }
+    EtcInput {
+        record,
+        config,
+        resolution,
+        addresses: &[],
+        links: &[],
+        host_gateway: Some([172, 17, 0, 1].into()),
+    }
 }
 
 fn strings(list: &[&str]) -> Option<Vec<String>> {
@@ -21,14 +28,13 @@ fn hosts_names_links_and_the_container_itself() {
     let config = config();
     let addresses = [IpAddr::from([172, 18, 0, 2])];
     let links = [(IpAddr::from([172, 17, 0, 2]), vec!["al".to_owned(), "2273ffbe8e53".into(), "g2".into()])];
-    let input = EtcInput {
-        addresses: &addresses,
-        links: &links,
-        ..input(&record, &config, Resolution::Legacy)
-    };
+    let input =
+        EtcInput { addresses: &addresses, links: &links, ..input(&record, &config, Resolution::Legacy) };
     let text = hosts(&input);
     let (fixed, own) = text.split_at(text.find("1.2.3.4").unwrap());
-    assert!(fixed.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"));
+    assert!(fixed.starts_with(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
+    ));
     assert_eq!(
         own,
         "1.2.3.4\ta\n172.17.0.1\tb\n::2\tc\n::3\td\n172.17.0.2\tal 2273ffbe8e53 g2\n172.18.0.2\thh.dd.ee hh\n"

@@ -80,7 +80,11 @@ fn available() -> &'static [&'static str] {
             .find_map(|line| line.strip_prefix("CapBnd:"))
             .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
             .unwrap_or(u64::MAX);
-        ALL.iter().enumerate().filter(|(number, _)| bounding >> number & 1 == 1).map(|(_, name)| *name).collect()
+        ALL.iter()
+            .enumerate()
+            .filter(|(number, _)| bounding >> number & 1 == 1)
+            .map(|(_, name)| *name)
+            .collect()
     })
 }
 
@@ -164,7 +168,10 @@ mod tests {
     #[test]
     fn additions_and_removals_are_applied_as_dockerd_does() {
         assert_eq!(effective(&host(&[], &[])).unwrap(), DEFAULT);
-        assert_eq!(effective(&host(&["CHOWN", "cap_Net_Admin"], &["all"])).unwrap(), ["CAP_CHOWN", "CAP_NET_ADMIN"]);
+        assert_eq!(
+            effective(&host(&["CHOWN", "cap_Net_Admin"], &["all"])).unwrap(),
+            ["CAP_CHOWN", "CAP_NET_ADMIN"]
+        );
         assert_eq!(effective(&host(&[], &["ALL"])).unwrap(), Vec::<&str>::new());
         let most = effective(&host(&["ALL"], &["SYS_ADMIN"])).unwrap();
         assert!(most.contains(&"CAP_BPF") && !most.contains(&"CAP_SYS_ADMIN"));

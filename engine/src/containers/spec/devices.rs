@@ -84,10 +84,13 @@ fn digits(text: &str) -> Option<i64> {
 /// Adds a device, or all below a folder, under another name.
 fn map(mapping: &DeviceMapping, devices: &mut Devices) -> Result<(), Error> {
     let path = Path::new(&mapping.path_on_host);
-    let target = if mapping.path_in_container.is_empty() { &mapping.path_on_host } else { &mapping.path_in_container };
+    let target =
+        if mapping.path_in_container.is_empty() { &mapping.path_on_host } else { &mapping.path_in_container };
     let refuse = |reason: &str| {
         let name = go_quote(&mapping.path_on_host);
-        Error::server(format!("error gathering device information while adding custom device {name}: {reason}"))
+        Error::server(format!(
+            "error gathering device information while adding custom device {name}: {reason}"
+        ))
     };
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let metadata = fs::metadata(&resolved).map_err(|e| refuse(&go_error(&e)))?;
@@ -113,8 +116,11 @@ fn collect(folder: &Path, target: &Path, depth: usize, add: &mut impl FnMut(&fs:
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort_unstable();
     for path in paths {
-        let hidden = path.to_str().is_none_or(|p| SKIPPED.contains(&p) || p.starts_with("/dev/.lx") || p == "/dev/.udev");
-        let (false, Some(name), Ok(metadata)) = (hidden, path.file_name(), fs::symlink_metadata(&path)) else {
+        let hidden = path
+            .to_str()
+            .is_none_or(|p| SKIPPED.contains(&p) || p.starts_with("/dev/.lx") || p == "/dev/.udev");
+        let (false, Some(name), Ok(metadata)) = (hidden, path.file_name(), fs::symlink_metadata(&path))
+        else {
             continue;
         };
         let target = target.join(name);
@@ -190,7 +196,9 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_refused_in_dockerds_words() {
-        for (path, reason) in [("/dev/nope", "no such file or directory"), ("/etc/passwd", "not a device node")] {
+        for (path, reason) in
+            [("/dev/nope", "no such file or directory"), ("/etc/passwd", "not a device node")]
+        {
             let error = gather(&mapping(path, "/dev/x")).unwrap_err().to_string();
             let start = "error gathering device information while adding custom device";
             assert_eq!(error, format!("{start} \"{path}\": {reason}"));
@@ -201,7 +209,9 @@ mod tests {
     fn cgroup_rules_are_read_strictly() {
         assert_eq!(parse_rule("c 7:* rwm").unwrap(), rule(true, "c", 7, -1, "rwm"));
         assert_eq!(parse_rule("b *:* r").unwrap(), rule(true, "b", -1, -1, "r"));
-        for text in ["", "foo", "c 7 rwm", "c 7:1 x", "c 7:1 rwmm", "c -1:1 r", "d 1:1 r", "c 1:1 r ", "c +1:1 r"] {
+        for text in
+            ["", "foo", "c 7 rwm", "c 7:1 x", "c 7:1 rwmm", "c -1:1 r", "d 1:1 r", "c 1:1 r ", "c +1:1 r"]
+        {
             let error = parse_rule(text).unwrap_err().to_string();
             assert_eq!(error, format!("invalid device cgroup rule format: '{text}'"));
         }

@@ -181,7 +181,8 @@ fn sysctls(input: &Input<'_>) -> Map<String, Value> {
 
 /// Where the container's cgroup is: a path, or `slice:docker:ID` for systemd.
 pub(crate) fn cgroups_path(record: &Record, config: &Config) -> String {
-    let given = [&record.host_config.cgroup_parent, &config.cgroup_parent].into_iter().find(|p| !p.is_empty());
+    let given =
+        [&record.host_config.cgroup_parent, &config.cgroup_parent].into_iter().find(|p| !p.is_empty());
     let parent = given.map(String::as_str);
     if config.systemd_cgroup {
         format!("{}:docker:{}", parent.unwrap_or("system.slice"), record.id)

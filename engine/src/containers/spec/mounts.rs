@@ -203,15 +203,6 @@ fn merge_tmpfs_options<'a>(options: &[&'a str]) -> Result<Vec<&'a str>, Error> {
     Ok(kept)
 }
 
-/// Checks the options of a `--tmpfs`.
-///
-/// # Errors
-/// `invalid tmpfs option "x"`.
-pub(crate) fn check_tmpfs_options(options: &str) -> Result<(), Error> {
-    let options: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
-    merge_tmpfs_options(&options).map(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

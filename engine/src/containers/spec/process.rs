@@ -30,7 +30,8 @@ pub(super) fn init(input: &Input<'_>, capabilities: &[&str], no_new_privileges: 
         process.insert("terminal".into(), true.into());
     }
     process.insert("user".into(), user(input.user));
-    let args: Vec<&str> = std::iter::once(record.path.as_str()).chain(record.args.iter().map(String::as_str)).collect();
+    let args: Vec<&str> =
+        std::iter::once(record.path.as_str()).chain(record.args.iter().map(String::as_str)).collect();
     process.insert("args".into(), args.into());
     process.insert("env".into(), environment(record, tty, input.extra_env, &[], &input.user.home).into());
     process.insert("cwd".into(), cwd(&record.config.working_dir).into());
@@ -65,7 +66,13 @@ fn rlimits(host: &HostConfig) -> Vec<Value> {
 
 /// A process's environment as dockerd and runc put it together: defaults, links, the configuration's, `extra`
 /// (exec's own), and HOME from /etc/passwd.
-pub(crate) fn environment(record: &Record, tty: bool, links: &[String], extra: &[String], home: &str) -> Vec<String> {
+pub(crate) fn environment(
+    record: &Record,
+    tty: bool,
+    links: &[String],
+    extra: &[String],
+    home: &str,
+) -> Vec<String> {
     let mut environment = vec![PATH.to_owned(), format!("HOSTNAME={}", record.config.hostname)];
     if tty {
         environment.push("TERM=xterm".into());
@@ -85,7 +92,8 @@ fn replace_or_append(environment: &mut Vec<String>, overrides: &[String]) {
     for variable in overrides {
         let name = variable.split_once('=').map(|(name, _)| name);
         let wanted = name.unwrap_or(variable);
-        let place = environment.iter().position(|v| v.split_once('=').map_or(v.as_str(), |(n, _)| n) == wanted);
+        let place =
+            environment.iter().position(|v| v.split_once('=').map_or(v.as_str(), |(n, _)| n) == wanted);
         match (place, name) {
             (Some(place), None) => {
                 environment.remove(place);
@@ -125,7 +133,9 @@ pub(super) fn find_init() -> Result<PathBuf, Error> {
         .map(PathBuf::from)
         .chain(std::env::split_paths(&path))
         .map(|folder| folder.join(INIT))
-        .find(|candidate| rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok() && candidate.is_file())
+        .find(|candidate| {
+            rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok() && candidate.is_file()
+        })
         .ok_or_else(|| Error::server(format!("exec: \"{INIT}\": executable file not found in $PATH")))
 }
 

@@ -40,7 +40,8 @@ pub(super) fn demanded(source: &str, propagation: &str, data_root: &Path) -> Res
     };
     let path = Path::new(source);
     let resolved = path.canonicalize().map_err(Error::io("resolve", source))?;
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
+    let table =
+        std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
     let Some((mount_point, found)) = holder(&table, &resolved) else { return Ok(Propagation::Private) };
     if found >= demanded {
         return Ok(demanded);

@@ -34,7 +34,8 @@ pub(crate) fn limits(host: &HostConfig) -> Result<Map<String, Value>, Error> {
 
 fn memory(host: &HostConfig) -> Value {
     let mut memory = Map::new();
-    let sizes = [("limit", host.memory), ("reservation", host.memory_reservation), ("swap", host.memory_swap)];
+    let sizes =
+        [("limit", host.memory), ("reservation", host.memory_reservation), ("swap", host.memory_swap)];
     for (name, bytes) in sizes {
         if bytes > 0 {
             memory.insert(name.into(), bytes.into());
@@ -111,9 +112,8 @@ fn throttle(device: &ThrottleDevice) -> Result<Value, Error> {
 }
 
 fn device_numbers(path: &str) -> Result<(u32, u32), Error> {
-    let stat = rustix::fs::stat(Path::new(path)).map_err(|errno| {
-        Error::server(format!("stat {path}: {}", go_error(&errno.into())))
-    })?;
+    let stat = rustix::fs::stat(Path::new(path))
+        .map_err(|errno| Error::server(format!("stat {path}: {}", go_error(&errno.into()))))?;
     Ok((rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))
 }
 

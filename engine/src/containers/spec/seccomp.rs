@@ -118,7 +118,9 @@ pub(super) fn custom_profile(text: &str, capabilities: &[&str]) -> Result<Value,
     if let Some(flags) = profile.flags {
         oci.insert("flags".into(), flags.into());
     }
-    for (name, value) in [("listenerPath", profile.listener_path), ("listenerMetadata", profile.listener_metadata)] {
+    for (name, value) in
+        [("listenerPath", profile.listener_path), ("listenerMetadata", profile.listener_metadata)]
+    {
         if !value.is_empty() {
             oci.insert(name.into(), value.into());
         }
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn no_call_is_listed_twice_without_need() {
         let profile = default_profile(&[]);
-        let mut all: Vec<&str> = profile["syscalls"][0]["names"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let mut all: Vec<&str> =
+            profile["syscalls"][0]["names"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let count = all.len();
         all.sort_unstable();
         all.dedup();
@@ -258,11 +261,17 @@ mod tests {
             {"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"99.0"}},
             {"names":["s390_pci"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["s390x"]}}]}"#;
         let profile = custom_profile(text, &["CAP_SYS_ADMIN"]).unwrap();
-        let names: Vec<&Value> = profile["syscalls"].as_array().unwrap().iter().map(|r| &r["names"][0]).collect();
+        let names: Vec<&Value> =
+            profile["syscalls"].as_array().unwrap().iter().map(|r| &r["names"][0]).collect();
         assert_eq!(names, ["read", "mount", "ptrace"]);
         assert_eq!(profile["architectures"][0], ARCHITECTURES[0]);
         let both = r#"{"defaultAction":"x","architectures":["a"],"archMap":[{"architecture":"a"}]}"#;
         assert!(custom_profile(both, &[]).unwrap_err().to_string().contains("use either"));
-        assert!(custom_profile("/x", &[]).unwrap_err().to_string().starts_with("Decoding seccomp profile failed: "));
+        assert!(
+            custom_profile("/x", &[])
+                .unwrap_err()
+                .to_string()
+                .starts_with("Decoding seccomp profile failed: ")
+        );
     }
 }

@@ -10,7 +10,11 @@ use super::*;
 fn spec_of(record: &Record) -> Value {
     let config = config();
     let user = ResolvedUser { uid: 0, gid: 0, additional_gids: vec![0], home: "/root".into() };
-    let etc = EtcPaths { hosts: "/d/hosts".into(), hostname: "/d/hostname".into(), resolv_conf: "/d/resolv.conf".into() };
+    let etc = EtcPaths {
+        hosts: "/d/hosts".into(),
+        hostname: "/d/hostname".into(),
+        resolv_conf: "/d/resolv.conf".into(),
+    };
     let host_network = record.host_config.network_mode == "host";
     let shm = PathBuf::from("/d/shm");
     generate(&Input {

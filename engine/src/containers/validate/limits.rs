@@ -50,9 +50,7 @@ fn check_memory(host: &HostConfig) -> Result<(), Error> {
         return Err(invalid("Minimum memory reservation allowed is 6MB"));
     }
     if memory > 0 && reservation > 0 && memory < reservation {
-        return Err(invalid(
-            "Minimum memory limit can not be less than memory reservation limit, see usage",
-        ));
+        return Err(invalid("Minimum memory limit can not be less than memory reservation limit, see usage"));
     }
     Ok(())
 }
@@ -110,7 +108,10 @@ fn check_set(list: &str, field: &str, noun: &str, available: &str) -> Result<(),
     if wanted.iter().all(|(first, last)| (*first..=*last).take(8193).all(is_there)) {
         return Ok(());
     }
-    Err(invalid(format!("Requested {noun} are not available - requested {list}, available: {}", online.trim())))
+    Err(invalid(format!(
+        "Requested {noun} are not available - requested {list}, available: {}",
+        online.trim()
+    )))
 }
 
 /// The ranges of a list; the part that cannot be read when it is none.
@@ -148,6 +149,11 @@ mod tests {
             assert_eq!(parse_set(list), Err(part), "{list}");
         }
         let missing = check_set("0-4000", "cpuset cpus", "CPUs", "/sys/devices/system/cpu/online");
-        assert!(missing.unwrap_err().to_string().starts_with("Requested CPUs are not available - requested 0-4000,"));
+        assert!(
+            missing
+                .unwrap_err()
+                .to_string()
+                .starts_with("Requested CPUs are not available - requested 0-4000,")
+        );
     }
 }

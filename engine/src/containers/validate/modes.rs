@@ -14,7 +14,9 @@ pub(super) fn check(host: &HostConfig) -> Result<(), Error> {
     if !matches!(host.pid_mode.as_str(), "" | "host") && !joins(&host.pid_mode) {
         return refuse("PID", &host.pid_mode);
     }
-    if !matches!(host.ipc_mode.as_str(), "" | "none" | "private" | "shareable" | "host") && !joins(&host.ipc_mode) {
+    if !matches!(host.ipc_mode.as_str(), "" | "none" | "private" | "shareable" | "host")
+        && !joins(&host.ipc_mode)
+    {
         return refuse("IPC", &host.ipc_mode);
     }
     if !matches!(host.uts_mode.as_str(), "" | "host") {

@@ -44,7 +44,10 @@ fn restart_policies() {
 fn published_ports() {
     let publish = |port: &str, host_port: &str| {
         let binding = PortBinding { host_ip: String::new(), host_port: host_port.into() };
-        HostConfig { port_bindings: Some([(port.to_owned(), Some(vec![binding]))].into()), ..HostConfig::default() }
+        HostConfig {
+            port_bindings: Some([(port.to_owned(), Some(vec![binding]))].into()),
+            ..HostConfig::default()
+        }
     };
     for (port, host_port) in [("80", "80"), ("80/tcp", ""), ("80/foo", "80-90"), ("/tcp", "80")] {
         assert!(check_host_config(&publish(port, host_port)).is_ok(), "{port} {host_port}");
@@ -86,7 +89,10 @@ fn limits_of_memory_and_processors() {
         "Conflicting options: Nano CPUs and CPU Period cannot both be set",
     );
     check(HostConfig { cpu_quota: 5, ..host() }, "CPU cfs quota can not be less than 1ms (i.e. 1000)");
-    check(HostConfig { cpu_shares: -5, ..host() }, "invalid CPU shares (-5): value must be a positive integer");
+    check(
+        HostConfig { cpu_shares: -5, ..host() },
+        "invalid CPU shares (-5): value must be a positive integer",
+    );
     check(
         HostConfig { cpuset_cpus: "x".into(), ..host() },
         "Invalid value x for cpuset cpus: invalid format: x",
@@ -101,9 +107,18 @@ fn limits_of_memory_and_processors() {
 #[test]
 fn namespaces_and_what_excludes_each_other() {
     check(HostConfig { pid_mode: "foo".into(), ..HostConfig::default() }, "invalid PID mode: foo");
-    check(HostConfig { ipc_mode: "container:".into(), ..HostConfig::default() }, "invalid IPC mode: container:");
-    check(HostConfig { runtime: "foo".into(), ..HostConfig::default() }, "unknown or invalid runtime name: foo");
-    check(HostConfig { extra_hosts: Some(vec!["x".into()]), ..HostConfig::default() }, "bad format for add-host: \"x\"");
+    check(
+        HostConfig { ipc_mode: "container:".into(), ..HostConfig::default() },
+        "invalid IPC mode: container:",
+    );
+    check(
+        HostConfig { runtime: "foo".into(), ..HostConfig::default() },
+        "unknown or invalid runtime name: foo",
+    );
+    check(
+        HostConfig { extra_hosts: Some(vec!["x".into()]), ..HostConfig::default() },
+        "bad format for add-host: \"x\"",
+    );
     check(
         HostConfig { extra_hosts: Some(vec!["x:bad".into()]), ..HostConfig::default() },
         "invalid IP address in add-host: \"bad\"",
@@ -152,7 +167,9 @@ fn logs() {
     assert_eq!(log("json-file", "foo"), Err("unknown log opt 'foo' for json-file log driver".into()));
     assert_eq!(log("foo", "x"), Err("error looking up logging plugin foo: plugin \"foo\" not found".into()));
     assert_eq!(log("syslog", "x"), Err("logging driver \"syslog\" is not supported yet".into()));
-    for (text, bytes) in [("10m", 10_000_000), ("10", 10), ("1.5kB", 1500), ("2 GiB", 2_000_000_000), ("0", 0)] {
+    for (text, bytes) in
+        [("10m", 10_000_000), ("10", 10), ("1.5kB", 1500), ("2 GiB", 2_000_000_000), ("0", 0)]
+    {
         assert_eq!(parse_size(text).ok(), Some(bytes), "{text}");
     }
     for text in ["", "bar", "m", "-1", "1x", "1.2.3"] {
