@@ -21,8 +21,10 @@ use crate::restart::Backoff;
 use crate::timers::{Timer, Timers};
 use crate::{memory, wait};
 
-/// An idle monitor gives its memory back after this time.
-const TRIM_AFTER: Duration = Duration::from_millis(500);
+/// A monitor gives memory back once nothing has happened for so long after it was started …
+const FIRST_TRIM: Duration = Duration::from_secs(1);
+/// … and later: what is used now and then is kept.
+const LATER_TRIM: Duration = Duration::from_secs(10);
 
 /// All of it.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(crate) struct Monitor {
     last_number: u32,
     /// Clients to be settled at the end of the round.
     pub(crate) dirty: Vec<u32>,
+    pub(crate) trimmed: bool,
     /// For reading output.
     pub(crate) buffer: Vec<u8>,
 
@@ -109,6 +112,7 @@ impl Monitor {
             jobs: BTreeMap::new(),
             last_number: 0,
             dirty: Vec::new(),
+            trimmed: false,
             buffer: Vec::new(),
             plan: None,
             log: None,
@@ -148,7 +152,7 @@ impl Monitor {
             }
             self.settle_round();
             if !idle {
-                self.timers.set(Timer::Trim, TRIM_AFTER);
+                self.timers.set(Timer::Trim, if self.trimmed { LATER_TRIM } else { FIRST_TRIM });
             }
         }
         Ok(())
@@ -209,6 +213,7 @@ impl Monitor {
             log.shrink();
         }
         memory::give_back();
+        self.trimmed = true;
     }
 
     /// Whether a process of the container runs or will.

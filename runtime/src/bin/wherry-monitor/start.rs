@@ -151,6 +151,7 @@ impl Monitor {
             unwanted: false,
             stops: Vec::new(),
         });
+        self.trimmed = false;
         self.phase = Phase::Running { pid, pid_start: 0, started_at_ns, paused: false };
         Ok((pid, started_at_ns))
     }
