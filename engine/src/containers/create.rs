@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use wherry_image_store::Image;
@@ -171,10 +170,13 @@ fn find_image(engine: &Engine, name: &str, platform: Option<&str>) -> Result<Arc
     let parts: Vec<&str> = wanted.split('/').collect();
     if parts.len() > 3 || parts.iter().any(|p| p.is_empty()) {
         let wanted = go_quote(wanted);
-        return Err(Error::InvalidParameter(format!("{wanted}: cannot parse platform specifier: invalid argument")));
+        return Err(Error::InvalidParameter(format!(
+            "{wanted}: cannot parse platform specifier: invalid argument"
+        )));
     }
     let document = &image.document;
-    let matches = |place: usize, actual: &str| parts.get(place).is_none_or(|part| *part == actual || actual.is_empty());
+    let matches =
+        |place: usize, actual: &str| parts.get(place).is_none_or(|part| *part == actual || actual.is_empty());
     let fits = if parts.len() == 1 {
         matches(0, &document.os) || matches(0, &document.architecture)
     } else {

@@ -56,7 +56,11 @@ pub(super) struct Resolved<'a> {
 ///
 /// # Errors
 /// With dockerd's texts; anonymous volumes that were made are gone again then.
-pub(super) fn resolve<'a>(engine: &'a Engine, config: &Config, host: &HostConfig) -> Result<Resolved<'a>, Error> {
+pub(super) fn resolve<'a>(
+    engine: &'a Engine,
+    config: &Config,
+    host: &HostConfig,
+) -> Result<Resolved<'a>, Error> {
     let volumes = NewVolumes { engine, names: Vec::new() };
     let mut resolver = Resolver { host, points: BTreeMap::new(), volumes };
     for from in host.volumes_from.iter().flatten() {
@@ -81,8 +85,7 @@ pub(super) fn resolve<'a>(engine: &'a Engine, config: &Config, host: &HostConfig
         resolver.put(point, extra);
     }
     resolver.add_anonymous(config)?;
-    let mut resolved =
-        Resolved { mounts: Vec::new(), extras: BTreeMap::new(), volumes: resolver.volumes };
+    let mut resolved = Resolved { mounts: Vec::new(), extras: BTreeMap::new(), volumes: resolver.volumes };
     for (destination, (point, extra)) in resolver.points {
         if extra != MountExtra::default() {
             resolved.extras.insert(destination, extra);
@@ -111,7 +114,9 @@ impl Resolver<'_, '_> {
     fn add_volumes_from(&mut self, from: &str) -> Result<(), Error> {
         let (name, mode) = from.split_once(':').unwrap_or((from, "rw"));
         if name.is_empty() {
-            return Err(Error::InvalidParameter("volumes-from specification cannot be an empty string".into()));
+            return Err(Error::InvalidParameter(
+                "volumes-from specification cannot be an empty string".into(),
+            ));
         }
         let mode = parse::Mode::parse(mode).map_err(Error::InvalidParameter)?;
         let other = self.volumes.engine.containers.find(name);
@@ -197,7 +202,11 @@ impl Resolver<'_, '_> {
         Ok((point, MountExtra { options, create_source, ..MountExtra::default() }))
     }
 
-    fn volume_mount(&mut self, mount: &Mount, destination: String) -> Result<(MountPoint, MountExtra), Error> {
+    fn volume_mount(
+        &mut self,
+        mount: &Mount,
+        destination: String,
+    ) -> Result<(MountPoint, MountExtra), Error> {
         let options = mount.volume_options.clone().unwrap_or_default();
         let driver = options.driver_config.unwrap_or_default();
         let (mut point, mut extra) =

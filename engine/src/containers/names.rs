@@ -4,20 +4,75 @@ use super::table::Containers;
 use crate::error::Error;
 
 const CHARACTERS: [&str; 60] = [
-    "able", "agile", "amber", "ample", "apt", "balmy", "brave", "breezy", "bright", "brisk", "calm", "candid", "cheery",
-    "civil", "clear", "clever", "cosy", "crisp", "deft", "eager", "early", "easy", "fair", "fleet", "fond", "frank",
-    "fresh", "gentle", "glad", "hale", "handy", "hardy", "honest", "keen", "kind", "lively", "loyal", "lucid", "mellow",
-    "merry", "mild", "modest", "neat", "nimble", "patient", "plucky", "prompt", "proud", "quick", "quiet", "ready",
-    "sober", "spry", "steady", "sunny", "swift", "tidy", "trusty", "warm", "witty",
+    "able", "agile", "amber", "ample", "apt", "balmy", "brave", "breezy", "bright", "brisk", "calm",
+    "candid", "cheery", "civil", "clear", "clever", "cosy", "crisp", "deft", "eager", "early", "easy",
+    "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad", "hale", "handy", "hardy", "honest", "keen",
+    "kind", "lively", "loyal", "lucid", "mellow", "merry", "mild", "modest", "neat", "nimble", "patient",
+    "plucky", "prompt", "proud", "quick", "quiet", "ready", "sober", "spry", "steady", "sunny", "swift",
+    "tidy", "trusty", "warm", "witty",
 ];
 
 const SURNAMES: [&str; 60] = [
-    "agnesi", "amundsen", "anning", "aryabhata", "banneker", "baret", "bassi", "beaufort", "bering", "bowditch", "brahe",
-    "cannon", "cassini", "celsius", "cook", "cousteau", "dias", "dumont", "earle", "encke", "eratosthenes", "fermat",
-    "flinders", "franklin", "galton", "gellibrand", "germain", "gilbert", "halley", "harrison", "herschel", "hipparchus",
-    "humboldt", "ibnmajid", "kepler", "kovalevskaya", "lagrange", "leavitt", "legendre", "lepaute", "maury", "mercator",
-    "mitchell", "nansen", "noether", "nunes", "polo", "ptolemy", "ross", "scoresby", "shackleton", "slocum", "somerville",
-    "tasman", "tharp", "thales", "vespucci", "waldseemuller", "wright", "zhenghe",
+    "agnesi",
+    "amundsen",
+    "anning",
+    "aryabhata",
+    "banneker",
+    "baret",
+    "bassi",
+    "beaufort",
+    "bering",
+    "bowditch",
+    "brahe",
+    "cannon",
+    "cassini",
+    "celsius",
+    "cook",
+    "cousteau",
+    "dias",
+    "dumont",
+    "earle",
+    "encke",
+    "eratosthenes",
+    "fermat",
+    "flinders",
+    "franklin",
+    "galton",
+    "gellibrand",
+    "germain",
+    "gilbert",
+    "halley",
+    "harrison",
+    "herschel",
+    "hipparchus",
+    "humboldt",
+    "ibnmajid",
+    "kepler",
+    "kovalevskaya",
+    "lagrange",
+    "leavitt",
+    "legendre",
+    "lepaute",
+    "maury",
+    "mercator",
+    "mitchell",
+    "nansen",
+    "noether",
+    "nunes",
+    "polo",
+    "ptolemy",
+    "ross",
+    "scoresby",
+    "shackleton",
+    "slocum",
+    "somerville",
+    "tasman",
+    "tharp",
+    "thales",
+    "vespucci",
+    "waldseemuller",
+    "wright",
+    "zhenghe",
 ];
 
 /// So many names are tried before a digit is added.
@@ -45,7 +100,8 @@ fn random(with_digit: bool) -> String {
     let number = |from: usize| {
         seed.get(from..from + 8).and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or_default()
     };
-    let pick = |list: &[&'static str], from| list.get(number(from) % list.len().max(1)).copied().unwrap_or_default();
+    let pick =
+        |list: &[&'static str], from| list.get(number(from) % list.len().max(1)).copied().unwrap_or_default();
     let (character, surname) = (pick(&CHARACTERS, 0), pick(&SURNAMES, 8));
     let digit = if with_digit { (number(16) % 10).to_string() } else { String::new() };
     format!("{character}_{surname}{digit}")

@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::text::go_quote;
 
 pub(super) use modes::check_pair;
-pub(super) use ports::parse_port;
 
 /// The logging drivers that exist elsewhere and are still to come here.
 const OTHER_LOG_DRIVERS: [&str; 7] =

@@ -76,7 +76,9 @@ fn fill_ulimits(host: &mut HostConfig, daemon: &Config) {
 pub(super) fn check_late(host: &HostConfig) -> Result<(), Error> {
     if let Some((option, _)) = host.storage_opt.iter().flatten().next() {
         return Err(Error::server(match option.as_str() {
-            "size" => "--storage-opt is supported only for overlay over xfs with 'pquota' mount option".to_owned(),
+            "size" => {
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option".to_owned()
+            }
             other => format!("Unknown option {other}"),
         }));
     }
@@ -115,7 +117,8 @@ mod tests {
     fn the_daemons_limits_and_log_options_are_added() {
         let mut daemon = config();
         daemon.default_ulimits = [("nofile".to_owned(), (1, 2)), ("core".to_owned(), (0, 0))].into();
-        daemon.log_opts = [("max-size".to_owned(), "1m".to_owned()), ("max-file".to_owned(), "3".to_owned())].into();
+        daemon.log_opts =
+            [("max-size".to_owned(), "1m".to_owned()), ("max-file".to_owned(), "3".to_owned())].into();
         let mut host = HostConfig {
             ulimits: Some(vec![Ulimit { name: "core".into(), soft: 5, hard: 5 }]),
             ..HostConfig::default()

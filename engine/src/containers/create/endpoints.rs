@@ -49,7 +49,8 @@ pub(super) async fn attachments(
         let is_main = name == host.network_mode || name == "default";
         let name = if name == "default" { "bridge".to_owned() } else { name };
         let network = networks::find(engine, &name).await.ok();
-        let refuse = |reason: String| Error::InvalidParameter(format!("invalid config for network {name}: {reason}"));
+        let refuse =
+            |reason: String| Error::InvalidParameter(format!("invalid config for network {name}: {reason}"));
         let Some(mut settings) = settings else { return Err(refuse("EndpointsConfig is nil".into())) };
         if settings.mac_address.is_empty() && (is_main || attachments.is_empty()) {
             settings.mac_address.clone_from(&config.mac_address);
@@ -74,9 +75,10 @@ fn check_links(engine: &Engine, host: &HostConfig) -> Result<(), Error> {
         };
         let on_default_bridge = matches!(host.network_mode.as_str(), "" | "default" | "bridge");
         if on_default_bridge {
-            engine.containers.find(name).map_err(|e| {
-                Error::InvalidParameter(format!("could not get container for {name}: {e}"))
-            })?;
+            engine
+                .containers
+                .find(name)
+                .map_err(|e| Error::InvalidParameter(format!("could not get container for {name}: {e}")))?;
         }
     }
     Ok(())
@@ -111,7 +113,8 @@ fn check(settings: &EndpointSettings, network: Option<&Network>) -> Result<(), S
         }
     }
     if !user_defined && settings.aliases.as_ref().is_some_and(|a| !a.is_empty()) {
-        problems.push("network-scoped alias is supported only for containers in user defined networks".into());
+        problems
+            .push("network-scoped alias is supported only for containers in user defined networks".into());
     }
     match problems.as_slice() {
         [] => Ok(()),
@@ -122,11 +125,13 @@ fn check(settings: &EndpointSettings, network: Option<&Network>) -> Result<(), S
 
 /// Whether somebody chose the network's subnet (the engine notes the request in the network's metadata).
 fn has_own_subnet(network: &Network) -> bool {
-    !network.default_bridge && network.spec.metadata.get("own_subnets").and_then(Value::as_bool) != Some(false)
+    !network.default_bridge
+        && network.spec.metadata.get("own_subnets").and_then(Value::as_bool) != Some(false)
 }
 
 fn outside(network: &Network, address: Ipv4Addr) -> Option<String> {
-    let inside = network.spec.subnets.iter().any(|s| s.subnet.is_none_or(|subnet| subnet.contains(address.into())));
+    let inside =
+        network.spec.subnets.iter().any(|s| s.subnet.is_none_or(|subnet| subnet.contains(address.into())));
     (!inside).then(|| format!("no configured subnet contains IP address {address}"))
 }
 

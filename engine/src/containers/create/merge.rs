@@ -61,7 +61,8 @@ fn inherit_env(config: &mut Config, image: &[String]) {
 fn inherit_command(config: &mut Config, image: &ImageConfig) {
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|l| !l.is_empty());
     if given(&config.entrypoint) {
-        if config.entrypoint.as_ref().is_some_and(|e| e.len() == 1 && e.first().is_some_and(String::is_empty)) {
+        if config.entrypoint.as_ref().is_some_and(|e| e.len() == 1 && e.first().is_some_and(String::is_empty))
+        {
             config.entrypoint = None;
         }
         return;
@@ -116,7 +117,10 @@ mod tests {
     fn all_is_inherited_when_nothing_is_asked() {
         let config = merged("{}");
         assert_eq!(config["Env"], serde_json::json!(["A=1", "B=2", "PATH=/p"]));
-        assert_eq!((&config["User"], &config["WorkingDir"], &config["StopSignal"]), (&"u".into(), &"/wd".into(), &"SIGQUIT".into()));
+        assert_eq!(
+            (&config["User"], &config["WorkingDir"], &config["StopSignal"]),
+            (&"u".into(), &"/wd".into(), &"SIGQUIT".into())
+        );
         assert_eq!(config["Labels"], serde_json::json!({"l1": "i", "l2": "i"}));
         assert_eq!(config["Healthcheck"]["Retries"], 5);
         assert!(config.get("StopTimeout").is_none());

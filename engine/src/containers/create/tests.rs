@@ -17,7 +17,10 @@ fn nulls_are_zero_values_and_entries_of_maps_stay() {
     )
     .unwrap();
     assert_eq!(asked.config.labels.unwrap()["x"], "");
-    assert!(asked.config.volumes.unwrap().contains_key("/q") && asked.config.exposed_ports.unwrap().contains_key("1/tcp"));
+    assert!(
+        asked.config.volumes.unwrap().contains_key("/q")
+            && asked.config.exposed_ports.unwrap().contains_key("1/tcp")
+    );
     let ports = asked.host.port_bindings.unwrap();
     assert_eq!((ports["80/tcp"].as_ref(), ports["81/tcp"].as_ref().map(Vec::len)), (None, Some(1)));
     let endpoints = asked.networking.endpoints_config;

@@ -93,7 +93,9 @@ pub(super) fn bind(raw: &str) -> Result<Bind, String> {
         check_destination(destination)?;
         match kind {
             "bind" if mode.no_copy => Err("field VolumeOptions must not be specified".to_owned()),
-            "volume" if mode.propagation.is_some() => Err("field BindOptions must not be specified".to_owned()),
+            "volume" if mode.propagation.is_some() => {
+                Err("field BindOptions must not be specified".to_owned())
+            }
             "volume" if source.is_empty() && !mode.writable => {
                 Err("must not set ReadOnly mode when using anonymous volumes".to_owned())
             }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use serde_json::{Value, json};
 
 use super::super::config::MountPoint;
@@ -9,7 +10,7 @@ use super::super::record::MountExtra;
 use super::propagation::{self, Propagation};
 use super::{Input, kernel_is_at_least};
 use crate::error::Error;
-use crate::text::go_quote;
+use crate::text::{go_error, go_quote};
 
 /// The options of tmpfs that take a value.
 const TMPFS_VALUES: [&str; 7] = ["mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"];
@@ -119,9 +120,15 @@ fn user_mounts(input: &Input<'_>) -> Result<(Vec<Entry>, Option<&'static str>), 
             list.push(tmpfs(&mount.destination, &options)?);
             continue;
         }
+        let below = extra.map_or("", |e| e.subpath.as_str());
+        let below = if below.is_empty() { None } else { Some(subpath(&mount.source, below)?) };
         let demanded = propagation::demanded(&mount.source, &mount.propagation, &input.config.data_root)?;
         root_propagation = root_propagation.max(Some(demanded));
-        list.push(bind(mount, extra));
+        let mut entry = bind(mount, extra);
+        if let Some(source) = below {
+            entry.source = source;
+        }
+        list.push(entry);
     }
     for (destination, options) in record.host_config.tmpfs.iter().flatten() {
         let options: Vec<&str> = options.split(',').filter(|o| !o.is_empty()).collect();
@@ -156,6 +163,25 @@ fn etc_files<'a>(input: &Input<'a>) -> Option<[EtcMount<'a>; 3]> {
         ("/etc/hostname", &input.etc.hostname, read_only),
         ("/etc/hosts", &input.etc.hosts, read_only),
     ])
+}
+
+/// The folder or file at `path` inside a volume. Links are resolved as from inside the volume, so that nothing in it can
+/// lead out; what the path means is decided now, once.
+fn subpath(volume: &str, path: &str) -> Result<String, Error> {
+    let refuse = |errno: rustix::io::Errno| {
+        let reason = go_error(&errno.into());
+        Error::InvalidParameter(format!("cannot access path {volume}/{path}: {reason}"))
+    };
+    let root = openat(CWD, volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(refuse)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found =
+        openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+    let found = found.map_err(refuse)?;
+    let link = std::os::fd::AsRawFd::as_raw_fd(&found);
+    let resolved =
+        rustix::fs::readlinkat(CWD, format!("/proc/self/fd/{link}"), Vec::new()).map_err(refuse)?;
+    Ok(resolved.to_string_lossy().into_owned())
 }
 
 fn bind(mount: &MountPoint, extra: Option<&MountExtra>) -> Entry {
@@ -228,5 +254,19 @@ mod tests {
         let extra = MountExtra { options: vec!["bind".into(), "ro".into()], ..MountExtra::default() };
         let slave = MountPoint { propagation: "rslave".into(), ..mount };
         assert_eq!(bind(&slave, Some(&extra)).options, ["bind", "ro", "rslave"]);
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_found_inside_it_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("v");
+        std::fs::create_dir_all(volume.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("/a", volume.join("inside")).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("outside")).unwrap();
+        let volume = volume.to_str().unwrap();
+        assert_eq!(subpath(volume, "a/b").unwrap(), format!("{volume}/a/b"));
+        assert_eq!(subpath(volume, "inside/b").unwrap(), format!("{volume}/a/b"));
+        let missing = subpath(volume, "outside").unwrap_err().to_string();
+        assert_eq!(missing, format!("cannot access path {volume}/outside: no such file or directory"));
     }
 }

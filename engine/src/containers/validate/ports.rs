@@ -33,9 +33,3 @@ pub(super) fn check_bindings(host: &HostConfig) -> Result<(), Error> {
 fn refuse(port: &str) -> Error {
     invalid(format!("invalid port specification: {}", go_quote(port)))
 }
-
-/// Takes `80/tcp` apart; without a protocol it is tcp. `None` for what is no port.
-pub(crate) fn parse_port(text: &str) -> Option<(u16, &str)> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    Some((number.parse().ok()?, if protocol.is_empty() { "tcp" } else { protocol }))
-}

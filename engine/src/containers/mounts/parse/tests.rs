@@ -23,7 +23,12 @@ fn paths_are_cleaned_as_go_does() {
 fn binds_are_taken_apart() {
     let check = |raw: &str, source: &str, destination: &str, writable: bool, propagation: Option<&str>| {
         let bind = bind(raw).unwrap();
-        let got = (bind.source.as_str(), bind.destination.as_str(), bind.mode.writable, bind.mode.propagation.as_deref());
+        let got = (
+            bind.source.as_str(),
+            bind.destination.as_str(),
+            bind.mode.writable,
+            bind.mode.propagation.as_deref(),
+        );
         assert_eq!(got, (source, destination, writable, propagation), "{raw}");
     };
     check("/a:/b", "/a", "/b", true, None);
