@@ -20,8 +20,8 @@ fn an_idle_monitor_is_small() {
     let mut host = Host::new();
     let mut engine = host.monitor();
     engine.start(host.shell("seq 100000; sleep 1000"));
-    let _client = engine.attach(attached());
     until("it has written", || host.log_text().ends_with("100000\n"));
+    let _client = engine.attach(attached());
     engine.event();
     // The limit for everything that is kept for a container, network included, is 1 MiB.
     until("it costs less than 640 KiB", || {
