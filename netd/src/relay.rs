@@ -110,7 +110,7 @@ async fn datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
             },
         };
         // Datagrams may be lost.
-        let _ = towards.try_send(&buffer[..length]);
+        let _ = towards.send(&buffer[..length]).await;
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn make_namespace(
             for link in &plan.links {
                 connect_port(link, &mut host, announcer)?;
             }
-            if plan.resolver { open_resolver(None).map(Some) } else { Ok(None) }
+            if plan.resolver { open_resolver(None, false).map(Some) } else { Ok(None) }
         },
     );
     made.map_err(failed("make network namespace", plan.path.display().to_string()))?
@@ -104,7 +104,7 @@ pub(super) fn add_to_namespace(
             connect_port(link, &mut host, announcer)?;
         }
         set_default_route(default_route, &mut inside)?;
-        if resolver { open_resolver(None).map(Some) } else { Ok(None) }
+        if resolver { open_resolver(None, true).map(Some) } else { Ok(None) }
     })
 }
 
@@ -126,7 +126,7 @@ pub(super) fn change_default_route(path: &Path, gateway: Option<&(Ipv4Addr, Stri
 
 /// Opens a resolver's sockets in a namespace that is there, where possible on the ports it had.
 pub(super) fn reopen_resolver(path: &Path, ports: Option<DnsPorts>) -> Result<DnsSockets, Failure> {
-    in_namespace(path, |_, _| open_resolver(ports))
+    in_namespace(path, |_, _| open_resolver(ports, true))
 }
 
 /// Cuts links off their bridges at once.
@@ -255,10 +255,10 @@ fn set_sysctl(name: &str, value: &str) -> Result<(), Failure> {
 }
 
 /// In the calling thread's namespace: sockets, and the rules that lead to them.
-fn open_resolver(ports: Option<DnsPorts>) -> Result<DnsSockets, Failure> {
+fn open_resolver(ports: Option<DnsPorts>, again: bool) -> Result<DnsSockets, Failure> {
     let sockets = DnsSockets::open(ports).map_err(failed("open resolver at", "127.0.0.11"))?;
     let bound = sockets.ports().map_err(failed("open resolver at", "127.0.0.11"))?;
-    let native = Socket::netfilter().and_then(|mut s| redirect::install(&mut s, bound.udp, bound.tcp));
+    let native = Socket::netfilter().and_then(|mut s| redirect::install(&mut s, bound.udp, bound.tcp, again));
     match native {
         Ok(()) => Ok(sockets),
         // A kernel without nftables: the same with iptables' legacy variant.

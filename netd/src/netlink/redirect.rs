@@ -31,13 +31,16 @@ const IPPROTO_UDP: u8 = 17;
 const REGISTER_1: u32 = 1;
 const REGISTER_2: u32 = 2;
 
-/// Makes the rules, replacing those of an earlier netd, in the namespace of the thread that opened `socket`.
-pub(crate) fn install(socket: &mut Socket, udp_port: u16, tcp_port: u16) -> Result<(), Errno> {
+/// Makes the rules in the namespace of the thread that opened `socket`; with `again`, replacing those of an earlier
+/// netd, after which closing the socket takes the kernel some 10 ms.
+pub(crate) fn install(socket: &mut Socket, udp_port: u16, tcp_port: u16, again: bool) -> Result<(), Errno> {
     let mut batch = Batch::transaction();
     batch.marker(BATCH_BEGIN, &family(0, SUBSYSTEM >> 8));
-    // Adding before deleting makes the deletion succeed whether or not the table was there.
-    table(&mut batch, NEWTABLE);
-    table(&mut batch, DELTABLE);
+    if again {
+        // Adding before deleting makes the deletion succeed whether or not the table was there.
+        table(&mut batch, NEWTABLE);
+        table(&mut batch, DELTABLE);
+    }
     table(&mut batch, NEWTABLE);
     chain(&mut batch);
     rule(&mut batch, IPPROTO_UDP, udp_port);
