@@ -163,9 +163,13 @@ pub(super) async fn handle_pause(container: Arc<Container>, pause: bool) -> Resu
     let id = &container.id;
     match (&container.status().state, pause) {
         (State::Running { paused: false, .. }, true) | (State::Running { paused: true, .. }, false) => {}
-        (State::Running { .. }, true) => return Err(Error::Conflict(format!("Container {id} is already paused"))),
+        (State::Running { .. }, true) => {
+            return Err(Error::Conflict(format!("Container {id} is already paused")));
+        }
         (State::Restarting { .. }, true) => {
-            return Err(Error::Conflict(format!("Container {id} is restarting, wait until the container is running")));
+            return Err(Error::Conflict(format!(
+                "Container {id} is restarting, wait until the container is running"
+            )));
         }
         (_, true) => return Err(Error::NotRunning(id.clone())),
         (_, false) => return Err(Error::server(format!("Container {id} is not paused"))),
@@ -197,7 +201,9 @@ pub(super) async fn handle_rename(
     let _guard = container.transition.lock().await;
     let old = container.record().name.clone();
     if new == old {
-        return Err(Error::InvalidParameter("Renaming a container with the same name as its current name".into()));
+        return Err(Error::InvalidParameter(
+            "Renaming a container with the same name as its current name".into(),
+        ));
     }
     let explain = |error: Error| Error::Docker {
         status: error.status(),
@@ -231,7 +237,8 @@ async fn rename_endpoints(engine: &Arc<Engine>, container: &Arc<Container>) {
     let record = container.record();
     for endpoint in sandbox.endpoints.iter().filter(|e| !e.spec.names.is_empty()) {
         let network = &endpoint.spec.network;
-        let attachment = record.networks.values().find(|a| a.network_id == *network).cloned().unwrap_or_default();
+        let attachment =
+            record.networks.values().find(|a| a.network_id == *network).cloned().unwrap_or_default();
         let names = super::network::names(&record, &attachment);
         if let Err(error) = engine.netd.set_names(&container.id, network, names).await {
             tracing::warn!(container = %container.id, %error, "the new name is not known in a network");
@@ -249,7 +256,8 @@ pub(super) async fn handle_top(
     if !matches!(container.status().state, State::Running { .. }) {
         return Err(Error::NotRunning(container.id.clone()));
     }
-    let monitor = lifecycle::monitor(&container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let monitor =
+        lifecycle::monitor(&container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
     let pids = match monitor.call(api::Request::Processes, &[]).await {
         Ok(api::Reply::Processes(pids)) => pids,
         Ok(_) => return Err(broken(&container, &CallError::Unexpected)),
@@ -317,7 +325,8 @@ pub(super) async fn handle_update(
     for (name, value) in set {
         merged[name] = value;
     }
-    host = serde_json::from_value(merged).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))?;
+    host =
+        serde_json::from_value(merged).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))?;
     if !asked.restart_policy.name.is_empty() {
         host.restart_policy = asked.restart_policy;
     }
@@ -327,7 +336,9 @@ pub(super) async fn handle_update(
         task_container.update(&task_engine.config().data_root, |record| record.host_config = saved).map(drop)
     })
     .await?;
-    if let Some(monitor) = lifecycle::monitor(&container).await.filter(|_| container.status().state.is_running()) {
+    if let Some(monitor) =
+        lifecycle::monitor(&container).await.filter(|_| container.status().state.is_running())
+    {
         let update = api::Request::Update {
             resources: Some(super::spec::resources::limits(&container.record().host_config)?.into()),
             restart: Some(start::restart_policy(&host.restart_policy)),
@@ -335,7 +346,10 @@ pub(super) async fn handle_update(
         match monitor.call(update, &[]).await {
             Ok(_) => {}
             Err(CallError::Refused(failure)) => {
-                return Err(Error::server(format!("Cannot update container {}: {}", container.id, failure.message)));
+                return Err(Error::server(format!(
+                    "Cannot update container {}: {}",
+                    container.id, failure.message
+                )));
             }
             Err(error) => return Err(broken(&container, &error)),
         }
@@ -364,7 +378,10 @@ mod tests {
     fn top_shows_the_rows_of_the_container_with_whole_commands() {
         let output = "UID PID CMD\nroot 1 init\nroot 42 sh -c  sleep 1\nroot 43 x\n";
         let shown = table_of(output, &[42]).unwrap();
-        assert_eq!(shown, json!({ "Processes": [["root", "42", "sh -c sleep 1"]], "Titles": ["UID", "PID", "CMD"] }));
+        assert_eq!(
+            shown,
+            json!({ "Processes": [["root", "42", "sh -c sleep 1"]], "Titles": ["UID", "PID", "CMD"] })
+        );
         assert!(table_of("A B\n", &[1]).is_err());
     }
 }

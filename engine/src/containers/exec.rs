@@ -181,7 +181,9 @@ pub(super) async fn create(
 
 /// A command as the events show it: the program, a space, the arguments.
 fn shown(command: &[String]) -> String {
-    command.split_first().map_or(String::new(), |(program, arguments)| format!("{program} {}", arguments.join(" ")))
+    command
+        .split_first()
+        .map_or(String::new(), |(program, arguments)| format!("{program} {}", arguments.join(" ")))
 }
 
 fn event_attributes(id: &str) -> BTreeMap<String, String> {
@@ -234,7 +236,8 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
 async fn process(container: &Arc<Container>, exec: &Exec) -> Result<Value, Error> {
     let record = container.record();
     let pid = container.status().state.pid();
-    let wanted = if exec.config.user.is_empty() { record.config.user.clone() } else { exec.config.user.clone() };
+    let wanted =
+        if exec.config.user.is_empty() { record.config.user.clone() } else { exec.config.user.clone() };
     let config = exec.config.clone();
     blocking(move || {
         let root = start::open_root(pid)?;
@@ -254,7 +257,8 @@ async fn process(container: &Arc<Container>, exec: &Exec) -> Result<Value, Error
 }
 
 async fn run_detached(container: &Container, exec: &Exec, spec: api::ExecSpec) -> Result<Reply, Error> {
-    let monitor = lifecycle::monitor(container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let monitor =
+        lifecycle::monitor(container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
     let request = api::Request::Exec { exec: exec.id.clone(), spec: Box::new(spec), attach: None };
     match monitor.call(request, &[]).await {
         Ok(api::Reply::ExecStarted { pid }) => {
@@ -296,7 +300,8 @@ async fn run_attached(
             let text = format!("{message}\r\n");
             let mut bytes = head;
             if framing == api::Framing::Multiplexed {
-                let header = wherry_container_log::write_header(wherry_container_log::Stream::Stdout, text.len());
+                let header =
+                    wherry_container_log::write_header(wherry_container_log::Stream::Stdout, text.len());
                 bytes.extend_from_slice(&header);
             }
             bytes.extend_from_slice(text.as_bytes());
@@ -310,7 +315,8 @@ async fn run_attached(
 pub(super) async fn resize(engine: Arc<Engine>, id: &str, request: Request) -> Result<Reply, Error> {
     let (rows, columns) = streams::size(&request)?;
     let (container, exec) = find(&engine, id)?;
-    let monitor = lifecycle::monitor(&container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let monitor =
+        lifecycle::monitor(&container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
     let resize = api::Request::Resize { exec: Some(exec.id), rows, columns };
     match monitor.call(resize, &[]).await {
         Ok(_) => Ok(response::empty(StatusCode::OK).into()),
@@ -339,7 +345,8 @@ pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
         ExecState::Running { pid } => (true, None, pid),
         ExecState::Ended { code } => (false, Some(code), 0),
     };
-    let (entrypoint, arguments) = exec.config.cmd.split_first().map_or(("", &[] as &[String]), |(f, r)| (f, r));
+    let (entrypoint, arguments) =
+        exec.config.cmd.split_first().map_or(("", &[] as &[String]), |(f, r)| (f, r));
     let mut process = json!({
         "tty": exec.config.tty, "entrypoint": entrypoint, "arguments": arguments,
         "privileged": exec.config.privileged,

@@ -15,7 +15,9 @@ const MILLISECOND_NS: i64 = 1_000_000;
 /// Those of making the probe's process.
 pub(super) fn probe(record: &Record, user: &ResolvedUser) -> Result<Option<Health>, Error> {
     let Some(check) = &record.config.healthcheck else { return Ok(None) };
-    let Some((kind, arguments)) = check.test.as_deref().and_then(<[String]>::split_first) else { return Ok(None) };
+    let Some((kind, arguments)) = check.test.as_deref().and_then(<[String]>::split_first) else {
+        return Ok(None);
+    };
     let args: Vec<String> = match kind.as_str() {
         "CMD" => arguments.to_vec(),
         "CMD-SHELL" => {

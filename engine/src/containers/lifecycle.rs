@@ -19,7 +19,10 @@ use crate::error::Error;
 ///
 /// # Errors
 /// 500 when it cannot be started.
-pub(super) async fn ensure_monitor(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<Arc<Monitor>, Error> {
+pub(super) async fn ensure_monitor(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+) -> Result<Arc<Monitor>, Error> {
     let mut slot = container.monitor.lock().await;
     if let Some(monitor) = slot.as_ref() {
         return Ok(monitor.clone());

@@ -33,7 +33,8 @@ pub(super) fn resolve(engine: &Engine, receiver: &Record) -> Result<Links, Error
         let Some(address) = bridge_address(&source) else {
             return Err(Error::Conflict(format!(
                 "Cannot link to a non running container: /{} AS /{}/{alias}",
-                source.record().name, receiver.name
+                source.record().name,
+                receiver.name
             )));
         };
         let record = source.record();
@@ -85,12 +86,18 @@ pub(super) fn refresh_receivers(engine: &Arc<Engine>, source: &Arc<Container>) {
         if !has_legacy_links(&record) || !receiver.status().state.is_running() {
             continue;
         }
-        let linked = record.host_config.links.iter().flatten().any(|link| {
-            engine.containers.find(parse_link(link).0).is_ok_and(|found| found.id == source.id)
-        });
+        let linked =
+            record.host_config.links.iter().flatten().any(|link| {
+                engine.containers.find(parse_link(link).0).is_ok_and(|found| found.id == source.id)
+            });
         let Some(sandbox) = receiver.sandbox().filter(|_| linked) else { continue };
         let rewritten = resolve(engine, &record).and_then(|links| {
-            super::start::write_etc(engine, &record, &super::network::Joined::Own(Box::new((*sandbox).clone())), &links)
+            super::start::write_etc(
+                engine,
+                &record,
+                &super::network::Joined::Own(Box::new((*sandbox).clone())),
+                &links,
+            )
         });
         if let Err(error) = rewritten {
             tracing::warn!(container = %receiver.id, %error, "the hosts file could not be brought up to date");

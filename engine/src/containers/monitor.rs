@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -90,10 +91,7 @@ impl Monitor {
         run_dir: &Path,
         container: &str,
     ) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Signal>)> {
-        match std::fs::create_dir(run_dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
         let listener = wherry_ipc::listen(&run_dir.join(SOCKET), 0o600)?;
         let (ours, theirs) = UnixStream::pair()?;
         let mut child = tokio::process::Command::new(program.path())
@@ -115,10 +113,14 @@ impl Monitor {
     ///
     /// # Errors
     /// Other errors of connecting.
-    pub(crate) fn connect(run_dir: &Path) -> io::Result<Option<(Arc<Self>, mpsc::UnboundedReceiver<Signal>)>> {
+    pub(crate) fn connect(
+        run_dir: &Path,
+    ) -> io::Result<Option<(Arc<Self>, mpsc::UnboundedReceiver<Signal>)>> {
         match wherry_ipc::connect(&run_dir.join(SOCKET)) {
             Ok(socket) => Self::over(socket).map(Some),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(e) => Err(e),
         }
     }

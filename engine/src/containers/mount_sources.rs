@@ -44,8 +44,9 @@ fn prepare_bind(source: &Path, extra: &MountExtra) -> Result<(), Error> {
             source.display()
         )));
     }
-    std::fs::create_dir_all(source)
-        .map_err(|e| Error::server(format!("error while creating mount source path '{}': {e}", source.display())))
+    std::fs::create_dir_all(source).map_err(|e| {
+        Error::server(format!("error while creating mount source path '{}': {e}", source.display()))
+    })
 }
 
 /// Copies what the image has at `destination` into an empty volume.
@@ -99,8 +100,7 @@ fn copy_folder(source: BorrowedFd<'_>, target: BorrowedFd<'_>, shown: &Path) -> 
     meta.map_err(|e| Error::io("copy the attributes of", shown.display())(e.into()))
 }
 
-const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn copy_entry(
     source: BorrowedFd<'_>,
@@ -142,9 +142,8 @@ fn copy_file(
     let from: OwnedFd = openat(source, name, read, Mode::empty())?;
     let to: OwnedFd = openat(target, name, write, Mode::from_raw_mode(0o600))?;
     let (mut reader, mut writer) = (std::fs::File::from(from), std::fs::File::from(to));
-    std::io::copy(&mut reader, &mut writer).map_err(|e| {
-        e.raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error)
-    })?;
+    std::io::copy(&mut reader, &mut writer)
+        .map_err(|e| e.raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error))?;
     copy_metadata(writer.as_fd(), stat)
 }
 

@@ -56,7 +56,10 @@ pub(super) async fn join(engine: &Arc<Engine>, record: &Record) -> Result<Joined
 }
 
 fn set_up(error: Error) -> Error {
-    Error::Docker { status: error.status(), message: format!("failed to set up container networking: {error}") }
+    Error::Docker {
+        status: error.status(),
+        message: format!("failed to set up container networking: {error}"),
+    }
 }
 
 /// netd's refusal of a port is told as libnetwork tells it, with the endpoint that wanted it.
@@ -121,7 +124,9 @@ pub(super) fn endpoint(
     let wanted = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv4_address.as_str());
     let ipv4 = match wanted {
         "" => None,
-        text => Some(text.parse().map_err(|_| Error::InvalidParameter(format!("invalid IPv4 address: {text}")))?),
+        text => {
+            Some(text.parse().map_err(|_| Error::InvalidParameter(format!("invalid IPv4 address: {text}")))?)
+        }
     };
     let mac = Some(&settings.mac_address).filter(|m| !m.is_empty()).or(Some(&record.config.mac_address));
     Ok(EndpointSpec {
@@ -150,7 +155,11 @@ pub(super) fn names(record: &Record, attachment: &Attachment) -> Vec<String> {
     names
 }
 
-fn links(engine: &Engine, record: &Record, attachment: &Attachment) -> Result<BTreeMap<String, String>, Error> {
+fn links(
+    engine: &Engine,
+    record: &Record,
+    attachment: &Attachment,
+) -> Result<BTreeMap<String, String>, Error> {
     let asked = attachment.settings.links.iter().flatten().chain(record.host_config.links.iter().flatten());
     asked
         .map(|link| {
@@ -175,9 +184,10 @@ fn ports(record: &Record) -> Result<Vec<PortSpec>, Error> {
         for host in hosts.iter().flatten() {
             let host_ip = match host.host_ip.as_str() {
                 "" => None,
-                text => {
-                    Some(text.parse().map_err(|_| Error::InvalidParameter(format!("invalid IP address: {text}")))?)
-                }
+                text => Some(
+                    text.parse()
+                        .map_err(|_| Error::InvalidParameter(format!("invalid IP address: {text}")))?,
+                ),
             };
             let host_ports = parse_range(&host.host_port)?;
             specs.push(PortSpec { protocol, container_port, host_ip, host_ports });
@@ -209,7 +219,8 @@ pub(super) fn parse_port(text: &str) -> Result<(u16, Protocol), Error> {
 }
 
 fn parse_range(text: &str) -> Result<(u16, u16), Error> {
-    let invalid = || Error::InvalidParameter(format!("invalid port specification: {}", crate::text::go_quote(text)));
+    let invalid =
+        || Error::InvalidParameter(format!("invalid port specification: {}", crate::text::go_quote(text)));
     if text.is_empty() {
         return Ok((0, 0));
     }
@@ -255,9 +266,7 @@ mod tests {
 
     #[test]
     fn links_are_read_in_all_their_forms() {
-        for (link, expected) in
-            [("a:b", ("a", "b")), ("a", ("a", "a")), ("/a:/c/b", ("a", "b"))]
-        {
+        for (link, expected) in [("a:b", ("a", "b")), ("a", ("a", "a")), ("/a:/c/b", ("a", "b"))] {
             assert_eq!(parse_link(link), expected);
         }
     }

@@ -60,7 +60,8 @@ fn read(data_root: &Path, dir: &Path) -> Result<Option<(Record, Status)>, Error>
     }
     record.started_before = dir.join("hosts").exists();
     let path = record.state_path(data_root);
-    let saved: Option<api::State> = wherry_durable::read_json(&path).map_err(Error::io("read", path.display()))?;
+    let saved: Option<api::State> =
+        wherry_durable::read_json(&path).map_err(Error::io("read", path.display()))?;
     let mut status = Status::created();
     if let Some(saved) = saved {
         adopt_state(&mut status, &saved);

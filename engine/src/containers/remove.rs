@@ -122,7 +122,9 @@ pub(super) fn finish(engine: &Engine, marked: &Path, record: &Record, volumes: b
         return;
     }
     if volumes {
-        for (mount, extra) in record.mounts.iter().filter_map(|m| Some((m, record.mount_extras.get(&m.destination)?))) {
+        for (mount, extra) in
+            record.mounts.iter().filter_map(|m| Some((m, record.mount_extras.get(&m.destination)?)))
+        {
             if mount.kind == "volume" && extra.anonymous {
                 remove_volume(engine, &mount.name, &record.id);
             }
@@ -190,5 +192,6 @@ pub(super) async fn prune(engine: Arc<Engine>, request: Request) -> Result<Reply
     let attributes = std::collections::BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
     engine.events.publish("container", "prune", "", attributes);
     let deleted = if deleted.is_empty() { json!(null) } else { json!(deleted) };
-    Ok(response::json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": reclaimed })).into())
+    Ok(response::json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": reclaimed }))
+        .into())
 }

@@ -40,9 +40,9 @@ pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> R
         State::Running { .. } | State::Restarting { .. } => return Err(Error::NotModified),
         _ => {}
     }
-    container.apply(&Transition::Start).map_err(|_| {
-        Error::Conflict("container is marked for removal and cannot be started".into())
-    })?;
+    container
+        .apply(&Transition::Start)
+        .map_err(|_| Error::Conflict("container is marked for removal and cannot be started".into()))?;
     container.amend(|status| {
         status.restart_count = 0;
         status.manually_stopped = false;
@@ -132,8 +132,7 @@ async fn hand_over(
         Ok(_) => return Err(plain(broken(container, &CallError::Unexpected))),
         Err(CallError::Refused(failure)) => {
             let (code, message) = start_failure(&failure);
-            let error =
-                if code == 128 { Error::server(message) } else { Error::InvalidParameter(message) };
+            let error = if code == 128 { Error::server(message) } else { Error::InvalidParameter(message) };
             return Err((code, error));
         }
         Err(error) => return Err(plain(broken(container, &error))),
@@ -228,7 +227,10 @@ fn joined_namespace(engine: &Engine, mode: &str, file: &str, what: &str) -> Resu
     let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
     let peer = engine.containers.find(other)?;
     match peer.status().state.pid() {
-        0 => Err(Error::Conflict(format!("cannot join {what} namespace of a non running container: {}", peer.id))),
+        0 => Err(Error::Conflict(format!(
+            "cannot join {what} namespace of a non running container: {}",
+            peer.id
+        ))),
         pid => Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/{file}")))),
     }
 }
@@ -246,12 +248,15 @@ pub(super) fn write_etc(
         return Ok(EtcPaths::of(&config.data_root, &engine.containers.find(mode)?.id));
     }
     let addresses: Vec<IpAddr> = match joined {
-        Joined::Own(sandbox) => sandbox.endpoints.iter().filter_map(|e| e.ipv4.map(|n| n.ip().into())).collect(),
+        Joined::Own(sandbox) => {
+            sandbox.endpoints.iter().filter_map(|e| e.ipv4.map(|n| n.ip().into())).collect()
+        }
         Joined::Host | Joined::Other(_) => Vec::new(),
     };
-    let host_gateway = config.network.default_bridge.as_ref().map(|bridge| {
-        bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into())
-    });
+    let host_gateway =
+        config.network.default_bridge.as_ref().map(|bridge| {
+            bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into())
+        });
     files::write(
         &config.data_root,
         &EtcInput {
@@ -276,7 +281,9 @@ fn log_spec(record: &Record, config: &Config) -> Result<LogSpec, Error> {
     let max_files = match log.config.get("max-file").map(|n| n.parse::<u32>()) {
         None => 1,
         Some(Ok(count)) if count > 0 => count,
-        Some(_) => return Err(Error::InvalidParameter("invalid value for max-file: it must be at least 1".into())),
+        Some(_) => {
+            return Err(Error::InvalidParameter("invalid value for max-file: it must be at least 1".into()));
+        }
     };
     Ok(LogSpec { driver, max_bytes, max_files, attributes: log_attributes(record) })
 }
@@ -285,14 +292,21 @@ fn log_spec(record: &Record, config: &Config) -> Result<LogSpec, Error> {
 fn log_attributes(record: &Record) -> BTreeMap<String, String> {
     let options = &record.host_config.log_config.config;
     let named = |option: &str| -> Vec<String> {
-        options.get(option).map(|list| list.split(',').map(|n| n.trim().to_owned()).collect()).unwrap_or_default()
+        options
+            .get(option)
+            .map(|list| list.split(',').map(|n| n.trim().to_owned()).collect())
+            .unwrap_or_default()
     };
     let labels = record.labels();
-    let mut attributes: BTreeMap<String, String> =
-        named("labels").into_iter().filter_map(|name| Some((name.clone(), labels.get(&name)?.clone()))).collect();
+    let mut attributes: BTreeMap<String, String> = named("labels")
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), labels.get(&name)?.clone())))
+        .collect();
     let wanted = named("env");
     for variable in record.config.env.iter().flatten() {
-        if let Some((name, value)) = variable.split_once('=').filter(|(name, _)| wanted.iter().any(|w| w == name)) {
+        if let Some((name, value)) =
+            variable.split_once('=').filter(|(name, _)| wanted.iter().any(|w| w == name))
+        {
             attributes.insert(name.to_owned(), value.to_owned());
         }
     }
@@ -317,4 +331,3 @@ pub(super) fn open_root(pid: i32) -> Result<std::os::fd::OwnedFd, Error> {
     rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::io("open", path)(e.into()))
 }
-

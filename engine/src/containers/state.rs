@@ -90,8 +90,12 @@ impl State {
             (Self::Removing | Self::Dead, Transition::Monitor(_)) => Ok(self.clone()),
             (_, Transition::Monitor(phase)) => Ok(self.from_phase(phase)),
             (Self::Running { started_at_ns, .. }, Transition::Lost { at_ns }) => {
-                let exit =
-                    Exit { code: 255, started_at_ns: *started_at_ns, finished_at_ns: *at_ns, oom_killed: false };
+                let exit = Exit {
+                    code: 255,
+                    started_at_ns: *started_at_ns,
+                    finished_at_ns: *at_ns,
+                    oom_killed: false,
+                };
                 Ok(Self::Exited { exit })
             }
             (Self::Restarting { exit }, Transition::Lost { .. }) => Ok(Self::Exited { exit: exit.clone() }),

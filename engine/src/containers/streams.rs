@@ -47,7 +47,11 @@ fn chunked_head(content_type: &str) -> Vec<u8> {
     add_common_headers(&mut common);
     let mut headers: Vec<(&str, &str)> =
         common.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
-    headers.extend([("Content-Type", content_type), ("Connection", "close"), ("Transfer-Encoding", "chunked")]);
+    headers.extend([
+        ("Content-Type", content_type),
+        ("Connection", "close"),
+        ("Transfer-Encoding", "chunked"),
+    ]);
     render_head(StatusCode::OK, "OK", &headers)
 }
 
@@ -162,11 +166,15 @@ pub(super) async fn wait(
         Some("next-exit") => api::WaitCondition::NextExit,
         Some("removed") => api::WaitCondition::Removed,
         Some(other) => {
-            return Err(Error::InvalidParameter(format!("invalid condition: {}", crate::text::go_quote(other))));
+            return Err(Error::InvalidParameter(format!(
+                "invalid condition: {}",
+                crate::text::go_quote(other)
+            )));
         }
     };
     let running = container.status().state.is_running();
-    if condition == api::WaitCondition::NotRunning && !running && container.status().state != State::Starting {
+    if condition == api::WaitCondition::NotRunning && !running && container.status().state != State::Starting
+    {
         return Ok(exit_answer(&container).into());
     }
     if condition == api::WaitCondition::Removed && !container.record().host_config.auto_remove {
@@ -192,7 +200,8 @@ pub(super) async fn wait(
                 Ok(_) => {}
                 // It ended while we asked; what it left is known by then.
                 Err(CallError::Gone) => {
-                    super::lifecycle::stopped_within(&container, Some(std::time::Duration::from_secs(5))).await;
+                    super::lifecycle::stopped_within(&container, Some(std::time::Duration::from_secs(5)))
+                        .await;
                     write_and_close(socket, response::render(exit_answer(&container))).await;
                 }
                 Err(error) => refuse(socket, Error::server(error.to_string())).await,
@@ -307,7 +316,10 @@ pub(super) fn size(request: &Request) -> Result<(u16, u16), Error> {
         let text = request.query.get(name).unwrap_or("");
         text.parse::<u16>().map_err(|_| {
             let quoted = crate::text::go_quote(text);
-            Error::InvalidParameter(format!("invalid resize {} {quoted}", if name == "h" { "height" } else { "width" }))
+            Error::InvalidParameter(format!(
+                "invalid resize {} {quoted}",
+                if name == "h" { "height" } else { "width" }
+            ))
         })
     };
     Ok((read("h")?, read("w")?))
@@ -320,7 +332,8 @@ pub(super) fn blocking_stream(
 ) -> Reply {
     let (sender, response) = response::stream(content_type);
     tokio::spawn(async move {
-        let result = blocking(move || work(&mut |bytes| sender.blocking_send(Bytes::from(bytes)).is_ok())).await;
+        let result =
+            blocking(move || work(&mut |bytes| sender.blocking_send(Bytes::from(bytes)).is_ok())).await;
         if let Err(error) = result {
             tracing::warn!(%error, "a stream broke off");
         }

@@ -240,7 +240,8 @@ impl Containers {
 
     /// The ids of containers that use the volume `name`.
     pub(crate) fn using_volume(&self, name: &str) -> Vec<String> {
-        let uses = |c: &Arc<Container>| c.record().mounts.iter().any(|m| m.kind == "volume" && m.name == name);
+        let uses =
+            |c: &Arc<Container>| c.record().mounts.iter().any(|m| m.kind == "volume" && m.name == name);
         self.all().iter().filter(|c| uses(c)).map(|c| c.id.clone()).collect()
     }
 
