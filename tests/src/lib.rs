@@ -17,6 +17,7 @@ pub mod http;
 mod init;
 mod leftovers;
 mod poll;
+pub mod registry;
 mod session;
 
 pub use cli::{CommandLine, Output};

@@ -16,6 +16,7 @@ mod logs;
 mod network;
 mod options;
 mod ports;
+mod pull;
 mod run;
 mod security;
 mod volumes;
