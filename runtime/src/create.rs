@@ -51,6 +51,11 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
     let hooks = HookRunner::new(launch);
     let undo = Undo { cgroup: Some(&cgroup), socket: launch.start_socket_in.filter(|_| wait) };
     plan.entry = cgroup.make(resources)?;
+    if plan.namespaces.cgroup {
+        // The device rules must be complete when init makes its nodes.
+        resources.map_or(Ok(()), |resources| cgroup.apply_devices(resources))?;
+        plan.entry = plan.entry.with_devices_first();
+    }
     let (channel, init) = fork(&plan, listener.as_ref())?;
     drop(listener);
     match bring_up(&plan, &channel, &init, &cgroup, resources, &hooks) {
@@ -183,7 +188,9 @@ fn bring_up(
     }
     if let Some(resources) = resources {
         cgroup.apply(resources)?;
-        cgroup.apply_devices(resources)?;
+        if !plan.namespaces.cgroup {
+            cgroup.apply_devices(resources)?;
+        }
     }
     set_oom_score(init.pid, plan.process.oom_score_adj)?;
     if !plan.hooks.in_parent {

@@ -290,5 +290,4 @@ steps! {
     HookFailed = "hook failed:",
     CloseFds = "close descriptors",
     Loopback = "bring up loopback device",
-    MemoryPolicy = "set memory policy",
 }

@@ -8,6 +8,41 @@ use crate::Error;
 
 pub(crate) use super::device_program::apply_v2;
 
+/// What every container may use, as in runc: all of mknod, and the usual devices. `(type, major, minor, access)`.
+const DEFAULT: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
+    (LinuxDeviceType::C, None, None, "m"),
+    (LinuxDeviceType::B, None, None, "m"),
+    (LinuxDeviceType::C, Some(1), Some(3), "rwm"), // null
+    (LinuxDeviceType::C, Some(1), Some(8), "rwm"), // random
+    (LinuxDeviceType::C, Some(1), Some(7), "rwm"), // full
+    (LinuxDeviceType::C, Some(5), Some(0), "rwm"), // tty
+    (LinuxDeviceType::C, Some(1), Some(5), "rwm"), // zero
+    (LinuxDeviceType::C, Some(1), Some(9), "rwm"), // urandom
+    (LinuxDeviceType::C, Some(136), None, "rwm"),  // pts/N
+    (LinuxDeviceType::C, Some(5), Some(2), "rwm"), // ptmx
+];
+
+/// The rules, followed by the default ones that they do not have already.
+pub(crate) fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Vec<LinuxDeviceCgroup> {
+    let mut all = rules.to_vec();
+    if rules.last().is_some_and(|last| last.allow() && line(last) == "a") {
+        return all;
+    }
+    for (kind, major, minor, access) in DEFAULT {
+        let mut rule = LinuxDeviceCgroup::default();
+        rule.set_allow(true)
+            .set_typ(Some(kind))
+            .set_major(major)
+            .set_minor(minor)
+            .set_access(Some(access.to_owned()));
+        let wanted = line(&rule);
+        if !rules.iter().any(|r| r.allow() && line(r) == wanted) {
+            all.push(rule);
+        }
+    }
+    all
+}
+
 /// Writes the rules in their order.
 pub(crate) fn apply_v1(folders: &[Folder], rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
     let Some(folder) = folders.iter().find(|f| f.has("devices")) else {

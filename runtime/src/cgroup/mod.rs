@@ -60,11 +60,27 @@ pub(crate) struct Entry {
     /// The v1 folders' `tasks` files. The child writes `0` to each. A thread that moves itself costs the kernel
     /// nothing; a write of a process id to `cgroup.procs` waits for an RCU grace period, milliseconds.
     pub(crate) tasks: Vec<OwnedFd>,
+    /// The same of the hierarchy with device rules, which init enters when it has made its device nodes.
+    pub(crate) devices: Option<OwnedFd>,
     /// The v2 folder, for `clone3` with `CLONE_INTO_CGROUP`.
     pub(crate) v2: Option<OwnedFd>,
 }
 
 impl Entry {
+    fn add(&mut self, folder: &Folder, tasks: OwnedFd) {
+        if folder.has("devices") {
+            self.devices = Some(tasks);
+        } else {
+            self.tasks.push(tasks);
+        }
+    }
+
+    /// For a new cgroup namespace, whose root the process's groups become: it enters them all before.
+    pub(crate) fn with_devices_first(mut self) -> Self {
+        self.tasks.extend(self.devices.take());
+        self
+    }
+
     /// The v2 folder.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)
@@ -106,11 +122,6 @@ impl Cgroup {
         &self.v1
     }
 
-    /// The v2 folder.
-    pub(crate) fn v2_folder(&self) -> Option<&Folder> {
-        self.v2.as_ref()
-    }
-
     /// Whether limits and counters are version 2's.
     pub(crate) fn unified(&self) -> bool {
         self.v1.is_empty() && self.v2.is_some()
@@ -121,7 +132,7 @@ impl Cgroup {
         let mut entry = Entry::default();
         for folder in &self.v1 {
             match v1::make(folder) {
-                Ok(tasks) => entry.tasks.push(tasks),
+                Ok(tasks) => entry.add(folder, tasks),
                 // a named hierarchy is for bookkeeping only, and may be mounted read-only
                 Err(_) if folder.controllers.iter().all(|c| c.starts_with("name=")) => {}
                 Err(error) => return Err(error),
@@ -142,7 +153,7 @@ impl Cgroup {
         let mut entry = Entry::default();
         for folder in &self.v1 {
             match file::open_write(&folder.path.join("tasks")) {
-                Ok(tasks) => entry.tasks.push(tasks),
+                Ok(tasks) => entry.add(folder, tasks),
                 Err(_) if folder.controllers.iter().all(|c| c.starts_with("name=")) => {}
                 Err(error) => return Err(error),
             }
@@ -170,6 +181,7 @@ impl Cgroup {
         let Some(rules) = resources.devices().as_deref().filter(|rules| !rules.is_empty()) else {
             return Ok(());
         };
+        let rules = &devices::with_defaults(rules);
         match &self.v2 {
             Some(folder) if self.unified() => devices::apply_v2(folder, rules),
             _ => devices::apply_v1(&self.v1, rules),

@@ -9,7 +9,7 @@ use super::channel::NO_SUBJECT;
 use super::{At, Done, mount, target};
 use crate::error::Step;
 use crate::plan::Plan;
-use crate::plan::devices::{Device, LINKS};
+use crate::plan::devices::{Device, KCORE, LINKS};
 
 /// Where nodes cannot be made (user namespaces), takes hold of the host's, while they can be seen.
 pub(crate) fn open_host_nodes(plan: &Plan) -> Done<'_> {
@@ -31,7 +31,8 @@ pub(crate) fn make<'p>(root: BorrowedFd<'_>, devices: &'p [Device], bind: bool) 
             make_node(root, dev.as_fd(), device).at(Step::Device, &device.path)?;
         }
     }
-    for (name, text) in LINKS {
+    let kcore = target::open(root, c"proc/kcore", OFlags::PATH | OFlags::NOFOLLOW).is_ok();
+    for (name, text) in LINKS.into_iter().chain(kcore.then_some(KCORE)) {
         match rustix::fs::symlinkat(text, &dev, name) {
             // a terminal that is made by way of an image's own ptmx would be the host's
             Err(Errno::EXIST) if name == c"ptmx" => {

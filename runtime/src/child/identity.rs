@@ -1,5 +1,7 @@
 //! Who the program will be, and what it may.
 
+use std::os::fd::BorrowedFd;
+
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -11,7 +13,7 @@ use crate::sys::identity::{
     install_seccomp, personality, prctl, set_capabilities, set_gid, set_groups, set_io_priority, set_rlimit,
     set_scheduler, set_uid,
 };
-use crate::sys::process::{close_on_exec_from, keep_on_exec, working_directory_is_inside};
+use crate::sys::process::{close_from, keep_on_exec, working_directory_is_inside};
 
 /// Becomes root of the user namespace.
 pub(crate) fn become_root() -> Done<'static> {
@@ -37,9 +39,15 @@ pub(crate) fn before_filter(process: &ProcessPlan) -> Done<'_> {
     if let Some(persona) = process.personality {
         personality(persona).at(Step::Personality, NO_SUBJECT)?;
     }
-    close_on_exec_from(3 + process.preserve_fds).at(Step::CloseFds, NO_SUBJECT)?;
-    for fd in 0..process.preserve_fds {
-        let number = i32::try_from(3 + fd).unwrap_or(i32::MAX);
+    Ok(())
+}
+
+/// Closes everything that the program does not get, and that is not needed for telling how it went. This
+/// comes before the working directory is entered, which then cannot be one of these descriptors (CVE-2024-21626).
+pub(crate) fn close_descriptors<'p>(process: &'p ProcessPlan, keep: [Option<BorrowedFd<'_>>; 3]) -> Done<'p> {
+    let first = i32::try_from(3 + process.preserve_fds).unwrap_or(i32::MAX);
+    close_from(first, keep).at(Step::CloseFds, NO_SUBJECT)?;
+    for number in 3..first {
         keep_on_exec(number).at(Step::CloseFds, c"preserved")?;
     }
     Ok(())

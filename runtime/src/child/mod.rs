@@ -150,8 +150,11 @@ fn init<'p>(
     let slave = surroundings(plan, channel)?;
     // From here on the cgroup's limits and the device rules must hold: the parent has set them meanwhile.
     channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
+    enter_devices_cgroup(&plan.entry)?;
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
+    let keep = [Some(channel.as_fd()), listener.map(AsFd::as_fd), plan.hooks.state.as_ref().map(AsFd::as_fd)];
+    identity::close_descriptors(process, keep)?;
     identity::take_on(process)?;
     let program = program::find(process)?;
     if plan.wait_for_start {
@@ -188,6 +191,14 @@ pub(crate) fn enter_cgroup(entry: &crate::cgroup::Entry) -> Done<'static> {
         rustix::io::write(tasks, b"0").at(Step::JoinCgroup, NO_SUBJECT)?;
     }
     Ok(())
+}
+
+/// Moves this process to where the device rules hold.
+fn enter_devices_cgroup(entry: &crate::cgroup::Entry) -> Done<'static> {
+    match &entry.devices {
+        Some(tasks) => rustix::io::write(tasks, b"0").map(drop).at(Step::JoinCgroup, c"devices"),
+        None => Ok(()),
+    }
 }
 
 /// Everything that the program will see: file systems, devices, parameters. Gives the terminal's slave.
@@ -302,6 +313,7 @@ fn exec_between(join: &crate::exec::Join) -> Done<'static, Cloned> {
     // Not even the container's root may look into this copy of the runtime.
     crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
     enter_cgroup(&join.entry)?;
+    enter_devices_cgroup(&join.entry)?;
     set_namespaces(join.init.as_fd(), join.namespaces).at(Step::JoinNamespace, NO_SUBJECT)?;
     let request = CloneRequest { flags: 0, cgroup: join.entry.clone_into(), as_sibling: true };
     clone(request).at(Step::Fork, NO_SUBJECT)
@@ -335,6 +347,7 @@ fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channe
     channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
+    identity::close_descriptors(process, [Some(channel.as_fd()), None, None])?;
     identity::take_on(process)?;
     let program = program::find(process)?;
     program::execute(process, program)

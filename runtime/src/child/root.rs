@@ -1,5 +1,6 @@
 //! The root file system: mounted, and made the root.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -28,7 +29,10 @@ pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
             let tree = mount::clone_tree(CWD, &plan.path, true).at(Step::MountRootfs, &plan.path)?;
             attach(plan, tree)
         }
-        RootSource::Overlay { lower, upper, work } => {
+        RootSource::Overlay { lower, upper, work, in_one_page: true } => {
+            overlay_in_one_page(plan, lower, upper, work)
+        }
+        RootSource::Overlay { lower, upper, work, in_one_page: false } => {
             let context =
                 fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::MountRootfs, c"overlay")?;
             let set = |key, value| fsconfig_set_string(&context, key, value).at(Step::MountRootfs, value);
@@ -43,16 +47,56 @@ pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
                 .at(Step::MountRootfs, upper)?;
             attach(plan, tree)
         }
-        RootSource::OverlayClassic { options, .. } => {
-            mount_classic(c"overlay", &plan.path, options).at(Step::MountRootfs, &plan.path)?;
-            rustix::fs::openat(
-                CWD,
-                plan.path.as_c_str(),
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .at(Step::MountRootfs, &plan.path)
+    }
+}
+
+/// An overlay by mount(2). The layers are opened here, in the container's mount namespace: the kernel takes no others.
+fn overlay_in_one_page<'p>(
+    plan: &'p Rootfs,
+    lower: &'p [CString],
+    upper: &'p CStr,
+    work: &'p CStr,
+) -> Done<'p, OwnedFd> {
+    let mut options = Text { bytes: [0; 4096], length: 0 };
+    let mut separator: &[u8] = b"lowerdir=";
+    for layer in lower {
+        options.name(separator, layer)?;
+        separator = b":";
+    }
+    options.name(b",upperdir=", upper)?;
+    options.name(b",workdir=", work)?;
+    let text = CStr::from_bytes_until_nul(&options.bytes)
+        .map_err(|_| Errno::TOOBIG)
+        .at(Step::MountRootfs, &plan.path)?;
+    mount_classic(c"overlay", &plan.path, text).at(Step::MountRootfs, &plan.path)?;
+    open_folder(&plan.path).at(Step::MountRootfs, &plan.path)
+}
+
+fn open_folder(path: &CStr) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// A string that is put together without allocation.
+struct Text {
+    bytes: [u8; 4096],
+    length: usize,
+}
+
+impl Text {
+    /// Appends a prefix and a name for a folder, by an open descriptor (closed when the child closes all).
+    fn name<'p>(&mut self, prefix: &[u8], path: &'p CStr) -> Done<'p> {
+        let fd = open_folder(path).at(Step::MountRootfs, path)?;
+        let number = rustix::path::DecInt::from_fd(&fd);
+        let all = [prefix, b"/proc/self/fd/", number.as_bytes()];
+        std::mem::forget(fd);
+        for part in all {
+            let end = self.length + part.len();
+            // one byte stays 0
+            let room = self.bytes.get_mut(self.length..end).filter(|_| end < 4096);
+            room.ok_or(Errno::TOOBIG).at(Step::MountRootfs, path)?.copy_from_slice(part);
+            self.length = end;
         }
+        Ok(())
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 5] = [
     (c"ptmx", c"pts/ptmx"),
 ];
 
+/// The link that there is where the kernel shows its memory.
+pub(crate) const KCORE: (&std::ffi::CStr, &std::ffi::CStr) = (c"core", c"/proc/kcore");
+
 /// The default devices, and those of the specification.
 pub(crate) fn compile(linux: &Linux) -> Result<Vec<Device>, Error> {
     let mut devices = Vec::with_capacity(DEFAULT.len());

@@ -1,11 +1,9 @@
 //! The root file system.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::{c_string, options};
-use crate::cgroup::open_path;
 use crate::{Error, Launch, RootfsSource};
 
 /// The longest string that fsconfig(2) takes.
@@ -27,15 +25,14 @@ pub(crate) struct Rootfs {
 pub(crate) enum RootSource {
     /// What is at the path.
     Bind,
-    /// An overlay, option by option.
-    Overlay { lower: Vec<CString>, upper: CString, work: CString },
-    /// An overlay in one string, for kernels before 6.8 and for long paths. The string names the
-    /// layers as `/proc/self/fd/N`, so hundreds fit into a page.
-    OverlayClassic {
-        options: CString,
-        /// Keeps N open.
-        #[expect(dead_code, reason = "keeps the descriptors open")]
-        layers: Vec<OwnedFd>,
+    /// An overlay.
+    Overlay {
+        lower: Vec<CString>,
+        upper: CString,
+        work: CString,
+        /// All options in one string, for kernels before 6.8 and for long paths. The string names the
+        /// layers as `/proc/self/fd/N`, so hundreds fit into a page.
+        in_one_page: bool,
     },
 }
 
@@ -69,26 +66,21 @@ fn overlay(lower: &[std::path::PathBuf], upper: &Path, work: &Path) -> Result<Ro
     }
     let text = |path: &Path| c_string("rootfs", &path.to_string_lossy());
     let long = |path: &Path| path.as_os_str().len() > FSCONFIG_MAX;
-    let paths = lower.iter().map(std::path::PathBuf::as_path).chain([upper, work]);
-    if kernel_is_at_least(rustix::system::uname().release(), (6, 8)) && !paths.clone().any(long) {
-        return Ok(RootSource::Overlay {
-            lower: lower.iter().map(|path| text(path)).collect::<Result<_, _>>()?,
-            upper: text(upper)?,
-            work: text(work)?,
-        });
-    }
-    let layers: Vec<OwnedFd> = paths.map(open_path).collect::<Result<_, _>>()?;
-    let mut names: Vec<String> =
-        layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    let (work, upper) = (names.pop().unwrap_or_default(), names.pop().unwrap_or_default());
-    let options = format!("lowerdir={},upperdir={upper},workdir={work}", names.join(":"));
-    if options.len() >= 4096 {
+    let any_long = lower.iter().map(std::path::PathBuf::as_path).chain([upper, work]).any(long);
+    let in_one_page = any_long || !kernel_is_at_least(rustix::system::uname().release(), (6, 8));
+    // "/proc/self/fd/1234:" for each
+    if in_one_page && lower.len() > 200 {
         return Err(Error::Unsupported {
             what: format!("an overlay of {} layers", lower.len()),
             why: "this kernel takes its options in one page only",
         });
     }
-    Ok(RootSource::OverlayClassic { options: c_string("rootfs", &options)?, layers })
+    Ok(RootSource::Overlay {
+        lower: lower.iter().map(|path| text(path)).collect::<Result<_, _>>()?,
+        upper: text(upper)?,
+        work: text(work)?,
+        in_one_page,
+    })
 }
 
 /// Compares `6.8.0-rc1-foo` by its first two numbers.

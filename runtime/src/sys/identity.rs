@@ -137,14 +137,6 @@ pub(crate) fn set_scheduler(attr: &SchedulerAttr) -> Sys<()> {
     Ok(())
 }
 
-/// `set_mempolicy` of the calling thread.
-pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> Sys<()> {
-    let bits = nodes.len() * 64 + usize::from(!nodes.is_empty());
-    // SAFETY: the kernel reads `bits - 1` bits of the mask, which are there.
-    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) })?;
-    Ok(())
-}
-
 /// Makes a terminal the controlling one of the calling session leader.
 pub(crate) fn set_controlling_terminal(fd: BorrowedFd<'_>) -> Sys<()> {
     // SAFETY: TIOCSCTTY takes a plain number.

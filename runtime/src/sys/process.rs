@@ -151,11 +151,21 @@ pub(crate) fn execve_fd(file: BorrowedFd<'_>, args: &StringArray, env: &StringAr
     check(result).err().unwrap_or(Errno::NOEXEC)
 }
 
-/// Sets close-on-exec on all descriptors from `first` on.
-pub(crate) fn close_on_exec_from(first: u32) -> Sys<()> {
-    const CLOSE_RANGE_CLOEXEC: u32 = 4;
-    // SAFETY: with this flag nothing is closed, only marked.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
+/// Closes all descriptors from `first` on, except those in `keep`.
+pub(crate) fn close_from(first: RawFd, keep: [Option<BorrowedFd<'_>>; 3]) -> Sys<()> {
+    let mut keep = keep.map(|fd| fd.map_or(RawFd::MAX, |fd| fd.as_raw_fd()));
+    keep.sort_unstable();
+    let mut from = first;
+    for kept in keep.into_iter().chain([RawFd::MAX]) {
+        if kept > from {
+            // SAFETY: the child's copies; nothing that owns one of them runs its destructor any more.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, kept - 1, 0) })?;
+        }
+        from = from.max(kept.saturating_add(1));
+        if kept == RawFd::MAX {
+            break;
+        }
+    }
     Ok(())
 }
 
