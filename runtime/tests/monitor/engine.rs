@@ -162,12 +162,11 @@ impl Host {
         start
     }
 
-    /// The log's texts, joined.
+    /// The log's texts, joined. A line that is being written at this instant is not there yet.
     pub fn log_text(&self) -> String {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-        log.lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["log"].as_str().unwrap().to_owned())
-            .collect()
+        let complete = log.lines().map_while(|line| serde_json::from_str::<Value>(line).ok());
+        complete.map(|entry| entry["log"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The folders of the container's cgroup that exist.
