@@ -135,6 +135,16 @@ impl Repository {
         Ok(Blob::new(self.clone(), *digest, response))
     }
 
+    /// Reads a blob of at most `limit` bytes, and checks its digest.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; [`Error::TooLarge`], [`Error::ManifestDigest`].
+    pub async fn small_blob(&self, digest: &Digest, limit: usize) -> Result<Bytes> {
+        let response = self.open_blob(digest, 0).await?;
+        let body = read(&self.ask(Method::GET, &format!("blobs/{digest}")), response, limit).await?;
+        if Digest::of(&body) == *digest { Ok(body) } else { Err(Error::ManifestDigest(*digest)) }
+    }
+
     /// A blob from byte `offset` on.
     pub(crate) async fn open_blob(&self, digest: &Digest, offset: u64) -> Result<Response<Incoming>> {
         let path = format!("blobs/{digest}");

@@ -15,9 +15,15 @@ pub(super) struct BlockingBody {
 }
 
 impl BlockingBody {
+    /// A body whose pieces come through the sender; it ends when that is dropped.
+    pub(super) fn channel() -> (mpsc::Sender<io::Result<Bytes>>, Self) {
+        let (sender, pieces) = mpsc::channel(8);
+        (sender, Self { pieces, current: Bytes::new() })
+    }
+
     /// Starts to receive; at most a few pieces wait in memory.
     pub(super) fn new(mut body: Incoming) -> Self {
-        let (sender, pieces) = mpsc::channel(8);
+        let (sender, receiving) = Self::channel();
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
                 let piece =
@@ -28,7 +34,7 @@ impl BlockingBody {
                 }
             }
         });
-        Self { pieces, current: Bytes::new() }
+        receiving
     }
 }
 

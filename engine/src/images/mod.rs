@@ -6,11 +6,17 @@
 
 mod archive;
 mod body;
+mod create;
+mod credentials;
 mod history;
 mod inspect;
+mod layer;
 mod list;
 mod messages;
+mod output;
 mod pattern;
+mod pull;
+mod registry_error;
 mod remove;
 mod tag;
 pub(crate) mod when;
@@ -19,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use list::summaries;
+use wherry_image_ref::Reference;
 use wherry_image_store::ImageId;
 
 use crate::engine::Engine;
@@ -34,6 +41,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
     let (method, segments) = route.parts();
     match (method, segments.as_slice()) {
         ("GET", ["images", "json"]) => list::list(&engine, &request),
+        ("POST", ["images", "create"]) => create::create(engine, &request).await,
         ("POST", ["images", "load"]) => archive::load(engine, request),
         ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,
         ("GET", ["images", name @ .., "json"]) => inspect::inspect(&engine, &name.join("/"), request.version),
@@ -52,6 +60,15 @@ fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
     let mut attributes: BTreeMap<String, String> = labels.unwrap_or_default();
     attributes.insert("name".into(), name.into());
     engine.events.publish("image", action, id.to_string(), attributes);
+}
+
+/// Publishes what happened under a name, as pulls and pushes do.
+fn publish_reference(engine: &Engine, action: &str, reference: &Reference) {
+    let image = engine.store.resolve(&reference.familiar()).and_then(|id| engine.store.image(&id)).ok();
+    let labels = image.and_then(|image| image.config().labels.clone());
+    let mut attributes: BTreeMap<String, String> = labels.unwrap_or_default();
+    attributes.insert("name".into(), reference.familiar_name());
+    engine.events.publish("image", action, reference.familiar(), attributes);
 }
 
 /// The containers that use an image.

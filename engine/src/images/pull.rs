@@ -1,0 +1,303 @@
+//! Pulling: from a name to an image in the store.
+//!
+//! Layers come in parallel, three at a time, and each is hashed, inflated and unpacked while it
+//! arrives: nothing is kept aside. What happens is told in dockerd's messages.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use wherry_image_ref::{Digest, Reference};
+use wherry_image_store::{DiffId, Document, ImageId, Layer, NewImage};
+use wherry_registry::{
+    Client, Credentials, Descriptor, Endpoint, Error as Failure, Manifest, Platform, Policy, Repository,
+    Selected,
+};
+
+use super::layer::{self, Job};
+use super::messages;
+use super::output::Output;
+use super::registry_error::{allows_fallback, translate};
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+
+/// Layers that are fetched at once.
+const PARALLEL: usize = 3;
+const MAX_CONFIG_BYTES: usize = 8 << 20;
+
+/// What is to be pulled, and for whom.
+pub(super) struct Pull {
+    pub(super) engine: Arc<Engine>,
+    pub(super) client: Client,
+    pub(super) policy: Policy,
+    pub(super) credentials: Credentials,
+    /// Without tag and digest: all tags.
+    pub(super) reference: Reference,
+    /// As the user asked for it.
+    pub(super) platform: Option<Platform>,
+    pub(super) output: Output,
+}
+
+/// Why a pull ended.
+pub(super) enum Stop {
+    /// The registry's doing: another endpoint may do better.
+    Registry(Failure),
+    /// Ours: no endpoint would help.
+    Own(Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Registry(failure)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Own(error)
+    }
+}
+
+impl From<wherry_image_store::Error> for Stop {
+    fn from(error: wherry_image_store::Error) -> Self {
+        Self::Own(error.into())
+    }
+}
+
+impl Pull {
+    /// Pulls from the first endpoint that can serve it.
+    ///
+    /// # Errors
+    /// The last endpoint's failure, in dockerd's words.
+    pub(super) async fn run(&self) -> Result<(), Error> {
+        let (mut last, mut tls_works) = (None, false);
+        for endpoint in self.policy.endpoints(self.reference.domain()).await {
+            if tls_works && !endpoint.mirror && !endpoint.is_https() {
+                continue; // whoever speaks TLS is never spoken to in the clear
+            }
+            let connected =
+                Repository::connect(&self.client, &endpoint, self.reference.path(), &self.credentials).await;
+            let repository = match connected {
+                Ok(repository) => repository,
+                Err(failure) => {
+                    tracing::info!(endpoint = endpoint.url, error = %failure, "next endpoint");
+                    last = Some(failure);
+                    continue;
+                }
+            };
+            tls_works |= endpoint.is_https() && !endpoint.mirror;
+            match self.from(&repository).await {
+                Ok(()) => return Ok(()),
+                Err(Stop::Own(error)) => return Err(error),
+                Err(Stop::Registry(failure)) if allows_fallback(&failure, endpoint.mirror) => {
+                    log_fallback(&endpoint, &failure);
+                    last = Some(failure);
+                }
+                Err(Stop::Registry(failure)) => return Err(translate(&failure, &self.reference)),
+            }
+        }
+        Err(match last {
+            Some(failure) => translate(&failure, &self.reference),
+            None => Error::server(format!("no endpoints found for {}", self.reference.familiar())),
+        })
+    }
+
+    async fn from(&self, repository: &Repository) -> Result<(), Stop> {
+        let mut references = vec![self.reference.clone()];
+        if self.reference.is_name_only() {
+            references.clear();
+            for tag in repository.tags().await? {
+                references.extend(self.reference.with_tag(&tag));
+            }
+        }
+        let mut newer = false;
+        for reference in &references {
+            newer |= self.one(repository, reference).await?;
+        }
+        let verdict = if newer { "Downloaded newer image" } else { "Image is up to date" };
+        let name = self.reference.familiar();
+        self.output.send(messages::status(&format!("Status: {verdict} for {name}"), None)).await;
+        super::publish_reference(&self.engine, "pull", &self.reference);
+        Ok(())
+    }
+
+    /// Pulls one tag or digest. Whether it was not what we had.
+    async fn one(&self, repository: &Repository, reference: &Reference) -> Result<bool, Stop> {
+        let (digest, body) = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => (*digest, Some(repository.manifest(digest).await?)),
+            (None, tag) => {
+                let resolved = repository.resolve(tag.unwrap_or(wherry_image_ref::DEFAULT_TAG)).await?;
+                (resolved.digest, resolved.body)
+            }
+        };
+        let what = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
+        self.output.send(messages::status(&format!("Pulling from {}", reference.path()), Some(&what))).await;
+        let pinned = reference.with_digest(digest);
+        let known = self.engine.store.named(&pinned).filter(|_| self.platform.is_none());
+        let newer = match known {
+            Some(id) => self.name(id, reference).await?,
+            None => self.fetch(repository, reference, digest, body).await?,
+        };
+        self.output.send(messages::status(&format!("Digest: {digest}"), None)).await;
+        Ok(newer)
+    }
+
+    /// An image that we have needs only the name. Whether it is new to the image.
+    async fn name(&self, id: ImageId, reference: &Reference) -> Result<bool, Stop> {
+        let (engine, reference) = (self.engine.clone(), reference.clone());
+        if engine.store.named(&reference) == Some(id) || reference.digest().is_some() {
+            return Ok(false);
+        }
+        blocking(move || Ok(engine.store.tag(&id, &reference)?)).await?;
+        Ok(true)
+    }
+
+    async fn fetch(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        digest: Digest,
+        body: Option<Bytes>,
+    ) -> Result<bool, Stop> {
+        let manifest = self.manifest(repository, digest, body).await?;
+        let id = ImageId(manifest.config.digest);
+        let config = match self.engine.store.raw_config(&id) {
+            Ok(config) => Bytes::from(config),
+            Err(_) => repository.small_blob(&manifest.config.digest, MAX_CONFIG_BYTES).await?,
+        };
+        let layers = self.layers(repository, &manifest, &config).await?;
+        self.commit(reference, digest, config, layers).await
+    }
+
+    /// The manifest of the image for the platform, by way of lists if need be.
+    async fn manifest(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        body: Option<Bytes>,
+    ) -> Result<Manifest, Stop> {
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let (mut digest, mut body) = (digest, body);
+        for _ in 0..4 {
+            let document = match body.take() {
+                Some(document) => document,
+                None => repository.manifest(&digest).await?,
+            };
+            match Manifest::read(&document, &platform)? {
+                Selected::Image(manifest) => return Ok(manifest),
+                Selected::Listed(descriptor) => digest = descriptor.digest,
+            }
+        }
+        Err(Failure::Manifest("lists within lists".into()).into())
+    }
+
+    /// Fetches the layers that are missing. The result has all, the lowest first.
+    async fn layers(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+        config: &[u8],
+    ) -> Result<Vec<Layer>, Stop> {
+        let document: Document =
+            serde_json::from_slice(config).map_err(|e| Failure::Manifest(e.to_string()))?;
+        if !document.os.is_empty() && document.os != "linux" {
+            let text = format!("image operating system {:?} cannot be used on this platform", document.os);
+            return Err(Error::server(format!("{text}: operating system is not supported")).into());
+        }
+        let diff_ids = &document.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(Error::server("layers from manifest don't match image configuration").into());
+        }
+        // An image that is there needs no words about its layers.
+        if self.engine.store.image(&ImageId(manifest.config.digest)).is_ok() {
+            return self.hold(diff_ids);
+        }
+        let mut fetched = self.start(repository, &manifest.layers, diff_ids).await;
+        let mut kept = Vec::new();
+        while let Some(finished) = fetched.join_next().await {
+            match finished {
+                Ok(layer) => kept.push(layer?),
+                Err(ended) => return Err(Error::server(format!("a layer's transfer ended: {ended}")).into()),
+            }
+        }
+        self.hold(diff_ids)
+    }
+
+    /// Starts a task for each layer that is missing; those that run are ended when the set is dropped.
+    async fn start(
+        &self,
+        repository: &Repository,
+        descriptors: &[Descriptor],
+        diff_ids: &[DiffId],
+    ) -> JoinSet<Result<Layer, Stop>> {
+        let mut tasks = JoinSet::new();
+        let mut seen = HashSet::new();
+        let mut jobs = Vec::new();
+        for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
+            let id = descriptor.digest.short();
+            if let Some(layer) = self.engine.store.layer(diff_id) {
+                self.output.send(messages::state("Already exists", &id)).await;
+                tasks.spawn(async move { Ok(layer) });
+            } else if seen.insert(*diff_id) {
+                self.output.send(messages::state("Pulling fs layer", &id)).await;
+                jobs.push((descriptor.clone(), *diff_id));
+            }
+        }
+        let slots = Arc::new(Semaphore::new(PARALLEL));
+        for (number, (descriptor, diff_id)) in jobs.into_iter().enumerate() {
+            if number >= PARALLEL {
+                self.output.send(messages::state("Waiting", &descriptor.digest.short())).await;
+            }
+            let job = Job {
+                store: self.engine.store.clone(),
+                repository: repository.clone(),
+                descriptor,
+                diff_id,
+                output: self.output.clone(),
+            };
+            tasks.spawn(layer::fetch(job, slots.clone()));
+        }
+        tasks
+    }
+
+    fn hold(&self, diff_ids: &[DiffId]) -> Result<Vec<Layer>, Stop> {
+        let store = &self.engine.store;
+        let hold = |id: &DiffId| store.layer(id).ok_or(wherry_image_store::Error::NoSuchLayer(*id));
+        Ok(diff_ids.iter().map(hold).collect::<Result<_, _>>()?)
+    }
+
+    async fn commit(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        config: Bytes,
+        layers: Vec<Layer>,
+    ) -> Result<bool, Stop> {
+        let id = ImageId(Digest::of(&config));
+        let pinned = reference.with_digest(digest);
+        let is_new = self.engine.store.named(reference) != Some(id);
+        let mut names = vec![pinned];
+        if is_new && reference.digest().is_none() {
+            names.push(reference.clone());
+        }
+        let store = self.engine.store.clone();
+        blocking(move || {
+            store.commit(&NewImage {
+                config: &config,
+                layers: &layers,
+                names: &names,
+                parent: None,
+                tagged: true,
+            })?;
+            Ok(())
+        })
+        .await?;
+        Ok(is_new)
+    }
+}
+
+fn log_fallback(endpoint: &Endpoint, failure: &Failure) {
+    tracing::info!(endpoint = endpoint.url, error = %failure, "attempting the next endpoint");
+}
