@@ -98,9 +98,9 @@ impl Channel {
         let length = loop {
             let parts = &mut [IoSliceMut::new(buffer)];
             match rustix::net::recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                // the child was killed with something of ours unread
-                Err(Errno::CONNRESET) => break 0,
+                // CONNRESET: the child ended with something of ours unread. That is told once, and before
+                // its last words, which are still there.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?.bytes,
             }
         };
