@@ -7,6 +7,7 @@ mod api;
 mod daemon;
 mod events;
 mod exec;
+mod health;
 mod images;
 mod kill;
 mod lifecycle;
