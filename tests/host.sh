@@ -2,6 +2,7 @@
 # A private "host" for one engine: network, mount, process, UTS and cgroup namespaces with one address, its own /etc, /run,
 # firewall and cgroup trees. Whatever is in it ends with it, and it ends when its standard input does: a test that dies,
 # however it dies, leaves nothing.
+# WHERRY_TEST_CGROUP=v2 shows the unified hierarchy alone, with what controllers it has (none where v1 holds them all).
 #   host.sh WORK        then each line of standard input is evaluated here, as process 1; its output is followed by a
 #                       line with the byte 1 and the exit status
 set -euo pipefail
@@ -82,7 +83,7 @@ files() {
 }
 
 inner() {
-  local mode=v1
+  local mode=${WHERRY_TEST_CGROUP:-v1}
   [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || mode=v2
   network; cgroup_mounts $mode; files
   export WHERRY_TEST_WORK=$WORK

@@ -35,9 +35,18 @@ impl Host {
         Host::of(Binary::from_environment(), arguments)
     }
 
+    /// As [`Host::new`], where only the unified cgroup hierarchy is mounted.
+    pub fn with_unified_cgroups() -> Host {
+        Host::start(Binary::from_environment(), &[], &[("WHERRY_TEST_CGROUP", "v2")])
+    }
+
     /// As [`Host::with_arguments`], of this program.
     pub fn of(binary: Binary, arguments: &[&str]) -> Host {
-        let init = Arc::new(Init::start());
+        Host::start(binary, arguments, &[])
+    }
+
+    fn start(binary: Binary, arguments: &[&str], environment: &[(&str, &str)]) -> Host {
+        let init = Arc::new(Init::start(environment));
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let engine = Engine::new(Arc::clone(&init), binary, "engine", arguments);
         engine.start();

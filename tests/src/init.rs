@@ -49,7 +49,7 @@ impl Shell {
 
 impl Init {
     /// Makes the namespaces.
-    pub(crate) fn start() -> Init {
+    pub(crate) fn start(environment: &[(&str, &str)]) -> Init {
         assert!(
             rustix::process::geteuid().is_root(),
             "the end-to-end tests need root: run `make test` as root"
@@ -63,6 +63,7 @@ impl Init {
         let mut unshare = Command::new("bash")
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/host.sh"))
             .arg(&work)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

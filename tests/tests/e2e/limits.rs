@@ -84,3 +84,29 @@ fn they_are_told_by_inspect() {
     }
     assert_eq!(config["CpusetCpus"], "0");
 }
+
+#[test]
+fn on_the_unified_hierarchy() {
+    let host = Host::with_unified_cgroups();
+    host.docker("info --format '{{.CgroupVersion}}'").prints("2");
+    let shared = host.folder().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let volume = format!("{}:/shared", shared.display());
+    let count = "i=0; while :; do i=$((i+1)); echo $i >/shared/count; done";
+    host.docker(&["run", "-d", "--name", "box", "-v", &volume, "busybox", "sh", "-c", count]).ok();
+    host.docker("inspect -f '{{.HostConfig.CgroupnsMode}}' box").prints("private");
+    host.docker("exec box cat /proc/self/cgroup").contains("0::/\n");
+    host.docker("exec box mkdir /sys/fs/cgroup/x").fails(1, "Read-only file system");
+    host.docker("pause box").ok();
+    let count = || std::fs::read_to_string(shared.join("count")).unwrap();
+    let before = count();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(count(), before, "it stands still");
+    host.docker("unpause box").ok();
+    host.docker("exec box true").ok();
+    host.docker("run --rm --device /dev/null:/dev/mine busybox sh -c 'echo >/dev/mine'").ok();
+    host.docker("run --rm busybox sh -c 'mknod /dev/sda b 8 0 && head -c 1 /dev/sda'")
+        .fails(1, "Operation not permitted");
+    host.docker("rm -f box").ok();
+    host.docker("run --rm --cgroupns host busybox cat /proc/self/cgroup").contains("0::/docker/");
+}
