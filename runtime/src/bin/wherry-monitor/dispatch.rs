@@ -2,9 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
-use wherry_monitor_api::{Failure, FailureKind, Reply, Request, State, VERSION};
+use wherry_monitor_api::{Failure, FailureKind, Phase, Reply, Request, State, VERSION};
 
 use crate::control::{Answer, Caller, failure};
+use crate::journal::start_time;
 use crate::monitor::Monitor;
 
 impl Monitor {
@@ -58,8 +59,7 @@ impl Monitor {
             let text = format!("the monitor speaks version {VERSION} of the protocol, not {version}");
             return Err(failure(FailureKind::Protocol, text));
         }
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        Ok(Some(Reply::Hello { version: VERSION, pid, state: Box::new(self.state()) }))
+        Ok(Some(Reply::Hello { version: VERSION, pid: self.identity.0, state: Box::new(self.state()) }))
     }
 
     fn subscribe(&mut self, caller: Caller, after: u64) -> Answer {
@@ -80,17 +80,23 @@ impl Monitor {
             return Err(failure(FailureKind::State, "the container is running"));
         }
         self.released = Some(self.last_code());
+        self.remove_leftover();
         self.dismiss_clients();
         self.reply(caller, Ok(Reply::Ok));
         Ok(())
     }
 
     /// The state as it stands.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&mut self) -> State {
+        if let Phase::Running { pid, pid_start, .. } = &mut self.phase
+            && *pid_start == 0
+        {
+            *pid_start = start_time(*pid);
+        }
         State {
             version: VERSION,
             container: self.id().to_owned(),
-            monitor: self.identity(),
+            monitor: self.identity,
             phase: self.phase.clone(),
             restart_count: self.restart_count,
             manually_stopped: self.manually_stopped,

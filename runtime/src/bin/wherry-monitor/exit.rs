@@ -84,11 +84,10 @@ impl Monitor {
     fn container_ended(&mut self, init: u32, code: i32) {
         let Some(mut run) = self.run.take() else { return };
         let at_ns = now_ns();
-        let kills = run.container.oom_kill_count();
-        let oom_killed = run.oom_killed || kills > run.oom_kills;
-        if oom_killed && !run.oom_killed {
+        if run.memory_is_ready() && run.count_kills() {
             self.record_at(at_ns, EventKind::OutOfMemory);
         }
+        let oom_killed = run.oom_killed;
         let restarting = self.set_ended(&run, code, at_ns, oom_killed);
         self.end_probes();
         let stopped = !run.stops.is_empty();
@@ -100,11 +99,7 @@ impl Monitor {
             self.reply(caller, Ok(Reply::Ok));
         }
         self.timers.cancel(Timer::StopKill);
-        drop(run.memory.take());
-        self.settle_round();
-        if let Err(error) = run.container.delete(true) {
-            self.say(&format!("what it leaves behind cannot be removed: {error}"));
-        }
+        self.leftover = Some(run.container);
         if !restarting {
             self.log = None;
             if self.controls.is_empty() {
@@ -163,15 +158,18 @@ impl Monitor {
     /// Memory ran out in the container; perhaps not for the first time.
     pub(crate) fn memory_ran_out(&mut self) {
         let Some(run) = &mut self.run else { return };
-        if let Some(memory) = &run.memory {
-            // An event counter or inotify records: their content does not matter, the count does.
-            let _ = rustix::io::read(memory, &mut [0u8; 4096]);
-        }
-        let kills = run.container.oom_kill_count();
-        if kills > run.oom_kills {
-            run.oom_kills = kills;
-            run.oom_killed = true;
+        run.memory_is_ready();
+        if run.count_kills() {
             self.record(EventKind::OutOfMemory);
+        }
+    }
+
+    /// Removes the cgroups of a container that has ended, once nobody waits for anything else.
+    pub(crate) fn remove_leftover(&mut self) {
+        if let Some(container) = self.leftover.take()
+            && let Err(error) = container.delete(true)
+        {
+            self.say(&format!("what it leaves behind cannot be removed: {error}"));
         }
     }
 
@@ -189,5 +187,22 @@ impl Monitor {
         if let Some(run) = &mut self.run {
             run.stops.push(caller);
         }
+    }
+}
+
+impl Run {
+    /// Whether the kernel has reported that memory ran out; takes the report.
+    fn memory_is_ready(&self) -> bool {
+        // An event counter or inotify records: their content does not matter.
+        self.memory.as_ref().is_some_and(|memory| rustix::io::read(memory, &mut [0u8; 4096]).is_ok())
+    }
+
+    /// Whether there are more victims than before.
+    fn count_kills(&mut self) -> bool {
+        let kills = self.container.oom_kill_count();
+        let more = kills > self.oom_kills;
+        self.oom_kills = kills;
+        self.oom_killed |= more;
+        more
     }
 }

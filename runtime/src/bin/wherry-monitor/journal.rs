@@ -127,17 +127,12 @@ impl Monitor {
     /// Writes the state; when this returns it survives a power cut.
     pub(crate) fn persist(&mut self) {
         self.timers.cancel(Timer::Persist);
+        let state = self.state();
         let Some(plan) = &self.plan else { return };
-        if let Err(error) = wherry_durable::write_json(&plan.state_path, &self.state()) {
+        if let Err(error) = wherry_durable::write_json(&plan.state_path, &state) {
             // The container goes on: a full disk is no reason to stop it.
             self.say(&format!("cannot write {}: {error}", plan.state_path.display()));
         }
-    }
-
-    /// This process, as the state file names it.
-    pub(crate) fn identity(&self) -> (i32, u64) {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        (pid, start_time(pid))
     }
 
     /// Goes on with the numbering, and with events that no engine has seen, of an earlier monitor.

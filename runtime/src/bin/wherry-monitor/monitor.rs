@@ -14,7 +14,7 @@ use crate::client::{Client, Role};
 use crate::control::{Caller, Control};
 use crate::health::Verdict;
 use crate::job::Job;
-use crate::journal::Journal;
+use crate::journal::{Journal, start_time};
 use crate::poll::{Flags, Polled, Poller, Source};
 use crate::process::{Sockets, say};
 use crate::restart::Backoff;
@@ -30,6 +30,8 @@ const LATER_TRIM: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Monitor {
     id: String,
+    /// This process, as the state file names it: process id and start time.
+    pub(crate) identity: (i32, u64),
     pub(crate) poller: Poller,
     pub(crate) timers: Timers,
     pub(crate) listener: Polled,
@@ -50,6 +52,8 @@ pub(crate) struct Monitor {
     pub(crate) log_grew: bool,
     /// The container, while its init runs or its output is not at its end.
     pub(crate) run: Option<Run>,
+    /// One that has ended, and whose cgroups are still there.
+    pub(crate) leftover: Option<Container>,
     pub(crate) phase: Phase,
     pub(crate) journal: Journal,
     pub(crate) restart_count: u32,
@@ -100,10 +104,12 @@ pub(crate) struct Run {
 impl Monitor {
     pub(crate) fn new(id: String, sockets: Sockets) -> io::Result<Self> {
         let poller = Poller::new()?;
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
         let mut listener = Polled::new(&poller, sockets.listener, Source::Listener);
         listener.want(Some(Flags::IN))?;
         let mut monitor = Self {
             id,
+            identity: (pid, start_time(pid)),
             poller,
             timers: Timers::default(),
             listener,
@@ -118,6 +124,7 @@ impl Monitor {
             log: None,
             log_grew: false,
             run: None,
+            leftover: None,
             phase: Phase::Waiting,
             journal: Journal::default(),
             restart_count: 0,
@@ -151,10 +158,14 @@ impl Monitor {
                 self.fire(timer);
             }
             self.settle_round();
+            if self.answers.is_empty() {
+                self.remove_leftover();
+            }
             if !idle {
                 self.timers.set(Timer::Trim, if self.trimmed { LATER_TRIM } else { FIRST_TRIM });
             }
         }
+        self.remove_leftover();
         Ok(())
     }
 

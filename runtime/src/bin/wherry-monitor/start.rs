@@ -10,7 +10,7 @@ use wherry_runtime::{Container, Stdio};
 use crate::control::{Answer, Caller, failure, system};
 use crate::health::Verdict;
 use crate::job::{Connected, Io, Job, Kind};
-use crate::journal::{now_ns, start_time};
+use crate::journal::now_ns;
 use crate::launch::{Parsed, failure_code, runtime_failure};
 use crate::monitor::{Monitor, Plan, Run};
 use crate::poll::{Flags, Polled, Source};
@@ -23,6 +23,7 @@ impl Monitor {
         if self.is_live() {
             return Err(failure(FailureKind::State, "the container is already running"));
         }
+        let first = self.plan.is_none();
         let bytes = serde_json::to_vec(&spec)
             .map_err(|e| failure(FailureKind::Protocol, format!("the start cannot be kept: {e}")))?;
         self.plan = Some(Plan {
@@ -40,7 +41,9 @@ impl Monitor {
             Ok((pid, at_ns)) => {
                 // First of all: the user waits for it.
                 self.reply(caller, Ok(Reply::Started { pid, at_ns }));
-                self.take_over_journal();
+                if first {
+                    self.take_over_journal();
+                }
                 self.started(pid, at_ns, false);
                 Ok(None)
             }
@@ -102,6 +105,7 @@ impl Monitor {
 
     /// Makes the container and executes its program.
     fn start(&mut self, start: &mut StartSpec) -> Result<(i32, i64), Failure> {
+        self.remove_leftover();
         let parsed = Parsed::take(start)?;
         self.open_log(&start.log)?;
         let number = self.next_number();
@@ -135,17 +139,13 @@ impl Monitor {
         };
         job.stdin_once = start.stdin_once;
         self.jobs.insert(number, job);
-        let memory = container.oom_watch().and_then(|fd| {
-            let mut memory = Polled::new(&self.poller, fd, Source::Memory);
-            memory.want(Some(Flags::IN)).ok().map(|()| memory)
-        });
         self.run = Some(Run {
-            oom_kills: container.oom_kill_count(),
             container,
             init: number,
             started,
             started_at_ns,
-            memory,
+            memory: None,
+            oom_kills: 0,
             oom_killed: false,
             own_pid_namespace: parsed.own_pid_namespace(),
             unwanted: false,
@@ -158,11 +158,9 @@ impl Monitor {
 
     /// What follows a start, once whoever asked for it knows.
     fn started(&mut self, pid: i32, at_ns: i64, by_policy: bool) {
-        if let Phase::Running { pid_start, .. } = &mut self.phase {
-            *pid_start = start_time(pid);
-        }
         self.record_at(at_ns, EventKind::Started { pid, by_policy });
         self.persist_soon();
+        self.watch_memory();
         if let Some(init) = self.run.as_ref().map(|run| run.init) {
             self.adopt_waiting_clients(init);
         }
@@ -171,6 +169,17 @@ impl Monitor {
             None => None,
         };
         self.schedule_probe();
+    }
+
+    /// Wants to know when memory runs out.
+    fn watch_memory(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        run.memory = run.container.oom_watch().and_then(|fd| {
+            let mut memory = Polled::new(&self.poller, fd, Source::Memory);
+            memory.want(Some(Flags::IN)).ok().map(|()| memory)
+        });
+        // It may have happened before the watch began.
+        self.memory_ran_out();
     }
 
     /// Opens the log, unless it is open from the run before.
