@@ -49,6 +49,9 @@ pub(crate) async fn dispatch(engine: Arc<Engine>, request: hyper::Request<Incomi
     tracing::debug!(method = %head.method, path = %head.uri, "request");
     let route = Route { method: head.method, segments };
     let request = Request { version, query, headers: head.headers, body };
+    if route.method == Method::OPTIONS {
+        return dress(response::empty(StatusCode::OK)).into();
+    }
     match handle(engine, &route, request).await {
         Ok(Reply::Http(response)) => dress(response).into(),
         Ok(hijack @ Reply::Hijack(_)) => hijack,

@@ -117,7 +117,9 @@ mod tests {
             let found = FileSettings::parse(file.as_bytes()).unwrap().check_conflicts(&flags).unwrap_err();
             assert_eq!(
                 found,
-                format!("the following directives are specified both as a flag and in the configuration file: {expect}")
+                format!(
+                    "the following directives are specified both as a flag and in the configuration file: {expect}"
+                )
             );
         };
         check(r#"{"debug":true}"#, &["--debug"], "debug: (from flag: true, from file: true)");

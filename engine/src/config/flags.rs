@@ -18,7 +18,9 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Settings
         } else if let Some(shorts) = arg.strip_prefix('-').filter(|s| !s.is_empty() && arg != "--") {
             parse_shorts(&mut settings, shorts, &mut args)?;
         } else if arg != "--" {
-            return Err(ConfigError::Usage(format!("unexpected argument: {arg}: \"wherryd\" accepts no arguments.")));
+            return Err(ConfigError::Usage(format!(
+                "unexpected argument: {arg}: \"wherryd\" accepts no arguments."
+            )));
         }
     }
     Ok(settings)
@@ -52,8 +54,9 @@ fn parse_shorts(
     let mut remaining = shorts;
     while let Some(short) = remaining.chars().next() {
         let after = remaining.strip_prefix(short).unwrap_or_default();
-        let spec = options::by_short(short)
-            .ok_or_else(|| ConfigError::Usage(format!("unknown shorthand flag: '{short}' in -{remaining}")))?;
+        let spec = options::by_short(short).ok_or_else(|| {
+            ConfigError::Usage(format!("unknown shorthand flag: '{short}' in -{remaining}"))
+        })?;
         if let Some(value) = after.strip_prefix('=') {
             return set(settings, spec, value);
         }
@@ -120,7 +123,17 @@ mod tests {
 
     #[test]
     fn all_forms_of_flags_are_read() {
-        let args = ["-Dl", "warn", "--live-restore=false", "-Htcp://:1", "--host", "fd://", "-b=br7", "--mtu", "1400"];
+        let args = [
+            "-Dl",
+            "warn",
+            "--live-restore=false",
+            "-Htcp://:1",
+            "--host",
+            "fd://",
+            "-b=br7",
+            "--mtu",
+            "1400",
+        ];
         let settings = parse(args.map(OsString::from)).unwrap();
         assert_eq!(settings.flag("debug"), Some(true));
         assert_eq!(settings.text("log-level"), Some("warn"));

@@ -22,8 +22,8 @@ use wherry_netd::protocol::{DefaultBridge, Settings as NetworkSettings};
 use file::FileSettings;
 use options::Effect;
 use settings::Settings;
-pub(crate) use value::go_bool;
 use value::Value;
+pub(crate) use value::go_bool;
 
 /// Where we listen when nothing is said.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -143,7 +143,11 @@ impl Config {
         };
         let validate = on("validate");
         let config = Self::from_source(Source { flags, file, file_named })?;
-        Ok(if validate { Command::Print("configuration OK\n".into()) } else { Command::Run(Box::new(config)) })
+        Ok(if validate {
+            Command::Print("configuration OK\n".into())
+        } else {
+            Command::Run(Box::new(config))
+        })
     }
 
     /// The settings with what can be reloaded (debug, labels, registries, live restore, shutdown timeout, shm size) read
@@ -176,7 +180,9 @@ impl Config {
         }
         check_lists(&mut merged).and_then(|()| check_values(&merged)).map_err(|reason| {
             if from_file_too {
-                in_file(format!("merged configuration validation from file and command line flags failed: {reason}"))
+                in_file(format!(
+                    "merged configuration validation from file and command line flags failed: {reason}"
+                ))
             } else {
                 ConfigError::Invalid(reason)
             }
@@ -223,8 +229,13 @@ impl Config {
             systemd_cgroup: given.list("exec-opts").iter().any(|o| o == "native.cgroupdriver=systemd"),
             cgroup_parent: text("cgroup-parent", ""),
             live_restore: given.flag("live-restore").unwrap_or(false),
-            shutdown_timeout_s: given.int("shutdown-timeout").map_or(15, |s| u64::try_from(s).unwrap_or(u64::MAX)),
-            default_shm_bytes: given.int("default-shm-size").and_then(|b| u64::try_from(b).ok()).unwrap_or(64 << 20),
+            shutdown_timeout_s: given
+                .int("shutdown-timeout")
+                .map_or(15, |s| u64::try_from(s).unwrap_or(u64::MAX)),
+            default_shm_bytes: given
+                .int("default-shm-size")
+                .and_then(|b| u64::try_from(b).ok())
+                .unwrap_or(64 << 20),
             init: given.flag("init").unwrap_or(false),
             without_effect,
             source,
@@ -305,14 +316,14 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
     if bip.is_some() && bridge.is_some_and(|b| b == "none") {
         return Err("You specified -b & --bip, mutually exclusive options. Please specify only one".into());
     }
-    let address = match bip {
-        Some(text) if text.contains('/') => Some(
-            text.parse::<Ipv4Network>()
-                .map_err(|_| format!("invalid CIDR address: {text}: --bip needs an IPv4 address with prefix"))?,
-        ),
-        Some(text) => return Err(format!("invalid CIDR address: {text}")),
-        None => None,
-    };
+    let address =
+        match bip {
+            Some(text) if text.contains('/') => Some(text.parse::<Ipv4Network>().map_err(|_| {
+                format!("invalid CIDR address: {text}: --bip needs an IPv4 address with prefix")
+            })?),
+            Some(text) => return Err(format!("invalid CIDR address: {text}")),
+            None => None,
+        };
     let default_bridge = match bridge {
         Some("none") => None,
         other => Some(DefaultBridge { interface: other.unwrap_or("docker0").to_string(), address }),

@@ -90,7 +90,8 @@ pub(super) fn by_key(key: &str) -> Option<&'static Spec> {
 
 const IPV6: &str = "networks have IPv4 only";
 const CONTAINERD: &str = "containers run without containerd";
-const TLS: &str = "TLS is not supported yet; reach the daemon over SSH (docker -H ssh://…) or its Unix socket";
+const TLS: &str =
+    "TLS is not supported yet; reach the daemon over SSH (docker -H ssh://…) or its Unix socket";
 const TLS_FILE: &str = "TLS is not supported yet";
 const ONE_RUNTIME: &str = "containers always run in the built-in runtime";
 const REALTIME: &str = "realtime budgets are not handed out by the daemon";
@@ -101,8 +102,12 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("add-runtime", Kind::Map, "Register an additional OCI compatible runtime")
         .key("runtimes")
         .no_effect(ONE_RUNTIME),
-    option("allow-direct-routing", Kind::Bool, "Allow remote access to published ports on container IP addresses")
-        .no_effect("containers' own addresses are closed to other hosts"),
+    option(
+        "allow-direct-routing",
+        Kind::Bool,
+        "Allow remote access to published ports on container IP addresses",
+    )
+    .no_effect("containers' own addresses are closed to other hosts"),
     option("authorization-plugin", Kind::List(value::any), "Authorization plugins to load")
         .key("authorization-plugins")
         .refused(&[], "plugins are not supported"),
@@ -121,7 +126,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("containerd-plugins-namespace", Kind::Text, "Containerd namespace to use for plugins")
         .no_effect(CONTAINERD),
     option("cpu-rt-period", Kind::Int, "Limit the CPU real-time period in microseconds").no_effect(REALTIME),
-    option("cpu-rt-runtime", Kind::Int, "Limit the CPU real-time runtime in microseconds").no_effect(REALTIME),
+    option("cpu-rt-runtime", Kind::Int, "Limit the CPU real-time runtime in microseconds")
+        .no_effect(REALTIME),
     option("cri-containerd", Kind::Bool, "start containerd with cri").no_effect(CONTAINERD),
     option("data-root", Kind::Text, "Root directory of persistent state (default \"/var/lib/wherry\")"),
     option("debug", Kind::Bool, "Enable debug mode").short('D'),
@@ -162,15 +168,24 @@ pub(super) static OPTIONS: &[Spec] = &[
         .refused(&[], "'host-gateway' is the default bridge's address"),
     option("http-proxy", Kind::Text, "HTTP proxy URL to use for outgoing traffic").refused(&[""], PROXY),
     option("https-proxy", Kind::Text, "HTTPS proxy URL to use for outgoing traffic").refused(&[""], PROXY),
-    option("icc", Kind::Bool, "Enable inter-container communication for the default bridge network (default true)"),
+    option(
+        "icc",
+        Kind::Bool,
+        "Enable inter-container communication for the default bridge network (default true)",
+    ),
     option("init", Kind::Bool, "Run an init in the container to forward signals and reap processes"),
-    option("init-path", Kind::Text, "Path to the docker-init binary").no_effect("the init process is built in"),
+    option("init-path", Kind::Text, "Path to the docker-init binary")
+        .no_effect("the init process is built in"),
     option("insecure-registry", Kind::List(value::any), "Enable insecure registry communication")
         .key("insecure-registries"),
     option("ip", Kind::Ip, "Host IP for port publishing from the default bridge network (default 0.0.0.0)"),
     option("ip-forward", Kind::Bool, "Enable IP forwarding in system configuration (default true)"),
-    option("ip-forward-no-drop", Kind::Bool, "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding")
-        .refused(&[], "forwarding that the daemon switches on is closed by default"),
+    option(
+        "ip-forward-no-drop",
+        Kind::Bool,
+        "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding",
+    )
+    .refused(&[], "forwarding that the daemon switches on is closed by default"),
     option("ip-masq", Kind::Bool, "Enable IP masquerading for the default bridge network (default true)"),
     option("ip6tables", Kind::Bool, "Enable addition of ip6tables rules (default true)").no_effect(IPV6),
     option("iptables", Kind::Bool, "Enable addition of iptables rules (default true)"),
@@ -180,8 +195,12 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("log-driver", Kind::Text, "Default driver for container logs (default \"json-file\")"),
     option("log-format", Kind::Text, "Set the logging format (\"text\")")
         .refused(&["text"], "the daemon's log is text"),
-    option("log-level", Kind::Text, "Set the logging level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\") (default \"info\")")
-        .short('l'),
+    option(
+        "log-level",
+        Kind::Text,
+        "Set the logging level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\") (default \"info\")",
+    )
+    .short('l'),
     option("log-opt", Kind::Map, "Default log driver options for containers").key("log-opts"),
     option("max-concurrent-downloads", Kind::Int, "Set the max concurrent downloads")
         .no_effect("layers are fetched as the connection allows"),
@@ -192,20 +211,25 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("metrics-addr", Kind::Text, "Set default address and port to serve the metrics api on")
         .refused(&[""], "there is no metrics endpoint"),
     option("mtu", Kind::Int, "Set the MTU for the default \"bridge\" network (default 1500)"),
-    option("network-control-plane-mtu", Kind::Int, "Network Control plane MTU").no_effect("swarm mode comes later"),
+    option("network-control-plane-mtu", Kind::Int, "Network Control plane MTU")
+        .no_effect("swarm mode comes later"),
     option("no-new-privileges", Kind::Bool, "Set no-new-privileges by default for new containers")
         .refused(&[], "give --security-opt no-new-privileges to the containers"),
-    option("no-proxy", Kind::Text, "Hosts or IP addresses for which the proxy is skipped").refused(&[""], PROXY),
+    option("no-proxy", Kind::Text, "Hosts or IP addresses for which the proxy is skipped")
+        .refused(&[""], PROXY),
     option("node-generic-resource", Kind::List(value::any), "Advertise user-defined resource")
         .key("node-generic-resources")
         .no_effect("swarm mode comes later"),
-    option("pidfile", Kind::Text, "Path to use for daemon PID file (default \"EXEC_ROOT/wherryd.pid\")").short('p'),
+    option("pidfile", Kind::Text, "Path to use for daemon PID file (default \"EXEC_ROOT/wherryd.pid\")")
+        .short('p'),
     option("raw-logs", Kind::Bool, "Full timestamps without ANSI coloring").no_effect("logs are always so"),
-    option("registry-mirror", Kind::List(value::mirror), "Preferred Docker registry mirror").key("registry-mirrors"),
+    option("registry-mirror", Kind::List(value::mirror), "Preferred Docker registry mirror")
+        .key("registry-mirrors"),
     option("rootless", Kind::Bool, "Enable rootless mode").flag_only().refused(&[], "it needs root"),
     option("seccomp-profile", Kind::Text, "Path to seccomp profile")
         .refused(&["", "builtin"], "give --security-opt seccomp=FILE to the containers"),
-    option("selinux-enabled", Kind::Bool, "Enable selinux support").refused(&[], "SELinux labels are not set"),
+    option("selinux-enabled", Kind::Bool, "Enable selinux support")
+        .refused(&[], "SELinux labels are not set"),
     option("shutdown-timeout", Kind::Int, "Set the default shutdown timeout (default 15)"),
     option("storage-driver", Kind::Text, "Storage driver to use (\"overlay2\")")
         .short('s')
@@ -213,9 +237,14 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("storage-opt", Kind::List(value::any), "Storage driver options")
         .key("storage-opts")
         .refused(&[], "overlay2 has no options here"),
-    option("swarm-default-advertise-addr", Kind::Text, "Set default address or interface for swarm advertised address")
-        .no_effect("swarm mode comes later"),
-    option("tls", Kind::Bool, "Use TLS; implied by --tlsverify. --tls=false allows tcp:// without it").refused(&[], TLS),
+    option(
+        "swarm-default-advertise-addr",
+        Kind::Text,
+        "Set default address or interface for swarm advertised address",
+    )
+    .no_effect("swarm mode comes later"),
+    option("tls", Kind::Bool, "Use TLS; implied by --tlsverify. --tls=false allows tcp:// without it")
+        .refused(&[], TLS),
     option("tlscacert", Kind::Text, "Trust certs signed only by this CA").no_effect(TLS_FILE),
     option("tlscert", Kind::Text, "Path to TLS certificate file").no_effect(TLS_FILE),
     option("tlskey", Kind::Text, "Path to TLS key file").no_effect(TLS_FILE),

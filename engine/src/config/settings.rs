@@ -36,7 +36,11 @@ impl Settings {
 
     /// A text that is not empty.
     pub(super) fn text(&self, id: &str) -> Option<&str> {
-        if let Some(Value::Text(text)) = self.get(id) { Some(text.as_str()).filter(|t| !t.is_empty()) } else { None }
+        if let Some(Value::Text(text)) = self.get(id) {
+            Some(text.as_str()).filter(|t| !t.is_empty())
+        } else {
+            None
+        }
     }
 
     pub(super) fn list(&self, id: &str) -> &[String] {

@@ -45,7 +45,10 @@ fn flags_and_file_are_put_together() {
     assert_eq!(config.default_ulimits["nofile"], (5, 9));
     assert!(config.systemd_cgroup && config.debug && config.plain_tcp && !config.network.iptables);
     let bridge = config.network.default_bridge.unwrap();
-    assert_eq!((bridge.interface.as_str(), bridge.address.unwrap().to_string().as_str()), ("br9", "10.9.0.1/24"));
+    assert_eq!(
+        (bridge.interface.as_str(), bridge.address.unwrap().to_string().as_str()),
+        ("br9", "10.9.0.1/24")
+    );
     assert_eq!(config.without_effect, ["--feature has no effect: there are none to switch"]);
     assert_eq!(load("", &["--bridge=none"]).unwrap().network.default_bridge, None);
 }
@@ -103,7 +106,8 @@ fn a_reload_changes_what_can_be_reloaded_only() {
     let path = folder.path().join("daemon.json");
     std::fs::write(&path, r#"{"labels":["a=b"]}"#).unwrap();
     let config = load_at(&path, &["--mtu=1400"]).unwrap();
-    std::fs::write(&path, r#"{"labels":["c=d"],"debug":true,"dns":["1.1.1.1"],"shutdown-timeout":7}"#).unwrap();
+    std::fs::write(&path, r#"{"labels":["c=d"],"debug":true,"dns":["1.1.1.1"],"shutdown-timeout":7}"#)
+        .unwrap();
     let reloaded = config.reloaded().unwrap();
     assert_eq!(reloaded.labels, ["c=d"]);
     assert!(reloaded.debug && reloaded.dns.is_empty());

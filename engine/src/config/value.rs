@@ -77,9 +77,10 @@ impl Kind {
     pub(super) fn from_flag(self, text: &str, before: Option<Value>) -> Result<Value, String> {
         match self {
             Self::Bool => go_bool(text).map(Value::Bool),
-            Self::Int => text.parse().map(Value::Int).map_err(|_| {
-                format!("strconv.ParseInt: parsing {}: invalid syntax", go_quote(text))
-            }),
+            Self::Int => text
+                .parse()
+                .map(Value::Int)
+                .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", go_quote(text))),
             Self::Text => Ok(Value::Text(text.into())),
             Self::Bytes => bytes(text).map(Value::Int),
             Self::Ip => match text.parse::<IpAddr>() {
@@ -89,7 +90,10 @@ impl Kind {
             Self::Ips => {
                 let mut ips = if let Some(Value::Ips(ips)) = before { ips } else { Vec::new() };
                 for part in text.split(',').map(str::trim) {
-                    ips.push(part.parse().map_err(|_| format!("invalid string being converted to IP address: {part}"))?);
+                    ips.push(
+                        part.parse()
+                            .map_err(|_| format!("invalid string being converted to IP address: {part}"))?,
+                    );
                 }
                 Ok(Value::Ips(ips))
             }
@@ -106,10 +110,14 @@ impl Kind {
             }
             Self::NestedMap => match text.split_once('=') {
                 Some((outer, inner)) => Ok(Value::Opaque(serde_json::json!({ outer: inner }))),
-                None => Err(format!("invalid value {} for map option, should be root-key=key=value", go_quote(text))),
+                None => Err(format!(
+                    "invalid value {} for map option, should be root-key=key=value",
+                    go_quote(text)
+                )),
             },
             Self::Ulimits => {
-                let mut limits = if let Some(Value::Ulimits(limits)) = before { limits } else { BTreeMap::new() };
+                let mut limits =
+                    if let Some(Value::Ulimits(limits)) = before { limits } else { BTreeMap::new() };
                 let (name, pair) = ulimit(text)?;
                 limits.insert(name, pair);
                 Ok(Value::Ulimits(limits))
@@ -262,8 +270,21 @@ fn cannot_unmarshal(json: &Json, field: &str, go: &str) -> String {
 }
 
 const ULIMITS: &[&str] = &[
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
-    "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn ulimit(text: &str) -> Result<(String, (i64, i64)), String> {
@@ -302,8 +323,9 @@ fn ulimits_json(key: &str, json: &Json) -> Result<BTreeMap<String, (i64, i64)>, 
 fn pool_flag(text: &str) -> Result<(Ipv4Network, u8), String> {
     let (mut base, mut size) = (None, None);
     for field in text.split(',') {
-        let (key, value) =
-            field.split_once('=').ok_or_else(|| format!("invalid field '{field}' must be a key=value pair"))?;
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| format!("invalid field '{field}' must be a key=value pair"))?;
         match key.to_ascii_lowercase().as_str() {
             "base" => base = Some(value),
             "size" => {
@@ -328,7 +350,8 @@ fn pools_json(key: &str, json: &Json) -> Result<Vec<(Ipv4Network, u8)>, String> 
 }
 
 fn pool(base: &str, size: i64) -> Result<(Ipv4Network, u8), String> {
-    let invalid = || format!("invalid base pool {}: an IPv4 network such as 10.0.0.0/8 is needed", go_quote(base));
+    let invalid =
+        || format!("invalid base pool {}: an IPv4 network such as 10.0.0.0/8 is needed", go_quote(base));
     let network: Ipv4Network = base.parse().map_err(|_| invalid())?;
     if !base.contains('/') {
         return Err(invalid());
@@ -358,7 +381,10 @@ pub(super) fn mirror(text: &str) -> Result<String, String> {
         return Err(format!("invalid mirror: no scheme specified for {quoted}: {schemes}"));
     };
     if scheme != "http" && scheme != "https" {
-        return Err(format!("invalid mirror: unsupported scheme {} in {quoted}: {schemes}", go_quote(scheme)));
+        return Err(format!(
+            "invalid mirror: unsupported scheme {} in {quoted}: {schemes}",
+            go_quote(scheme)
+        ));
     }
     if rest.is_empty() || rest.contains(['?', '#']) {
         return Err(format!("invalid mirror: query or fragment at end of the URI {quoted}"));
@@ -371,7 +397,8 @@ pub(super) fn mirror(text: &str) -> Result<String, String> {
 
 /// A search domain; `.` means none.
 pub(super) fn domain(text: &str) -> Result<String, String> {
-    let label = |l: &str| !l.is_empty() && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let label =
+        |l: &str| !l.is_empty() && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     let trimmed = text.trim().trim_end_matches('.');
     match text.trim() {
         "." => Ok(".".into()),
@@ -440,18 +467,28 @@ mod tests {
         check(Kind::Ip, "foo", Err(r#"failed to parse IP: "foo""#));
         check(Kind::Ulimits, "foo", Err("invalid ulimit argument: foo"));
         check(Kind::Ulimits, "nofile=5:10", Ok("[nofile=5:10]"));
-        check(Kind::Ulimits, "nofile=50:10", Err("ulimit soft limit must be less than or equal to hard limit: 50 > 10"));
+        check(
+            Kind::Ulimits,
+            "nofile=50:10",
+            Err("ulimit soft limit must be less than or equal to hard limit: 50 > 10"),
+        );
         check(Kind::Pools, "foo", Err("invalid field 'foo' must be a key=value pair"));
         check(Kind::Pools, "base=10.1.0.0/16,size=24", Ok("10.1.0.0/16 24"));
         check(Kind::List(label), "foo", Err("bad attribute format: foo"));
         check(
             Kind::List(mirror),
             "ftp://foo",
-            Err(r#"invalid mirror: unsupported scheme "ftp" in "ftp://foo": must use either 'https://' or 'http://'"#),
+            Err(
+                r#"invalid mirror: unsupported scheme "ftp" in "ftp://foo": must use either 'https://' or 'http://'"#,
+            ),
         );
         check(Kind::List(mirror), "http://127.0.0.1:5555", Ok("[http://127.0.0.1:5555/]"));
         check(Kind::List(domain), "..", Err(".. is not a valid domain"));
-        check(Kind::List(host), "foo://bar", Err("invalid bind address (foo://bar): unsupported proto 'foo'"));
+        check(
+            Kind::List(host),
+            "foo://bar",
+            Err("invalid bind address (foo://bar): unsupported proto 'foo'"),
+        );
         check(Kind::List(host), "unix://", Ok("[unix:///var/run/docker.sock]"));
         check(Kind::List(host), ":2375", Ok("[tcp://127.0.0.1:2375]"));
         check(Kind::List(host), "tcp://[::1]:80", Ok("[tcp://[::1]:80]"));
@@ -469,8 +506,18 @@ mod tests {
         let check = |kind: Kind, key: &str, json: Json, expect: &str| {
             assert_eq!(kind.from_json(key, &json).unwrap_err(), expect);
         };
-        check(Kind::Bool, "debug", "x".into(), "json: cannot unmarshal string into Go struct field Config.debug of type bool");
-        check(Kind::Int, "mtu", "x".into(), "json: cannot unmarshal string into Go struct field Config.mtu of type int");
+        check(
+            Kind::Bool,
+            "debug",
+            "x".into(),
+            "json: cannot unmarshal string into Go struct field Config.debug of type bool",
+        );
+        check(
+            Kind::Int,
+            "mtu",
+            "x".into(),
+            "json: cannot unmarshal string into Go struct field Config.mtu of type int",
+        );
         check(
             Kind::Map,
             "log-opts",

@@ -69,6 +69,8 @@ pub(super) async fn create(engine: Arc<Engine>, mut request: Request) -> Result<
         Error::Network(failure @ Failure::PoolOverlap) => {
             Error::Forbidden(format!("invalid pool request: {failure}"))
         }
+        // A name or address that another network has, or a shape that bridges do not have.
+        Error::Network(Failure::Invalid(why)) => Error::Forbidden(why),
         other => other,
     })?;
     super::publish(&engine, "create", &id, &name, "bridge");
@@ -93,6 +95,7 @@ fn specification(body: Create) -> Result<NetworkSpec, Error> {
         labels: body.labels.unwrap_or_default(),
         options: given,
         ipam_options: ipam.options,
+        gateway_unsaid: subnets.iter().any(|subnet| subnet.gateway.is_none()),
         attachable: body.attachable.unwrap_or(false),
     };
     Ok(NetworkSpec {
@@ -133,7 +136,7 @@ fn check_kind(body: &Create) -> Result<(), Error> {
                 go_quote(only)
             )));
         }
-        "overlay" => return Err(Error::Unavailable(crate::system::swarm::NOT_A_MANAGER.into())),
+        "overlay" => return Err(Error::Forbidden(crate::system::swarm::NOT_A_MANAGER.into())),
         driver @ ("macvlan" | "ipvlan") => return not_yet(&format!("{driver} networks")),
         other => return Err(Error::NotFound(format!("plugin {} not found", go_quote(other)))),
     }

@@ -34,13 +34,19 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("DELETE", ["networks", name]) => remove(&engine, name).await,
         ("POST", ["networks", name, "connect"]) => {
             let body: connect::Connect = body(request).await?;
-            let network = find_for(&engine, name, &body.container).await?;
+            check_reference(&body.container)?;
+            engine.containers.find(&body.container)?;
+            let network = find(&engine, name).await?;
             connect::connect(&engine, &network, body).await?;
             Ok(response::empty(StatusCode::OK).into())
         }
         ("POST", ["networks", name, "disconnect"]) => {
             let body: connect::Disconnect = body(request).await?;
-            let network = find_for(&engine, name, &body.container).await?;
+            check_reference(&body.container)?;
+            if !body.force {
+                engine.containers.find(&body.container)?;
+            }
+            let network = find(&engine, name).await?;
             connect::disconnect(&engine, &network, body).await?;
             Ok(response::empty(StatusCode::OK).into())
         }
@@ -52,11 +58,11 @@ async fn body<T: DeserializeOwned + Default>(mut request: Request) -> Result<T, 
     Ok(request.optional_json().await?.unwrap_or_default())
 }
 
-async fn find_for(engine: &Engine, network: &str, container: &str) -> Result<Arc<Network>, Error> {
+fn check_reference(container: &str) -> Result<(), Error> {
     if container.is_empty() {
         return Err(Error::InvalidParameter("invalid name or ID supplied: \"\"".into()));
     }
-    find(engine, network).await
+    Ok(())
 }
 
 /// A network by its name, its id, or the only one whose id begins so. Its `endpoints` may be out of date.

@@ -17,6 +17,8 @@ pub(super) struct Metadata {
     /// IPAM options; null when none were given.
     pub(super) ipam_options: Option<BTreeMap<String, String>>,
     pub(super) attachable: bool,
+    /// Whether a subnet was given without its gateway, which is then not shown either.
+    pub(super) gateway_unsaid: bool,
 }
 
 impl Metadata {
@@ -122,7 +124,7 @@ pub(super) fn show(started_ns: i64, network: &Network, containers: BTreeMap<Stri
     let subnets = spec.subnets.iter().map(|subnet| Subnet {
         subnet: subnet.subnet.map(|s| s.to_string()).unwrap_or_default(),
         ip_range: subnet.ip_range.map(|r| r.to_string()),
-        gateway: subnet.gateway.map(|g| g.to_string()),
+        gateway: subnet.gateway.filter(|_| !metadata.gateway_unsaid).map(|g| g.to_string()),
         auxiliary_addresses: subnet
             .reserved
             .iter()
@@ -203,6 +205,7 @@ mod tests {
             options: BTreeMap::from([("com.docker.network.driver.mtu".into(), "1400".into())]),
             ipam_options: None,
             attachable: true,
+            gateway_unsaid: false,
         };
         let subnet = SubnetSpec {
             subnet: Some("10.99.0.0/16".parse().unwrap()),

@@ -41,8 +41,10 @@ pub(crate) async fn serve(engine: Arc<Engine>, stream: Stream) {
             }
         })
     });
-    let mut connection =
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
     let taken = poll_fn(|cx| {
         let ended = connection.poll_without_shutdown(cx);
         match Pin::new(&mut hijacked).poll(cx) {

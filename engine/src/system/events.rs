@@ -13,8 +13,20 @@ use crate::events::Event;
 use crate::server::{Filters, Reply, Request, response};
 
 const FILTERS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service",
-    "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// Streams events: with `since` the kept ones from then on, without `until` (or with one to come) also those that
@@ -46,7 +58,10 @@ fn time(text: &str) -> Result<i64, Error> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let number = |digits: &str| {
         digits.parse::<i64>().map_err(|_| {
-            Error::server(format!("strconv.ParseInt: parsing {}: invalid syntax", crate::text::go_quote(digits)))
+            Error::server(format!(
+                "strconv.ParseInt: parsing {}: invalid syntax",
+                crate::text::go_quote(digits)
+            ))
         })
     };
     let nanoseconds = if fraction.is_empty() { 0 } else { number(&format!("{fraction:0<9.9}"))? };
@@ -67,14 +82,16 @@ impl Subscription {
         let now_ns = crate::clock::now_ns();
         let (past, mut live) = self.engine.events.subscribe();
         if let Some(since_ns) = self.since_ns {
-            let wanted =
-                past.iter().filter(|e| e.time_ns >= since_ns && self.until_ns.is_none_or(|until| e.time_ns <= until));
+            let wanted = past
+                .iter()
+                .filter(|e| e.time_ns >= since_ns && self.until_ns.is_none_or(|until| e.time_ns <= until));
             if !self.send_all(wanted).await {
                 return;
             }
         }
         let mut last_ns = past.last().map_or(now_ns, |event| event.time_ns);
-        let left = self.until_ns.map(|until| Duration::from_nanos(u64::try_from(until - now_ns).unwrap_or(0)));
+        let left =
+            self.until_ns.map(|until| Duration::from_nanos(u64::try_from(until - now_ns).unwrap_or(0)));
         let end = async {
             match left {
                 Some(left) => tokio::time::sleep(left).await,
@@ -188,7 +205,8 @@ mod tests {
 
     #[test]
     fn filters_choose_as_dockerd_does() {
-        let start = event("container", "start", "c0ffee", &[("name", "web"), ("image", "busybox:1"), ("a", "b")]);
+        let start =
+            event("container", "start", "c0ffee", &[("name", "web"), ("image", "busybox:1"), ("a", "b")]);
         let health = event("container", "health_status: healthy", "c0ffee", &[("name", "web")]);
         let pull = event("image", "pull", "localhost:5000/x:1", &[("name", "localhost:5000/x")]);
         let check = |filters: &str, event: &Event, expect: bool| {

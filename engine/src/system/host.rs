@@ -31,7 +31,8 @@ pub(super) fn go_arch() -> String {
 
 /// Name and version of the distribution (os-release(5)).
 pub(super) fn operating_system() -> (String, String) {
-    let text = ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| std::fs::read_to_string(path).ok());
+    let text =
+        ["/etc/os-release", "/usr/lib/os-release"].iter().find_map(|path| std::fs::read_to_string(path).ok());
     let text = text.unwrap_or_default();
     let field = |name: &str| {
         text.lines()

@@ -13,8 +13,8 @@ use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Reply, response};
 
-/// The logging drivers that containers may have.
-const LOG_DRIVERS: &[&str] = &["json-file", "local", "none"];
+/// The logging drivers that containers may have, besides `none`.
+const LOG_DRIVERS: &[&str] = &["json-file", "local"];
 
 pub(super) async fn info(engine: Arc<Engine>) -> Result<Reply, Error> {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
@@ -104,7 +104,8 @@ fn process(engine: &Engine, config: &Config, tasks: usize) -> Value {
 
 fn system(config: &Config) -> Value {
     let (name, version) = host::operating_system();
-    let proxy = |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).unwrap_or_default();
+    let proxy =
+        |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).unwrap_or_default();
     json!({
         "KernelVersion": host::kernel(),
         "OperatingSystem": name,

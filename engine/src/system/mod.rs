@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -61,8 +61,10 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
 
 /// `OK`, which a HEAD request gets in length 0 as dockerd says.
 fn ping(method: &str) -> Response {
-    let body = if method == "HEAD" { Bytes::new() } else { Bytes::from_static(b"OK") };
-    let mut response = response::with_type(StatusCode::OK, Some("text/plain; charset=utf-8"), body);
+    let (body, length) = if method == "HEAD" { ("", 0) } else { ("OK", 2) };
+    let kind = Some("text/plain; charset=utf-8");
+    let mut response = response::with_type(StatusCode::OK, kind, Bytes::from_static(body.as_bytes()));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     add_ping_headers(response.headers_mut());
     response
 }

@@ -283,7 +283,9 @@ fn read_or_mend(folder: &Path, name: &str) -> Option<Volume> {
 fn check_name(name: &str) -> Result<(), Error> {
     let invalid = |why: String| Err(Error::InvalidParameter(format!("create {name}: {why}")));
     if name.chars().count() < 2 {
-        return invalid("volume name is too short, names should be at least two alphanumeric characters".into());
+        return invalid(
+            "volume name is too short, names should be at least two alphanumeric characters".into(),
+        );
     }
     let first_fits = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !first_fits || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')) {
@@ -345,14 +347,22 @@ mod tests {
             let error = volumes.ensure(Some(name), None, driver, None).unwrap_err();
             assert_eq!(error.to_string(), expect);
         };
-        check("w", "", "create w: volume name is too short, names should be at least two alphanumeric characters");
+        check(
+            "w",
+            "",
+            "create w: volume name is too short, names should be at least two alphanumeric characters",
+        );
         check(
             "a/b",
             "",
             "create a/b: \"a/b\" includes invalid characters for a local volume name, only \
              \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path",
         );
-        check("wsd", "nosuch", "create wsd: error looking up volume plugin nosuch: plugin \"nosuch\" not found");
+        check(
+            "wsd",
+            "nosuch",
+            "create wsd: error looking up volume plugin nosuch: plugin \"nosuch\" not found",
+        );
         for name in ["../up", ".hidden", "-x", "a\0b"] {
             assert!(volumes.ensure(Some(name), None, "", None).is_err(), "{name:?}");
         }

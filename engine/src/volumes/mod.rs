@@ -169,7 +169,13 @@ pub(crate) fn destroy(engine: &Engine, name: &str) -> Result<(), Error> {
 }
 
 /// The event that a container which is started uses a volume.
-pub(crate) fn publish_mount(engine: &Engine, volume: &str, container: &str, destination: &str, writable: bool) {
+pub(crate) fn publish_mount(
+    engine: &Engine,
+    volume: &str,
+    container: &str,
+    destination: &str,
+    writable: bool,
+) {
     let writable = if writable { "true" } else { "false" };
     let attributes = [
         ("container", container),
@@ -197,10 +203,7 @@ async fn remove(engine: Arc<Engine>, name: &str, force: bool) -> Result<Reply, E
         engine.volumes.get(&name)?;
         let users = engine.containers.using_volume(&name);
         if !users.is_empty() {
-            return Err(Error::Conflict(format!(
-                "remove {name}: volume is in use - [{}]",
-                users.join(", ")
-            )));
+            return Err(Error::Conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
         destroy(&engine, &name)
     })

@@ -50,7 +50,8 @@ pub(super) enum MountFailure {
 pub(super) fn check_options(name: &str, options: Option<&Options>) -> Result<(), Error> {
     let Some(options) = options.filter(|o| !o.is_empty()) else { return Ok(()) };
     let invalid = |why: String| Err(Error::InvalidParameter(format!("create {name}: {why}")));
-    if let Some(unknown) = options.keys().find(|key| !["type", "o", "device", "size"].contains(&key.as_str())) {
+    if let Some(unknown) = options.keys().find(|key| !["type", "o", "device", "size"].contains(&key.as_str()))
+    {
         return invalid(format!("invalid option: {}", crate::text::go_quote(unknown)));
     }
     for (option, needed) in [("device", "type"), ("type", "device"), ("o", "device"), ("o", "type")] {
@@ -78,7 +79,8 @@ pub(super) fn mount(target: &Path, options: &Options) -> Result<(), MountFailure
     let nul = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let data_text = CString::new(data.clone()).map_err(nul)?;
     let refused = |flags: MountFlags| {
-        let (device, target, data) = (device.to_string(), target.display().to_string(), without_password(&data));
+        let (device, target, data) =
+            (device.to_string(), target.display().to_string(), without_password(&data));
         move |reason| MountFailure::Refused { device, target, flags: flags.bits(), data, reason }
     };
     mount_syscall(device, target, kind, flags, data_text.as_c_str()).map_err(refused(flags))?;
