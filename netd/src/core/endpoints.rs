@@ -61,7 +61,7 @@ impl Netd {
         starts_resolver: bool,
     ) -> Result<Sandbox, Failure> {
         let rules = self.port_rules([&reserved.endpoint]);
-        let pending = (!rules.is_empty()).then(|| self.firewall.start_adding(rules.clone()));
+        let pending = (!rules.is_empty()).then(|| self.firewall.add(rules.clone()));
         let route = default_route(&after.endpoints);
         let changed = route != default_route(&before.endpoints);
         let added = kernel::add_to_namespace(

@@ -65,27 +65,23 @@ pub(super) fn make_namespace(
     plan: &NamespacePlan,
     announcer: &Announcer,
 ) -> Result<Option<DnsSockets>, Failure> {
-    let made = namespace::create(
-        &plan.path,
-        HostSide::open,
-        |mut host, own| {
-            let mut inside = Socket::route().map_err(failed("open", "netlink socket"))?;
-            let mut batch = Batch::default();
-            route::set_up(&mut batch, LOOPBACK);
-            inside.commit(batch).map_err(failed("bring up", "lo"))?;
-            for (index, link) in (LOOPBACK + 1..).zip(&plan.links) {
-                add_link(link, index, own, &mut host, &mut inside)?;
-            }
-            set_default_route(plan.default_route.as_ref(), &mut inside)?;
-            for (name, value) in &plan.sysctls {
-                set_sysctl(name, value)?;
-            }
-            for link in &plan.links {
-                connect_port(link, &mut host, announcer)?;
-            }
-            if plan.resolver { open_resolver(None, false).map(Some) } else { Ok(None) }
-        },
-    );
+    let made = namespace::create(&plan.path, HostSide::open, |mut host, own| {
+        let mut inside = Socket::route().map_err(failed("open", "netlink socket"))?;
+        let mut batch = Batch::default();
+        route::set_up(&mut batch, LOOPBACK);
+        inside.commit(batch).map_err(failed("bring up", "lo"))?;
+        for (index, link) in (LOOPBACK + 1..).zip(&plan.links) {
+            add_link(link, index, own, &mut host, &mut inside)?;
+        }
+        set_default_route(plan.default_route.as_ref(), &mut inside)?;
+        for (name, value) in &plan.sysctls {
+            set_sysctl(name, value)?;
+        }
+        for link in &plan.links {
+            connect_port(link, &mut host, announcer)?;
+        }
+        if plan.resolver { open_resolver(None, false).map(Some) } else { Ok(None) }
+    });
     made.map_err(failed("make network namespace", plan.path.display().to_string()))?
 }
 
@@ -178,7 +174,9 @@ fn add_link(
             peer_namespace: own,
         },
     );
-    host.netlink.commit(batch).map_err(failed("make link", format!("{} in {}", link.host_name, link.bridge)))?;
+    host.netlink
+        .commit(batch)
+        .map_err(failed("make link", format!("{} in {}", link.host_name, link.bridge)))?;
     let index = match index {
         0 => route::link(inside, &link.interface)
             .and_then(|found| found.map(|l| l.index).ok_or(Errno::NODEV))

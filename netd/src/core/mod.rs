@@ -16,6 +16,7 @@ mod sandboxes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -23,7 +24,7 @@ use rustix::io::Errno;
 use crate::announce::Announcer;
 use crate::dns::names::Names;
 use crate::dns::service::{DnsPorts, DnsService, Resolver};
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, Pending};
 use crate::ipam::Pool;
 use crate::ports::PortTable;
 use crate::protocol::{Failure, Network, Reply, Request, Sandbox, Settings, VERSION};
@@ -53,6 +54,8 @@ struct State {
     networks: Vec<NetworkState>,
     sandboxes: HashMap<String, SandboxState>,
     ports: PortTable,
+    /// Addresses of released endpoints whose rules are being removed.
+    leaving: HashMap<Ipv4Addr, Pending>,
     /// Sandboxes that a request works on.
     busy: HashSet<String>,
 }
@@ -83,7 +86,7 @@ impl Netd {
             state: Mutex::default(),
             turns: Condvar::new(),
             topology: Mutex::default(),
-            firewall: Firewall::default(),
+            firewall: Firewall::start().map_err(failed("start", "firewall thread"))?,
             announcer: Announcer::new().map_err(failed("open", "packet socket"))?,
             names,
             resolver,

@@ -97,10 +97,9 @@ impl Netd {
 
     /// Removes a network's rules and, if it is ours, its bridge. What is gone already is fine; what cannot be removed is noted.
     pub(super) fn take_down_network(&self, network: &NetworkState, settings: &Settings) {
-        if let (Some(rules), true) = (bridge_rules(network, settings), settings.iptables)
-            && let Err(failure) = self.firewall.remove_network(&rules)
-        {
-            crate::journal::note(format_args!("rules are left until the next check: {failure}"));
+        if let (Some(rules), true) = (bridge_rules(network, settings), settings.iptables) {
+            // If it fails the firewall has said so in the log, and tries again with its next change.
+            let _ = self.firewall.remove_network(rules);
         }
         if !network.own_bridge {
             return;

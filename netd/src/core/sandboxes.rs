@@ -89,8 +89,9 @@ impl Netd {
             resolver: spec.resolver,
         };
         // The firewall's program runs while the kernel makes the namespace.
-        let pending = (!rules.is_empty()).then(|| self.firewall.start_adding(rules.clone()));
+        let pending = (!rules.is_empty()).then(|| self.firewall.add(rules.clone()));
         let made = kernel::make_namespace(&plan, &self.announcer);
+        self.wait_for_old_rules(reserved);
         let ruled = pending.map_or(Ok(()), |pending| pending.finish());
         match (made, ruled) {
             (Ok(sockets), Ok(())) => Ok((path, sockets)),
@@ -152,7 +153,7 @@ impl Netd {
         for one in published.into_values() {
             forget_flows(&one.stop(&self.runtime));
         }
-        self.remove_rules(&self.port_rules(&sandbox.endpoints));
+        self.forget_rules(&sandbox);
         if let Err(e) = self.paths.remove_sandbox(id) {
             journal::note(format_args!("release {id}: remove its file: {e}"));
         }
@@ -177,13 +178,32 @@ impl Netd {
             .collect()
     }
 
-    /// Removes rules; they are not wanted any more, whatever the firewall says.
+    /// Removes rules; if that fails the firewall has said so in the log, and tries again with its next change.
     pub(super) fn remove_rules(&self, rules: &[Rule]) {
-        if rules.is_empty() {
-            return;
+        if !rules.is_empty() {
+            let _ = self.firewall.remove(rules.to_vec()).finish();
         }
-        if let Err(failure) = self.firewall.remove(rules) {
-            journal::note(format_args!("rules are left until the next check: {failure}"));
+    }
+
+    /// Has the rules of a sandbox's ports removed without waiting for it: the kernel takes some 20 ms for that.
+    fn forget_rules(&self, sandbox: &Sandbox) {
+        for endpoint in &sandbox.endpoints {
+            let rules = self.port_rules([endpoint]);
+            let Some(address) = endpoint.ipv4.filter(|_| !rules.is_empty()) else { continue };
+            let pending = self.firewall.remove(rules);
+            let mut state = self.state();
+            state.leaving.retain(|_, pending| !pending.is_over());
+            state.leaving.insert(address.ip(), pending);
+        }
+    }
+
+    /// No container starts at an address to which an earlier one's ports still lead.
+    fn wait_for_old_rules(&self, reserved: &[Reserved]) {
+        for address in reserved.iter().filter_map(|r| r.endpoint.ipv4) {
+            let pending = self.state().leaving.remove(&address.ip());
+            if let Some(pending) = pending {
+                let _ = pending.finish();
+            }
         }
     }
 

@@ -1,14 +1,18 @@
-//! The host's firewall: what rules we want, and bringing the host to have them. Each change is one run
-//! of iptables-restore, which takes all of it or nothing. If the host turns out to lack what a change
-//! builds on (an administrator flushed the rules), everything is compared and mended.
+//! The host's firewall: what rules we want, and bringing the host to have them.
+//!
+//! One thread makes all changes, in the order in which they were asked for; those that wait while it works are
+//! made together. Each change is one run of iptables-restore, which takes all of it or nothing. If the host
+//! turns out to lack what a change builds on (an administrator flushed the rules),
+//! everything is compared and mended.
 
 mod mend;
 pub(crate) mod rules;
 
 use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
+use crate::journal;
 use crate::protocol::Failure;
 use rules::{BridgeRules, Change, Rule};
 
@@ -17,28 +21,68 @@ const SAVE: &str = "iptables-save";
 /// Seconds to wait for another program that changes the rules (iptables' legacy variant has such a lock).
 const LOCK_SECONDS: &str = "60";
 
-/// The rules that ought to be there, and for which networks.
-#[derive(Debug, Default)]
-struct Wanted {
-    rules: Vec<Rule>,
-    networks: Vec<BridgeRules>,
-    forward_drop: bool,
-}
-
 /// The firewall of the host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Firewall {
-    wanted: Mutex<Wanted>,
+    jobs: Sender<Job>,
 }
 
-/// A change that is being carried out; others wait until it is finished.
-pub(crate) struct Pending<'a> {
-    wanted: MutexGuard<'a, Wanted>,
-    added: Vec<Rule>,
-    running: Option<io::Result<Child>>,
+/// A change that has been asked for.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Pending {
+    done: Receiver<Result<(), Failure>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    order: Order,
+    done: Sender<Result<(), Failure>>,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// These rules and no others of these networks.
+    Reconcile {
+        rules: Vec<Rule>,
+        networks: Vec<BridgeRules>,
+        forward_drop: bool,
+    },
+    Add {
+        rules: Vec<Rule>,
+        network: Option<BridgeRules>,
+    },
+    Remove {
+        rules: Vec<Rule>,
+        network: Option<BridgeRules>,
+    },
+}
+
+impl Pending {
+    /// Waits until the change holds. If adding fails none of the rules is left; what was to be removed is not wanted
+    /// any more, and goes with the next change that succeeds.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        self.done.recv().unwrap_or_else(|_| {
+            Err(not_run(RESTORE, &io::Error::other("the thread that changes the rules has ended")))
+        })
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        !matches!(self.done.try_recv(), Err(TryRecvError::Empty))
+    }
 }
 
 impl Firewall {
+    pub(crate) fn start() -> io::Result<Self> {
+        let (jobs, received) = channel();
+        std::thread::Builder::new()
+            .name("firewall".into())
+            .stack_size(256 << 10)
+            .spawn(move || work(&received))?;
+        Ok(Self { jobs })
+    }
+
     /// Sets what is wanted altogether, and brings the host to agree: what is right already stays as it is.
     pub(crate) fn reconcile(
         &self,
@@ -46,84 +90,155 @@ impl Firewall {
         networks: Vec<BridgeRules>,
         forward_drop: bool,
     ) -> Result<(), Failure> {
-        let mut wanted = self.lock();
-        *wanted = Wanted { rules, networks, forward_drop };
-        mend(&wanted)
-    }
-
-    /// Compares and mends, if there is anything that we want.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        let wanted = self.lock();
-        if wanted.rules.is_empty() { Ok(()) } else { mend(&wanted) }
+        self.order(Order::Reconcile { rules, networks, forward_drop }).finish()
     }
 
     /// Begins to add rules; they hold once [`Pending::finish`] returns.
-    pub(crate) fn start_adding(&self, rules: Vec<Rule>) -> Pending<'_> {
-        let mut wanted = self.lock();
-        let change = Change { add: rules.iter().collect(), ..Change::default() };
-        let running = change.render().map(|text| start(&text));
-        wanted.rules.extend(rules.iter().cloned());
-        Pending { wanted, added: rules, running }
+    pub(crate) fn add(&self, rules: Vec<Rule>) -> Pending {
+        self.order(Order::Add { rules, network: None })
+    }
+
+    /// Begins to remove rules.
+    pub(crate) fn remove(&self, rules: Vec<Rule>) -> Pending {
+        self.order(Order::Remove { rules, network: None })
     }
 
     /// Adds the rules of a network.
     pub(crate) fn add_network(&self, network: BridgeRules) -> Result<(), Failure> {
-        let mut pending = self.start_adding(rules::bridge(&network));
-        pending.wanted.networks.push(network);
-        pending.finish()
-    }
-
-    /// Removes rules. They are not wanted any more even if this fails.
-    pub(crate) fn remove(&self, rules: &[Rule]) -> Result<(), Failure> {
-        let mut wanted = self.lock();
-        wanted.rules.retain(|r| !rules.contains(r));
-        let remove = rules.iter().map(|r| (r.table, r.chain, r.spec.as_str())).collect();
-        let Some(text) = (Change { remove, ..Change::default() }).render() else { return Ok(()) };
-        finish(start(&text)).or_else(|_| mend(&wanted))
+        let rules = rules::bridge(&network);
+        self.order(Order::Add { rules, network: Some(network) }).finish()
     }
 
     /// Removes the rules of a network.
-    pub(crate) fn remove_network(&self, network: &BridgeRules) -> Result<(), Failure> {
-        self.remove(&rules::bridge(network))?;
-        self.lock().networks.retain(|n| n.bridge != network.bridge);
-        Ok(())
+    pub(crate) fn remove_network(&self, network: BridgeRules) -> Result<(), Failure> {
+        let rules = rules::bridge(&network);
+        self.order(Order::Remove { rules, network: Some(network) }).finish()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn order(&self, order: Order) -> Pending {
+        let (done, wait) = channel();
+        // If the thread has ended, so has the sender that it was given, and `finish` says so.
+        let _ = self.jobs.send(Job { order, done });
+        Pending { done: wait }
     }
 }
 
-impl Pending<'_> {
-    /// Waits until the rules hold. If that fails none of them is left.
-    pub(crate) fn finish(mut self) -> Result<(), Failure> {
-        let Some(running) = self.running.take() else { return Ok(()) };
-        if finish(running).is_ok() {
+fn work(jobs: &Receiver<Job>) {
+    let mut wanted = Wanted::default();
+    while let Ok(first) = jobs.recv() {
+        let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
+        let orders = batch.iter().map(|job| &job.order).collect::<Vec<_>>();
+        let result = wanted.carry_out(&orders);
+        if let Err(failure) = &result {
+            journal::note(failure);
+        }
+        for job in batch {
+            // Not everybody waits.
+            let _ = job.done.send(result.clone());
+        }
+    }
+}
+
+/// The rules that ought to be there, and for which networks.
+#[derive(Debug, Default)]
+struct Wanted {
+    rules: Vec<Rule>,
+    networks: Vec<BridgeRules>,
+    forward_drop: bool,
+    /// A change has failed: the next one compares everything.
+    uncertain: bool,
+}
+
+/// The difference that some orders make together.
+#[derive(Debug, Default)]
+struct Difference {
+    add: Vec<Rule>,
+    remove: Vec<Rule>,
+    /// Nothing is known about what is there.
+    all: bool,
+}
+
+impl Wanted {
+    fn carry_out(&mut self, orders: &[&Order]) -> Result<(), Failure> {
+        let mut difference = Difference::default();
+        for order in orders {
+            self.note(order, &mut difference);
+        }
+        if !difference.all && !self.uncertain && difference.apply().is_ok() {
             return Ok(());
         }
-        mend(&self.wanted).inspect_err(|_| {
-            self.wanted.rules.retain(|r| !self.added.contains(r));
-            // Whatever is wrong with the host's firewall has been said by the first attempt.
-            let _ = mend(&self.wanted);
+        let mended = self.mend();
+        self.uncertain = mended.is_err();
+        mended.inspect_err(|_| {
+            for order in orders {
+                if let Order::Add { rules, network } = order {
+                    self.rules.retain(|r| !rules.contains(r));
+                    self.networks.retain(|n| Some(n) != network.as_ref());
+                }
+            }
+            // What is wrong with the host's firewall has been said by the first attempt.
+            let _ = self.mend();
+        })
+    }
+
+    fn note(&mut self, order: &Order, difference: &mut Difference) {
+        match order {
+            Order::Reconcile { rules, networks, forward_drop } => {
+                let (rules, networks) = (rules.clone(), networks.clone());
+                *self = Self { rules, networks, forward_drop: *forward_drop, uncertain: true };
+                difference.all = true;
+            }
+            Order::Add { rules, network } => {
+                self.rules.extend(rules.iter().cloned());
+                self.networks.extend(network.clone());
+                difference.add.extend(rules.iter().cloned());
+            }
+            Order::Remove { rules, network } => {
+                self.rules.retain(|r| !rules.contains(r));
+                if let Some(network) = network {
+                    self.networks.retain(|n| n.bridge != network.bridge);
+                }
+                for rule in rules {
+                    // One that was to be added together with this is not even made.
+                    match difference.add.iter().position(|r| r == rule) {
+                        Some(index) => drop(difference.add.remove(index)),
+                        None => difference.remove.push(rule.clone()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares what is there with what is wanted, and changes what differs.
+    fn mend(&self) -> Result<(), Failure> {
+        let output = Command::new(SAVE)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(|e| not_run(SAVE, &e))?;
+        if !output.status.success() {
+            return Err(refused(SAVE, &output.stderr));
+        }
+        let saved = String::from_utf8_lossy(&output.stdout);
+        let existing = mend::parse(&saved);
+        restore(&mend::compare(&existing, &self.rules, &self.networks, self.forward_drop))
+    }
+}
+
+impl Difference {
+    fn apply(&self) -> Result<(), Failure> {
+        restore(&Change {
+            remove: self.remove.iter().map(|r| (r.table, r.chain, r.spec.as_str())).collect(),
+            add: self.add.iter().collect(),
+            ..Change::default()
         })
     }
 }
 
-fn mend(wanted: &Wanted) -> Result<(), Failure> {
-    let output = Command::new(SAVE)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|e| not_run(SAVE, &e))?;
-    if !output.status.success() {
-        return Err(refused(SAVE, &output.stderr));
-    }
-    let saved = String::from_utf8_lossy(&output.stdout);
-    let existing = mend::parse(&saved);
-    match mend::compare(&existing, &wanted.rules, &wanted.networks, wanted.forward_drop).render() {
-        Some(text) => finish(start(&text)),
-        None => Ok(()),
-    }
+fn restore(change: &Change<'_>) -> Result<(), Failure> {
+    let Some(text) = change.render() else { return Ok(()) };
+    let output = start(&text).and_then(Child::wait_with_output).map_err(|e| not_run(RESTORE, &e))?;
+    if output.status.success() { Ok(()) } else { Err(refused(RESTORE, &output.stderr)) }
 }
 
 fn start(text: &str) -> io::Result<Child> {
@@ -138,11 +253,6 @@ fn start(text: &str) -> io::Result<Child> {
         let _ = stdin.write_all(text.as_bytes());
     }
     Ok(child)
-}
-
-fn finish(running: io::Result<Child>) -> Result<(), Failure> {
-    let output = running.and_then(Child::wait_with_output).map_err(|e| not_run(RESTORE, &e))?;
-    if output.status.success() { Ok(()) } else { Err(refused(RESTORE, &output.stderr)) }
 }
 
 fn not_run(program: &str, error: &io::Error) -> Failure {
@@ -161,5 +271,39 @@ fn refused(program: &str, stderr: &[u8]) -> Failure {
         subject: program.into(),
         reason: String::from_utf8_lossy(stderr).trim().replace('\n', "; "),
         errno: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rules::{Place, Table};
+    use super::*;
+
+    fn rule(spec: &str) -> Rule {
+        Rule { table: Table::Nat, chain: "DOCKER", place: Place::Bottom, spec: spec.into() }
+    }
+
+    #[test]
+    fn orders_that_wait_together_become_one_change() {
+        let mut wanted = Wanted::default();
+        let mut difference = Difference::default();
+        for order in [
+            Order::Remove { rules: vec![rule("old")], network: None },
+            Order::Add { rules: vec![rule("one"), rule("two")], network: None },
+            Order::Remove { rules: vec![rule("one")], network: None },
+            // A container that restarts: its rule goes and comes.
+            Order::Add { rules: vec![rule("old")], network: None },
+        ] {
+            wanted.note(&order, &mut difference);
+        }
+        assert_eq!(difference.remove, [rule("old")]);
+        assert_eq!(difference.add, [rule("two"), rule("old")]);
+        assert_eq!(wanted.rules, [rule("two"), rule("old")]);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let failure = not_run(RESTORE, &io::ErrorKind::NotFound.into());
+        assert!(failure.to_string().contains("iptables-restore: not found in PATH"), "{failure}");
     }
 }

@@ -11,9 +11,13 @@ use crate::support::*;
 
 /// Another machine, behind a link to the host: its namespace.
 fn outside() -> &'static Path {
-    sh("mkdir -p /run/netns && ip netns add outside && ip link add out0 type veth peer name out1 netns outside");
+    sh(
+        "mkdir -p /run/netns && ip netns add outside && ip link add out0 type veth peer name out1 netns outside",
+    );
     sh("ip addr add 198.51.101.1/24 dev out0 && ip link set out0 up");
-    sh("ip netns exec outside sh -c 'ip addr add 198.51.101.2/24 dev out1; ip link set out1 up; ip link set lo up; ip route add default via 198.51.101.1'");
+    sh(
+        "ip netns exec outside sh -c 'ip addr add 198.51.101.2/24 dev out1; ip link set out1 up; ip link set lo up; ip route add default via 198.51.101.1'",
+    );
     Path::new("/run/netns/outside")
 }
 
@@ -70,7 +74,9 @@ fn other_machines_reach_what_is_published_and_nothing_else() {
         assert_eq!(greeting(Ipv4Addr::LOCALHOST, 81).unwrap(), "web 172.17.0.1");
         assert!(greeting(HOST_IP, 81).is_err());
         // A machine that claims the loopback's address is nearby.
-        sh("ip netns exec outside sh -c 'ip addr del 127.0.0.1/8 dev lo; sysctl -qw net.ipv4.conf.all.route_localnet=1; ip route add 127.0.0.1 via 198.51.101.1 src 198.51.101.2 table main; ip rule add pref 0 lookup main; ip route del local 127.0.0.0/8 table local' 2>/dev/null || true");
+        sh(
+            "ip netns exec outside sh -c 'ip addr del 127.0.0.1/8 dev lo; sysctl -qw net.ipv4.conf.all.route_localnet=1; ip route add 127.0.0.1 via 198.51.101.1 src 198.51.101.2 table main; ip rule add pref 0 lookup main; ip route del local 127.0.0.0/8 table local' 2>/dev/null || true",
+        );
         assert!(inside(outside, || greeting(Ipv4Addr::LOCALHOST, 81)).is_err());
         assert!(inside(&plain.netns, || greeting(Ipv4Addr::new(172, 17, 0, 1), 81)).is_err());
         // A container out to the other machine: behind the host's address.
@@ -108,7 +114,8 @@ fn one_address_ranges_and_ephemeral_ports() {
         let text = "failed to bind host port for 198.51.100.99:80:172.17.0.4:80/tcp: cannot assign requested address";
         assert_eq!(failure.to_string(), text);
         let other_program = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8777)).unwrap();
-        any.endpoints[0].ports = vec![port(Protocol::Tcp, None, 8776, 80), port(Protocol::Tcp, None, 8777, 80)];
+        any.endpoints[0].ports =
+            vec![port(Protocol::Tcp, None, 8776, 80), port(Protocol::Tcp, None, 8777, 80)];
         assert!(matches!(refused(any.clone()), Failure::PortBind { port: 8777, .. }));
         drop(other_program);
         let held = host.client.create_sandbox(any.clone()).expect("nothing of the failed one is left");

@@ -113,7 +113,9 @@ fn a_boot_keeps_networks_and_forgets_sandboxes() {
         host.sandbox("a", &[&net]);
         host.client.shutdown().unwrap();
         eventually("netd has ended", || !host.dir.path().join("exec/netd.sock").exists());
-        sh("ip -all netns; for b in docker0 br-6e6574000000; do ip link del $b; done; iptables-save | grep -q DOCKER && iptables -F && iptables -t nat -F");
+        sh(
+            "ip -all netns; for b in docker0 br-6e6574000000; do ip link del $b; done; iptables-save | grep -q DOCKER && iptables -F && iptables -t nat -F",
+        );
         for path in host.namespaces() {
             rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
         }

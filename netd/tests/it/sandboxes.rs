@@ -28,12 +28,17 @@ fn two_containers_reach_each_other_and_leave_nothing() {
         serve(&b.netns, 80, "b");
         assert_eq!(inside(&a.netns, || greeting(ip(&b), 80)).unwrap(), "b 172.17.0.2");
         assert_eq!(greeting(ip(&b), 80).unwrap(), "b 172.17.0.1", "the host reaches it, too");
-        let addresses = inside(&a.netns, || sh("ip -o addr; ip route; cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6"));
+        let addresses =
+            inside(&a.netns, || sh("ip -o addr; ip route; cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6"));
         assert!(addresses.contains("127.0.0.1/8") && addresses.contains("::1/128"), "{addresses}");
         assert!(addresses.contains("172.17.0.2/16 brd 172.17.255.255 scope global eth0"), "{addresses}");
         assert!(addresses.contains("default via 172.17.0.1 dev eth0"), "{addresses}");
         assert!(!addresses.contains("fe80") && addresses.ends_with("1\n"), "{addresses}");
-        assert_eq!(rules_before, out("iptables-save | grep -v '^[#:]'"), "no rule for containers without ports");
+        assert_eq!(
+            rules_before,
+            out("iptables-save | grep -v '^[#:]'"),
+            "no rule for containers without ports"
+        );
         for sandbox in [&a, &b] {
             host.client.release_sandbox(&sandbox.id).unwrap();
         }
@@ -59,7 +64,11 @@ fn a_new_container_is_reached_by_those_who_knew_its_address() {
             let said = inside(&client.netns, || greeting(ip(&server), 80));
             assert_eq!(said.unwrap(), "server 172.17.0.2", "round {round}");
             assert!(greeting(ip(&server), 80).is_ok(), "from the host, round {round}");
-            assert!(begun.elapsed().as_millis() < 900, "no packet was lost, round {round}: {:?}", begun.elapsed());
+            assert!(
+                begun.elapsed().as_millis() < 900,
+                "no packet was lost, round {round}: {:?}",
+                begun.elapsed()
+            );
             host.client.release_sandbox(&server.id).unwrap();
         }
     });
@@ -82,7 +91,10 @@ fn networks_are_isolated_from_each_other() {
         let after = host.client.connect_endpoint(&b.id, endpoint("b", &one)).unwrap();
         assert_eq!(after.endpoints[1].interface, "eth1");
         assert_eq!(inside(&b.netns, || greeting(ip(&a), 80)).unwrap(), "a 172.18.0.3");
-        assert!(inside(&b.netns, || sh("ip route")).contains("default via 172.18.0.1"), "one comes before two");
+        assert!(
+            inside(&b.netns, || sh("ip route")).contains("default via 172.18.0.1"),
+            "one comes before two"
+        );
         let again = refused(host.client.connect_endpoint(&b.id, {
             let mut other = endpoint("b", &one);
             other.id = id("other");
@@ -183,7 +195,10 @@ fn addresses_as_asked() {
             spec.endpoints[0].ipv4 = Some("172.17.0.9".parse().unwrap());
             refused(host.client.create_sandbox(spec))
         };
-        assert!(on_default.to_string().starts_with("user specified IP address is supported only"), "{on_default}");
+        assert!(
+            on_default.to_string().starts_with("user specified IP address is supported only"),
+            "{on_default}"
+        );
     });
 }
 
@@ -228,11 +243,15 @@ fn forwarding_and_rules_are_set_and_mended() {
         assert!(before.contains(":FORWARD DROP"), "{before}");
         host.client.configure(settings()).unwrap();
         assert_eq!(saved(), before, "what is right stays as it is");
-        sh("iptables -t nat -F; iptables -t nat -X DOCKER; iptables -F DOCKER-FORWARD; iptables -D FORWARD -j DOCKER-USER");
+        sh(
+            "iptables -t nat -F; iptables -t nat -X DOCKER; iptables -F DOCKER-FORWARD; iptables -D FORWARD -j DOCKER-USER",
+        );
         host.client.configure(settings()).unwrap();
         assert_eq!(saved(), before, "what was lost is back, in order");
         // An administrator's own rules are his.
-        sh("iptables -A DOCKER-USER -i docker0 -d 192.0.2.1 -j DROP; iptables -t nat -A POSTROUTING -o docker0 -d 10.0.0.1 -j MASQUERADE");
+        sh(
+            "iptables -A DOCKER-USER -i docker0 -d 192.0.2.1 -j DROP; iptables -t nat -A POSTROUTING -o docker0 -d 10.0.0.1 -j MASQUERADE",
+        );
         let with_own = saved();
         host.client.configure(settings()).unwrap();
         assert_eq!(saved(), with_own);

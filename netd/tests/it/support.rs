@@ -22,7 +22,10 @@ pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
         body(&host);
         return;
     }
-    assert!(rustix::process::geteuid().is_root(), "the tests of netd need root: they make network namespaces");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "the tests of netd need root: they make network namespaces"
+    );
     let status = Command::new("unshare")
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
@@ -107,10 +110,8 @@ impl Drop for Host {
         for path in self.namespaces() {
             let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
         }
-        let _ = rustix::mount::unmount(
-            self.dir.path().join("exec/netns"),
-            rustix::mount::UnmountFlags::DETACH,
-        );
+        let _ =
+            rustix::mount::unmount(self.dir.path().join("exec/netns"), rustix::mount::UnmountFlags::DETACH);
     }
 }
 
