@@ -17,6 +17,8 @@ pub(crate) struct LayerRecord {
     pub(crate) version: u32,
     /// Sum of the sizes of its files.
     pub(crate) size_bytes: u64,
+    /// Length of its uncompressed tar.
+    pub(crate) tar_bytes: u64,
 }
 
 impl LayerRecord {
@@ -98,6 +100,13 @@ impl Store {
     #[must_use]
     pub fn layer_size(&self, diff_id: &DiffId) -> Option<u64> {
         self.inner.table().0.get(diff_id).map(|entry| entry.size_bytes)
+    }
+
+    /// Length of a layer's uncompressed tar in bytes.
+    pub(crate) fn layer_tar_bytes(&self, diff_id: &DiffId) -> Result<u64> {
+        let path = self.inner.layer_folder(diff_id).join(LayerRecord::FILE);
+        let record = wherry_durable::read_json::<LayerRecord>(&path).context("read", path)?;
+        Ok(record.ok_or(Error::NoSuchLayer(*diff_id))?.tar_bytes)
     }
 
     /// Sum of the sizes of all layers in bytes, each counted once.

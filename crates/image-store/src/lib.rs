@@ -39,7 +39,7 @@ mod trash;
 mod unpack;
 mod writable;
 
-pub use archive::{LoadError, LoadEvent};
+pub use archive::{LoadError, LoadEvent, Saved};
 pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
 pub use error::{Error, Result};
 pub use id::{DiffId, ImageId};

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use build::{Layer, docker_archive, oci_archive, store};
 use wherry_image_ref::{Digest, Reference};
-use wherry_image_store::{LoadEvent, Store};
+use wherry_image_store::{LoadEvent, Saved, Store};
 
 fn load(store: &Store, archive: &[u8]) -> Result<Vec<String>, String> {
     let names = Mutex::new(Vec::new());
@@ -114,4 +114,45 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
     let left: Vec<_> =
         fs::read_dir(dir.path().join("overlay2")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name.to_str().unwrap().starts_with('.')), "{left:?}");
+}
+
+#[test]
+fn what_is_saved_is_what_was_loaded() {
+    let (_dir, store) = store();
+    let big: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 7) as u8).collect();
+    let long = format!("{}/{}", "d".repeat(120), "n".repeat(130));
+    let base = Layer::new()
+        .dir("etc", 0o755)
+        .file("etc/big", &big)
+        .file("empty", b"")
+        .link("etc/l", "etc/big")
+        .done();
+    let top = Layer::new().file(".wh.etc", b"").file(&long, b"long").symlink("s", "/etc").done();
+    load(&store, &docker_archive(&[&base, &build::gzip(&top)], "{}", &["x:1", "y:2"])).unwrap();
+    let id = store.resolve("x:1").unwrap();
+    let references: Vec<Reference> = ["x:1", "y:2"].iter().map(|name| name.parse().unwrap()).collect();
+    let mut archive = Vec::new();
+    store.save(&[Saved { id, references }], &mut archive).unwrap();
+    let (_other_dir, other) = build::store();
+    assert_eq!(load(&other, &archive).unwrap(), ["x:1", "y:2"]);
+    assert_eq!(other.resolve("y:2").unwrap(), id);
+    let mut layer = Vec::new();
+    other.write_layer(&other.image(&id).unwrap().diff_ids()[1], &mut layer).unwrap();
+    assert!(layer == top, "the tar of a layer comes back byte by byte");
+    // The same archive read as an OCI layout.
+    let oci = build::without(&archive, "manifest.json");
+    let (_third_dir, third) = build::store();
+    assert_eq!(load(&third, &oci).unwrap(), ["x:1", "y:2"]);
+    assert_eq!(third.resolve("x:1").unwrap(), id);
+}
+
+#[test]
+fn a_layer_whose_files_were_changed_is_not_saved() {
+    let (_dir, store) = store();
+    let layer = Layer::new().file("f", b"12345").done();
+    load(&store, &docker_archive(&[&layer], "{}", &["a"])).unwrap();
+    let id = store.resolve("a").unwrap();
+    fs::write(store.lower_dirs(&id).unwrap()[0].join("f"), "54321").unwrap();
+    let error = store.save(&[Saved { id, references: Vec::new() }], std::io::sink()).unwrap_err();
+    assert!(error.to_string().contains("layer verification failed"), "{error}");
 }

@@ -2,8 +2,10 @@
 
 mod load;
 mod manifest;
+mod save;
 
 pub use load::LoadEvent;
+pub use save::Saved;
 
 use wherry_image_ref::Digest;
 

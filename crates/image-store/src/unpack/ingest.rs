@@ -45,7 +45,8 @@ impl Store {
         let recorder = Recorder::create(&headers).context("create", headers)?;
         let (size_bytes, totals) = pipeline::run(stream, |plain| super::unpack(plain, root, recorder))?;
         let diff_id = verify(expected, totals)?;
-        staged.finish(diff_id, size_bytes)
+        let record = LayerRecord { version: LayerRecord::VERSION, size_bytes, tar_bytes: totals.plain.1 };
+        staged.finish(diff_id, &record)
     }
 }
 
@@ -59,7 +60,7 @@ fn verify(expected: Expected, totals: Totals) -> Result<DiffId> {
             return Err(Error::BlobDigest { expected: digest, actual });
         }
     }
-    let actual = DiffId(totals.plain);
+    let actual = DiffId(totals.plain.0);
     match expected.diff_id {
         Some(expected) if expected != actual => Err(Error::DiffId { expected, actual }),
         _ => Ok(actual),
@@ -80,10 +81,10 @@ impl<'a> Staged<'a> {
         Ok(Self { store, path })
     }
 
-    fn finish(self, diff_id: DiffId, size_bytes: u64) -> Result<Layer> {
-        write_record(&self.path, size_bytes)?;
-        self.store.inner.adopt(&self.path, &diff_id, size_bytes)?;
-        Ok(Layer::counted(self.store.clone(), diff_id, size_bytes))
+    fn finish(self, diff_id: DiffId, record: &LayerRecord) -> Result<Layer> {
+        write_record(&self.path, record)?;
+        self.store.inner.adopt(&self.path, &diff_id, record.size_bytes)?;
+        Ok(Layer::counted(self.store.clone(), diff_id, record.size_bytes))
     }
 }
 
@@ -96,9 +97,8 @@ impl Drop for Staged<'_> {
 }
 
 /// Not synced: the file system is, before an image names the layer.
-fn write_record(folder: &Path, size_bytes: u64) -> Result<()> {
+fn write_record(folder: &Path, record: &LayerRecord) -> Result<()> {
     let path = folder.join(LayerRecord::FILE);
-    let record = LayerRecord { version: LayerRecord::VERSION, size_bytes };
     let file = File::create_new(&path).context("create", &path)?;
-    serde_json::to_writer(file, &record).map_err(io::Error::from).context("write", path)
+    serde_json::to_writer(file, record).map_err(io::Error::from).context("write", path)
 }

@@ -5,7 +5,8 @@ mod entry;
 mod folders;
 mod ingest;
 mod pipeline;
-pub(crate) mod record;
+mod rebuild;
+mod record;
 
 pub(crate) use decompress::{Compression, decompress};
 pub(crate) use folders::clean;

@@ -23,8 +23,8 @@ const RATIO_FREE_BYTES: u64 = 1 << 30;
 pub(crate) struct Totals {
     /// Digest and length of the stream as it came.
     pub(crate) blob: (Digest, u64),
-    /// Digest of the uncompressed bytes.
-    pub(crate) plain: Digest,
+    /// Digest and length of the uncompressed bytes.
+    pub(crate) plain: (Digest, u64),
 }
 
 /// Reads `stream` to its end, and has `consume` read it decompressed.
@@ -81,7 +81,10 @@ fn produce(
     }
     drop(plain);
     io::copy(&mut blob, &mut io::sink()).map_err(failed)?;
-    Ok(Totals { blob: (blob.hasher.finish(), consumed.load(Ordering::Relaxed)), plain: hasher.finish() })
+    Ok(Totals {
+        blob: (blob.hasher.finish(), consumed.load(Ordering::Relaxed)),
+        plain: (hasher.finish(), bytes),
+    })
 }
 
 /// Reads until the buffer is full or the source ends.

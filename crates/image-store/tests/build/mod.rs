@@ -1,5 +1,6 @@
 //! Layers and archives for tests, made with another library than the one under test.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot prepare has failed")]
 
 use std::io::Write;
 
@@ -153,4 +154,17 @@ pub fn oci_archive(layer: &[u8], name: &str) -> Vec<u8> {
         tar = tar.file(&path, &bytes);
     }
     tar.done()
+}
+
+/// An archive without one of its members.
+pub fn without(archive: &[u8], name: &str) -> Vec<u8> {
+    let mut kept = Builder::new(Vec::new());
+    for entry in tar::Archive::new(archive).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().to_str() != Some(name) {
+            let header = entry.header().clone();
+            kept.append(&header, &mut entry).unwrap();
+        }
+    }
+    kept.into_inner().unwrap()
 }
