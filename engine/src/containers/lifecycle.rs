@@ -173,6 +173,7 @@ async fn after_exit(
     guard: tokio::sync::MutexGuard<'_, ()>,
 ) {
     release_network(engine, container).await;
+    release_volumes(engine, container).await;
     let mut slot = container.monitor.lock().await;
     if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
         *slot = None;
@@ -201,6 +202,22 @@ pub(super) async fn release_network(engine: &Arc<Engine>, container: &Arc<Contai
     }
 }
 
+/// Unmounts volumes that are mounts, where no other container uses them.
+async fn release_volumes(engine: &Arc<Engine>, container: &Container) {
+    let record = container.record();
+    let is_mount = |name: &str| engine.volumes.get(name).is_ok_and(|volume| volume.has_mount());
+    if record.volumes().any(is_mount) {
+        let engine = engine.clone();
+        let released = crate::engine::blocking(move || {
+            crate::volumes::release(&engine, record.volumes());
+            Ok(())
+        });
+        if let Err(error) = released.await {
+            tracing::warn!(container = %container.id, %error, "its volumes were not released");
+        }
+    }
+}
+
 /// Publishes a monitor's event as Docker's.
 pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
     let mut more = BTreeMap::new();
@@ -213,6 +230,11 @@ pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
             };
             more.insert("exitCode".to_owned(), code.to_string());
             more.insert("execDuration".to_owned(), ran_s.to_string());
+            if is_last(event) {
+                for volume in container.record().volumes() {
+                    crate::volumes::publish_unmount(engine, event.at_ns, volume, &container.id);
+                }
+            }
             "die".to_owned()
         }
         EventKind::OutOfMemory => "oom".to_owned(),

@@ -23,7 +23,7 @@ pub(super) fn prepare(engine: &Engine, record: &Record) -> Result<(), Error> {
         match mount.kind.as_str() {
             "bind" => prepare_bind(source, extra)?,
             "volume" => {
-                engine.volumes.mount(&mount.name)?;
+                crate::volumes::attach(engine, &mount.name, &record.id, &mount.destination, mount.rw)?;
                 if extra.copy_up {
                     fill_volume(engine, record, &mount.destination, source)?;
                 }

@@ -34,7 +34,7 @@ impl NewVolumes<'_> {
 impl Drop for NewVolumes<'_> {
     fn drop(&mut self) {
         for name in &self.names {
-            if let Err(error) = self.engine.volumes.remove(name) {
+            if let Err(error) = crate::volumes::destroy(self.engine, name) {
                 tracing::warn!(volume = %name, %error, "a volume of a container that was not created stays behind");
             }
         }
@@ -227,13 +227,9 @@ impl Resolver<'_, '_> {
     ) -> Result<(MountPoint, MountExtra), Error> {
         let engine = self.volumes.engine;
         let named = Some(name).filter(|n| !n.is_empty());
-        let (volume, is_new) = engine.volumes.ensure(named, labels, driver, options)?;
+        let volume = crate::volumes::ensure(engine, named, labels, driver, options)?;
         if named.is_none() {
             self.volumes.names.push(volume.name.clone());
-        }
-        if is_new {
-            let attributes = [("driver".to_owned(), "local".to_owned())].into();
-            engine.events.publish("volume", "create", volume.name.clone(), attributes);
         }
         let point = MountPoint {
             kind: "volume".into(),

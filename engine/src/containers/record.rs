@@ -86,6 +86,11 @@ impl Record {
         dir(data_root, &self.id)
     }
 
+    /// The names of its volumes.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter(|mount| mount.kind == "volume").map(|mount| mount.name.as_str())
+    }
+
     /// The json-file log.
     pub(crate) fn log_path(&self, data_root: &Path) -> PathBuf {
         self.dir(data_root).join(format!("{}-json.log", self.id))

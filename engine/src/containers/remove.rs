@@ -145,7 +145,7 @@ fn remove_volume(engine: &Engine, name: &str, container: &str) {
     if engine.containers.using_volume(name).iter().any(|user| user != container) {
         return;
     }
-    if let Err(error) = engine.volumes.remove(name) {
+    if let Err(error) = crate::volumes::destroy(engine, name) {
         tracing::warn!(volume = name, %error, "an anonymous volume could not be removed");
     }
 }

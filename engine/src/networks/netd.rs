@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wherry_netd::protocol::{EndpointSpec, Network, NetworkSpec, Sandbox, SandboxSpec, Settings};
+use wherry_netd::protocol::{EndpointSpec, Network, NetworkSpec, Sandbox, SandboxSpec};
 use wherry_netd::{Client, ClientError};
 
 use crate::engine::blocking;
@@ -52,16 +52,6 @@ impl Netd {
     ) -> Result<T, Error> {
         let inner = self.0.clone();
         blocking(move || question(&inner.client).map_err(Error::from)).await
-    }
-
-    /// The daemon-wide settings.
-    ///
-    /// # Errors
-    /// netd's.
-    pub(crate) async fn configure(&self, settings: Settings) -> Result<(), Error> {
-        let done = self.ask(move |netd| netd.configure(settings)).await;
-        self.forget();
-        done
     }
 
     /// All networks with their endpoints as they are now, in order of creation.

@@ -15,7 +15,7 @@ use super::mount;
 use crate::error::Error;
 
 /// Volumes that were made for a container's `VOLUME`, or without a name; `prune` takes only these.
-pub(crate) const ANONYMOUS: &str = "com.docker.volume.anonymous";
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
 const RECORD: &str = "volume.json";
 const RECORD_VERSION: u32 = 1;
 /// Prefix of folders whose removal has begun.
@@ -60,6 +60,11 @@ impl Volume {
     /// Whether nobody gave it a name.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.labels.as_ref().is_some_and(|labels| labels.contains_key(ANONYMOUS))
+    }
+
+    /// Whether something is to be mounted at its place while containers use it.
+    pub(crate) fn has_mount(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.contains_key("device"))
     }
 
     /// Its files' size in bytes. Walks them all. Blocks.
@@ -207,7 +212,7 @@ impl Volumes {
     /// 404; I/O.
     pub(crate) fn unmount(&self, name: &str) -> Result<(), Error> {
         let volume = self.get(name)?;
-        if volume.options.as_ref().is_some_and(|o| o.contains_key("device")) {
+        if volume.has_mount() {
             let _change = self.changing();
             mount::unmount(&volume.mountpoint).map_err(Error::io("unmount volume", name))?;
         }

@@ -4,10 +4,11 @@ mod local;
 mod mount;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-pub(crate) use local::{ANONYMOUS, Volume, Volumes};
+pub(crate) use local::{Volume, Volumes};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, blocking};
@@ -168,14 +169,19 @@ pub(crate) fn destroy(engine: &Engine, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The event that a container which is started uses a volume.
-pub(crate) fn publish_mount(
+/// Makes a volume ready for a container that is started, with the event `mount`. Answers where its files are. Blocks
+/// where the volume has mount options.
+///
+/// # Errors
+/// As [`Volumes::mount`].
+pub(crate) fn attach(
     engine: &Engine,
     volume: &str,
     container: &str,
     destination: &str,
     writable: bool,
-) {
+) -> Result<PathBuf, Error> {
+    let mountpoint = engine.volumes.mount(volume)?;
     let writable = if writable { "true" } else { "false" };
     let attributes = [
         ("container", container),
@@ -184,17 +190,38 @@ pub(crate) fn publish_mount(
         ("read/write", writable),
     ];
     publish(engine, "mount", volume, &attributes);
+    Ok(mountpoint)
 }
 
-/// The event that a container which ended uses a volume no more.
-pub(crate) fn publish_unmount(engine: &Engine, volume: &str, container: &str) {
-    publish(engine, "unmount", volume, &[("container", container)]);
+/// Publishes that a container uses a volume no more, since `time_ns`.
+pub(crate) fn publish_unmount(engine: &Engine, time_ns: i64, volume: &str, container: &str) {
+    let attributes = attributes(&[("container", container)]);
+    engine.events.publish_at(time_ns, "volume", "unmount", volume, attributes);
+}
+
+/// Unmounts those of `names` that have mount options and that no running container uses. Blocks where there are any.
+pub(crate) fn release<'a>(engine: &Engine, names: impl Iterator<Item = &'a str>) {
+    for name in names {
+        let has_options = engine.volumes.get(name).is_ok_and(|volume| volume.has_mount());
+        let is_running = |id: &String| {
+            engine.containers.find(id).is_ok_and(|container| container.status().state.is_running())
+        };
+        if !has_options || engine.containers.using_volume(name).iter().any(is_running) {
+            continue;
+        }
+        if let Err(error) = engine.volumes.unmount(name) {
+            tracing::warn!(volume = name, %error, "could not be unmounted");
+        }
+    }
 }
 
 fn publish(engine: &Engine, action: &str, volume: &str, more: &[(&str, &str)]) {
-    let attributes = [("driver", "local")].iter().chain(more);
-    let attributes = attributes.map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
-    engine.events.publish("volume", action, volume, attributes);
+    engine.events.publish("volume", action, volume, attributes(more));
+}
+
+fn attributes(more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let all = [("driver", "local")];
+    all.iter().chain(more).map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
 }
 
 async fn remove(engine: Arc<Engine>, name: &str, force: bool) -> Result<Reply, Error> {
