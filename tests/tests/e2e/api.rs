@@ -123,6 +123,10 @@ fn one_connection_serves_many_requests() {
     connection.json("POST", &format!("/v1.51/containers/{id}/start"), &Value::Null).expect(204);
     let end = connection.json("POST", &format!("/v1.51/containers/{id}/wait"), &Value::Null).expect(200);
     assert_eq!(end.json(), json!({"StatusCode": 0}));
+    if end.header("connection") == "close" {
+        // An engine may hand a waiting client's socket to another process, if it says that this was the last answer.
+        connection = host.connect();
+    }
     connection.json("DELETE", &format!("/v1.51/containers/{id}"), &Value::Null).expect(204);
     // Not HTTP at all.
     let mut raw = host.connect();

@@ -297,7 +297,7 @@ fn a_pull_and_a_load_half_done() {
 
 #[test]
 fn nobody_only_an_orderly_restart() {
-    let host = Host::new();
+    let host = Host::with_arguments(&["--live-restore"]);
     host.docker("network create --label n=1 net").ok();
     host.docker("volume create --label v=1 vol").ok();
     host.docker("run -d --name on --network net -v vol:/v busybox sh -c 'echo hello; sleep 600'").ok();
