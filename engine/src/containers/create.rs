@@ -74,7 +74,7 @@ fn read(
     let mut fields = match body {
         Value::Object(fields) => fields,
         Value::Null => Map::new(),
-        _ => return Err(Error::InvalidParameter("invalid JSON: the body must be an object".into())),
+        other => return Err(not_an_object(&other)),
     };
     let host = part(fields.remove("HostConfig"))?;
     let networking = part(fields.remove("NetworkingConfig"))?;
@@ -83,6 +83,19 @@ fn read(
     }
     let config = part(Some(Value::Object(fields)))?;
     Ok(Asked { name, config, host, networking, platform, version })
+}
+
+/// As Go's decoder says it.
+fn not_an_object(value: &Value) -> Error {
+    let kind = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        _ => "number",
+    };
+    Error::InvalidParameter(format!(
+        "invalid JSON: json: cannot unmarshal {kind} into Go value of type container.CreateRequest"
+    ))
 }
 
 fn part<T: DeserializeOwned + Default>(value: Option<Value>) -> Result<T, Error> {
@@ -133,13 +146,13 @@ pub(super) fn strip_nulls(value: &mut Value) {
 async fn plan(engine: &Arc<Engine>, asked: Asked) -> Result<Plan, Error> {
     let Asked { name, mut config, mut host, networking, platform, version } = asked;
     validate::check_pair(&config, &host)?;
-    let networks = endpoints::attachments(engine, &mut host, &config, networking, version).await?;
+    let warnings = validate::warnings(&config, &mut host, engine.cgroup_v2);
+    let networks = endpoints::attachments(engine, &mut host, &mut config, networking, version).await?;
     if !config.working_dir.is_empty() {
         config.working_dir = mounts::clean_path(&config.working_dir);
     }
     validate::check_config(&config)?;
     validate::check_host_config(&host)?;
-    let warnings = validate::warnings(&config, &mut host, engine.cgroup_v2);
     let image = find_image(engine, &config.image, platform.as_deref())?;
     merge::inherit(&mut config, image.config());
     if command(&config).is_none() {
@@ -250,9 +263,9 @@ fn carry_out(engine: &Engine, plan: Plan) -> Result<Arc<Container>, Error> {
     Ok(container)
 }
 
-/// The host's name where its network or its names are shared, else the short id.
+/// The host's name where its network is shared, else the short id.
 fn hostname(host: &HostConfig, id: &str) -> String {
-    if host.network_mode == "host" || host.uts_mode == "host" {
+    if host.network_mode == "host" {
         return rustix::system::uname().nodename().to_string_lossy().into_owned();
     }
     id.get(..12).unwrap_or(id).to_owned()

@@ -106,8 +106,8 @@ fn hosts(input: &EtcInput<'_>) -> String {
         let _ = writeln!(text, "{address}\t{names}"); // writing to a String cannot fail
     };
     for entry in extra {
-        // Of old the separator is a colon; the first one, since IPv6 addresses have them, too.
-        let Some((name, address)) = entry.split_once([':', '=']) else { continue };
+        // The first colon, since IPv6 addresses have them, too.
+        let Some((name, address)) = entry.split_once(':') else { continue };
         if address == "host-gateway" {
             if let Some(gateway) = input.host_gateway {
                 line(&gateway.to_string(), name);

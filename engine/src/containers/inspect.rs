@@ -61,7 +61,7 @@ fn show(engine: &Engine, container: &Container) -> Value {
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": apparmor_profile(&record),
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
         "HostConfig": host_config(&record),
         "GraphDriver": graph_driver(engine, &record),
@@ -73,6 +73,12 @@ fn show(engine: &Engine, container: &Container) -> Value {
         value["Mounts"] = json!([]);
     }
     value
+}
+
+/// As asked for; there is no AppArmor to apply it where we run.
+fn apparmor_profile(record: &Record) -> &str {
+    let options = record.host_config.security_opt.iter().flatten();
+    options.filter_map(|option| option.strip_prefix("apparmor")?.strip_prefix(['=', ':'])).next_back().unwrap_or("")
 }
 
 /// The files that exist from the first start on: resolv.conf, hostname, hosts, log.

@@ -53,11 +53,11 @@ pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Repl
         .collect();
     found.sort_by_key(|(_, record, _)| std::cmp::Reverse(record.created_ns));
     found.truncate(limit.unwrap_or(usize::MAX));
-    let (size, engine) = (request.query.flag("size"), engine.clone());
+    let (size, engine, links) = (request.query.flag("size"), engine.clone(), Links::of(engine));
     let rows: Vec<Value> = if size {
-        blocking(move || Ok(found.iter().map(|(c, r, s)| row(&engine, c, r, s, true)).collect())).await?
+        blocking(move || Ok(found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, true)).collect())).await?
     } else {
-        found.iter().map(|(c, r, s)| row(&engine, c, r, s, false)).collect()
+        found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, false)).collect()
     };
     Ok(response::json(StatusCode::OK, &rows).into())
 }
@@ -66,14 +66,22 @@ pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Repl
 pub(crate) fn usage(engine: &Engine) -> Vec<Value> {
     let mut all: Vec<_> = engine.containers.all().into_iter().map(|c| (c.record(), c)).collect();
     all.sort_by_key(|(record, _)| std::cmp::Reverse(record.created_ns));
-    all.iter().map(|(record, container)| row(engine, container, record, &container.status(), true)).collect()
+    let links = Links::of(engine);
+    all.iter().map(|(record, container)| row(engine, &links, container, record, &container.status(), true)).collect()
 }
 
-fn row(engine: &Engine, container: &Container, record: &Record, status: &Status, size: bool) -> Value {
+fn row(
+    engine: &Engine,
+    links: &Links,
+    container: &Container,
+    record: &Record,
+    status: &Status,
+    size: bool,
+) -> Value {
     let sandbox = container.sandbox();
     let mut row = json!({
         "Id": record.id,
-        "Names": names(engine, record),
+        "Names": links.names(record),
         "Image": image(engine, record),
         "ImageID": record.image,
         "Command": command(record),
@@ -91,24 +99,37 @@ fn row(engine: &Engine, container: &Container, record: &Record, status: &Status,
     row["State"] = json!(status.state.status());
     row["Status"] = json!(describe(status, crate::clock::now_ns()));
     row["HostConfig"] = json!({ "NetworkMode": record.host_config.network_mode });
+    if let Some(annotations) = record.host_config.annotations.as_ref().filter(|a| !a.is_empty()) {
+        row["HostConfig"]["Annotations"] = json!(annotations);
+    }
     row["NetworkSettings"] = json!({ "Networks": shown::networks(record, sandbox.as_deref(), false) });
     row["Mounts"] = json!(record.mounts);
     row
 }
 
-/// Its own name, and those that others have for it through links.
-fn names(engine: &Engine, record: &Record) -> Vec<String> {
-    let mut names = vec![format!("/{}", record.name)];
-    for other in engine.containers.all() {
-        let receiver = other.record();
-        for link in receiver.host_config.links.iter().flatten() {
-            let (source, alias) = super::network::parse_link(link);
-            if source == record.name || record.id.starts_with(source) {
-                names.insert(0, format!("/{}/{alias}", receiver.name));
+/// All links: what a receiver calls its source (a name, or an id's beginning), and the name that the source has through it.
+struct Links(Vec<(String, String)>);
+
+impl Links {
+    fn of(engine: &Engine) -> Self {
+        let mut links = Vec::new();
+        for container in engine.containers.all() {
+            let receiver = container.record();
+            for link in receiver.host_config.links.iter().flatten() {
+                let (source, alias) = super::network::parse_link(link);
+                links.push((source.to_owned(), format!("/{}/{alias}", receiver.name)));
             }
         }
+        Self(links)
     }
-    names
+
+    /// A container's own name, and those that others have for it.
+    fn names(&self, record: &Record) -> Vec<String> {
+        let through = self.0.iter().filter(|(source, _)| *source == record.name || record.id.starts_with(source));
+        let mut names: Vec<String> = through.map(|(_, name)| name.clone()).collect();
+        names.push(format!("/{}", record.name));
+        names
+    }
 }
 
 /// The image's name as given, unless it means another image by now.

@@ -29,14 +29,15 @@ fn network(
 ) -> Value {
     let settings = &attachment.settings;
     let user_defined = !matches!(name, "bridge" | "host" | "none");
-    let dns_names = (full && user_defined).then(|| names(record, attachment));
+    let joined_before = !attachment.network_id.is_empty();
+    let dns_names = (full && user_defined && joined_before).then(|| names(record, attachment));
     let address = endpoint.and_then(|e| e.ipv4);
     json!({
         "IPAMConfig": settings.ipam_config,
-        "Links": settings.links,
-        "Aliases": settings.aliases,
+        "Links": settings.links.as_ref().filter(|_| full),
+        "Aliases": settings.aliases.as_ref().filter(|_| full),
         "MacAddress": endpoint.map_or(settings.mac_address.as_str(), |e| e.mac.as_str()),
-        "DriverOpts": settings.driver_opts,
+        "DriverOpts": settings.driver_opts.as_ref().filter(|_| full),
         "GwPriority": settings.gw_priority,
         "NetworkID": attachment.network_id,
         "EndpointID": endpoint.map_or("", |e| e.spec.id.as_str()),

@@ -17,7 +17,7 @@ pub(super) use modes::check_pair;
 /// The logging drivers that exist elsewhere and are still to come here.
 const OTHER_LOG_DRIVERS: [&str; 7] =
     ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs"];
-/// The options of the drivers that we have.
+/// The options of json-file, and of local.
 const LOG_OPTIONS: [&str; 10] = [
     "max-file",
     "max-size",
@@ -30,6 +30,7 @@ const LOG_OPTIONS: [&str; 10] = [
     "mode",
     "max-buffer-size",
 ];
+const LOCAL_LOG_OPTIONS: [&str; 3] = ["max-file", "max-size", "compress"];
 const MIN_PROBE: Duration = Duration::from_millis(1);
 
 /// Checks a container's name, with or without its slash.
@@ -122,7 +123,7 @@ pub(crate) fn check_host_config(host: &HostConfig) -> Result<(), Error> {
 }
 
 fn check_extra_host(entry: &str) -> Result<(), Error> {
-    let parts = entry.split_once('=').or_else(|| entry.split_once(':')).filter(|(name, _)| !name.is_empty());
+    let parts = entry.split_once(':').filter(|(name, _)| !name.is_empty());
     let Some((_, address)) = parts else {
         return Err(invalid(format!("bad format for add-host: {}", go_quote(entry))));
     };
@@ -174,7 +175,14 @@ pub(crate) fn check_log_config(log: &LogConfig) -> Result<(), Error> {
             )));
         }
     }
-    match log.config.keys().find(|option| !LOG_OPTIONS.contains(&option.as_str())) {
+    let unknown = |known: &[&str]| log.config.keys().find(|option| !known.contains(&option.as_str()));
+    if driver == "local" {
+        return match unknown(&LOCAL_LOG_OPTIONS) {
+            Some(option) => Err(invalid(format!("unknown log opt '{option}' for log driver local"))),
+            None => Ok(()),
+        };
+    }
+    match unknown(&LOG_OPTIONS) {
         Some(option) => Err(invalid(format!("unknown log opt '{option}' for {driver} log driver"))),
         None => Ok(()),
     }
@@ -217,6 +225,14 @@ pub(crate) fn warnings(config: &Config, host: &mut HostConfig, cgroup_v2: bool) 
         host.blkio_weight = 0;
         warnings.push(
             "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+                .into(),
+        );
+    }
+    if host.blkio_weight_device.as_ref().is_some_and(|w| !w.is_empty()) && !limits::kernel_has_block_weight(cgroup_v2) {
+        host.blkio_weight_device = Some(Vec::new());
+        warnings.push(
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device \
+             discarded."
                 .into(),
         );
     }

@@ -1,5 +1,7 @@
 //! What the daemon fills into `HostConfig`, as inspect then shows it.
 
+use serde_json::{Value, json};
+
 use super::super::config::{HostConfig, Ulimit};
 use super::super::spec;
 use crate::config::Config;
@@ -32,10 +34,29 @@ pub(super) fn fill(host: &mut HostConfig, daemon: &Config, cgroup_v2: bool, vers
     if !cgroup_v2 {
         host.oom_kill_disable.get_or_insert(false);
     }
+    if version >= ApiVersion(1, 42) {
+        // Since then it is ignored.
+        host.kernel_memory = 0;
+    }
+    for request in host.device_requests.iter_mut().flatten() {
+        *request = whole_device_request(request);
+    }
     host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
     fill_paths(host);
     fill_log(host, daemon);
     fill_ulimits(host, daemon);
+}
+
+/// A device request with all of its fields, as Go writes it.
+fn whole_device_request(request: &Value) -> Value {
+    let or = |name: &str, default: Value| request.get(name).cloned().unwrap_or(default);
+    json!({
+        "Driver": or("Driver", json!("")),
+        "Count": or("Count", json!(0)),
+        "DeviceIDs": or("DeviceIDs", Value::Null),
+        "Capabilities": or("Capabilities", Value::Null),
+        "Options": or("Options", Value::Null),
+    })
 }
 
 fn fill_paths(host: &mut HostConfig) {

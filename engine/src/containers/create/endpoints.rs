@@ -22,7 +22,7 @@ use crate::server::ApiVersion;
 pub(super) async fn attachments(
     engine: &Arc<Engine>,
     host: &mut HostConfig,
-    config: &Config,
+    config: &mut Config,
     networking: NetworkingConfig,
     version: ApiVersion,
 ) -> Result<BTreeMap<String, Attachment>, Error> {
@@ -30,7 +30,7 @@ pub(super) async fn attachments(
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
     }
-    if host.network_mode.starts_with("container:") {
+    if host.network_mode.starts_with("container:") || config.network_disabled {
         return Ok(BTreeMap::new());
     }
     let mut asked = networking.endpoints_config;
@@ -56,6 +56,9 @@ pub(super) async fn attachments(
             settings.mac_address.clone_from(&config.mac_address);
         }
         check(&settings, network.as_deref()).map_err(refuse)?;
+        if is_main && config.mac_address.is_empty() {
+            config.mac_address.clone_from(&settings.mac_address);
+        }
         // By its name, whatever it was called by; its id is looked up again at each start, as the name may come to mean
         // another network.
         let key = network.as_ref().map_or_else(|| name.clone(), |n| n.spec.name.clone());

@@ -69,7 +69,7 @@ fn inherit_command(config: &mut Config, image: &ImageConfig) {
     }
     if !given(&config.cmd) {
         config.cmd.clone_from(&image.cmd);
-        config.args_escaped = image.args_escaped;
+        config.args_escaped |= image.args_escaped;
     }
     if config.entrypoint.is_none() {
         config.entrypoint.clone_from(&image.entrypoint);

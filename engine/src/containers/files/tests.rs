@@ -24,7 +24,7 @@ fn hosts_names_links_and_the_container_itself() {
     let mut record = record();
     record.config.hostname = "hh".into();
     record.config.domainname = "dd.ee".into();
-    record.host_config.extra_hosts = strings(&["a:1.2.3.4", "b:host-gateway", "c=::2", "d:[::3]", "odd"]);
+    record.host_config.extra_hosts = strings(&["a:1.2.3.4", "b:host-gateway", "c:::2", "d:[::3]", "odd"]);
     let config = config();
     let addresses = [IpAddr::from([172, 18, 0, 2])];
     let links = [(IpAddr::from([172, 17, 0, 2]), vec!["al".to_owned(), "2273ffbe8e53".into(), "g2".into()])];

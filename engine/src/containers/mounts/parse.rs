@@ -76,10 +76,8 @@ pub(super) fn bind(raw: &str) -> Result<Bind, String> {
     let (source, destination, raw_mode) = match parts.as_slice() {
         [""] | ["", ..] => return Err(refuse("")),
         [destination] => ("", *destination, ""),
-        [destination, mode] if !mode.is_empty() && Mode::parse(mode).is_ok() => {
-            let _ = destination; // a destination with a mode would be a volume without a name: not allowed
-            return Err(refuse(""));
-        }
+        // A destination with a mode would be a volume without a name: not allowed.
+        [_, mode] if Mode::parse(mode).is_ok() => return Err(refuse("")),
         [source, destination] => (*source, *destination, ""),
         [source, destination, mode] => (*source, *destination, *mode),
         _ => return Err(refuse("")),

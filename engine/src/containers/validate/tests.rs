@@ -161,6 +161,7 @@ fn logs() {
     };
     assert_eq!(log("json-file", "max-size"), Ok(()));
     assert_eq!(log("none", "whatever"), Ok(()));
+    assert_eq!(log("local", "labels"), Err("unknown log opt 'labels' for log driver local".into()));
     assert_eq!(log("json-file", "foo"), Err("unknown log opt 'foo' for json-file log driver".into()));
     assert_eq!(log("foo", "x"), Err("error looking up logging plugin foo: plugin \"foo\" not found".into()));
     assert_eq!(log("syslog", "x"), Err("logging driver \"syslog\" is not supported yet".into()));

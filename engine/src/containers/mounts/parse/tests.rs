@@ -45,6 +45,7 @@ fn bad_binds_are_refused_in_dockerds_words() {
         ("", "invalid volume specification: ''"),
         (":/b", "invalid volume specification: ':/b'"),
         ("/a:/b:ro:rw", "invalid volume specification: '/a:/b:ro:rw'"),
+        ("/a:", "invalid volume specification: '/a:'"),
         ("/a:ro", "invalid volume specification: '/a:ro'"),
         (
             "foo",
