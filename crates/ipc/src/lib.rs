@@ -155,6 +155,12 @@ impl Frames {
         Ok(())
     }
 
+    /// Gives memory back that a large message has left.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.fds.shrink_to_fit();
+    }
+
     /// The next whole message, with its descriptors; `None` until more bytes arrive.
     ///
     /// # Errors

@@ -303,6 +303,9 @@ pub struct LogsRequest {
     pub tail: Option<u64>,
     /// Whether each entry begins with its time (RFC 3339, nine digits, `Z`) and a space.
     pub timestamps: bool,
+    /// Whether the entry's attributes and a space come before its text (`docker logs --details`).
+    #[serde(default)]
+    pub details: bool,
     /// Whether to go on with entries to come.
     pub follow: bool,
     /// How the streams share the connection.

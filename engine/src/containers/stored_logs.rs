@@ -37,7 +37,7 @@ pub(super) fn send(
             Framing::Multiplexed => log::Framing::Multiplexed,
         },
         timestamps: wanted.timestamps,
-        details: false,
+        details: wanted.details,
     };
     Ok(blocking_stream(content_type, move |emit| {
         let step = |e| Error::io("read", path.display())(e);

@@ -265,6 +265,7 @@ pub(super) async fn logs(
         until_ns: time(request.query.get("until"), "until")?.filter(|ns| *ns != 0),
         tail: request.query.get("tail").and_then(|text| text.parse().ok()),
         timestamps: request.query.flag("timestamps"),
+        details: request.query.flag("details"),
         follow,
         framing,
         encoding: api::BodyEncoding::Chunked,

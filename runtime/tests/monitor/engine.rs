@@ -370,6 +370,7 @@ pub fn following() -> LogsRequest {
         until_ns: None,
         tail: None,
         timestamps: false,
+        details: false,
         follow: true,
         framing: Framing::Raw,
         encoding: BodyEncoding::UntilClose,

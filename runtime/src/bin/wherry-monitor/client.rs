@@ -129,6 +129,9 @@ impl Client {
             // One that only listens and closes its side is gone, as dockerd sees it, too.
             Role::Wait(_) | Role::Logs(_) => flags |= Flags::RDHUP,
         }
+        if matches!(&self.role, Role::Logs(follow) if follow.behind) {
+            flags |= Flags::OUT;
+        }
         self.socket.want(Some(flags))
     }
 

@@ -52,6 +52,11 @@ impl Control {
         Ok(Self { socket, frames: Frames::default(), out: Vec::new(), subscribed: false, broken: false })
     }
 
+    /// Gives unused memory back.
+    pub(crate) fn shrink(&mut self) {
+        self.frames.shrink();
+    }
+
     fn send(&mut self, message: &Message) {
         match wherry_ipc::encode(message, 0) {
             Ok(frame) => self.out.extend_from_slice(&frame),

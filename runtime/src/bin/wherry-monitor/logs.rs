@@ -17,12 +17,16 @@ use crate::timers::Timer;
 
 /// Bytes that are read ahead for a client.
 const AHEAD: usize = 64 << 10;
+/// A client that takes everything gets so many pieces before others have their turn.
+const PIECES: usize = 8;
 
 /// A client that follows the log.
 #[derive(Debug)]
 pub(crate) struct Follow {
     reader: Reader,
     format: Format,
+    /// There is more to read at once.
+    pub(crate) behind: bool,
 }
 
 pub(crate) fn framing(framing: Framing) -> wherry_container_log::Framing {
@@ -55,10 +59,13 @@ impl Monitor {
         let following = query.follow;
         let reader =
             Reader::open(path, query).map_err(|error| system(format!("read {}", path.display()), &error))?;
-        let format =
-            Format { framing: framing(request.framing), timestamps: request.timestamps, details: false };
+        let format = Format {
+            framing: framing(request.framing),
+            timestamps: request.timestamps,
+            details: request.details,
+        };
         let number = self.next_number();
-        let role = Role::Logs(Box::new(Follow { reader, format }));
+        let role = Role::Logs(Box::new(Follow { reader, format, behind: false }));
         let client = Client::new(&self.poller, number, socket, &request.head, request.encoding, role);
         self.clients.insert(number, client);
         if let Some(until_ns) = request.until_ns.filter(|_| following) {
@@ -73,8 +80,14 @@ impl Monitor {
     pub(crate) fn pump_logs(&mut self, number: u32) {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let mut piece = Vec::new();
+        let mut pieces = 0;
         while client.out.len() == 0 && !client.is_closing() && !client.is_hung_up() {
             let Role::Logs(follow) = &mut client.role else { return };
+            follow.behind = pieces == PIECES;
+            if follow.behind {
+                return;
+            }
+            pieces += 1;
             piece.clear();
             let filled = follow.reader.fill(&mut piece, &follow.format, AHEAD);
             client.send(&[], &piece);

@@ -223,6 +223,7 @@ impl Monitor {
         if let Some(log) = &mut self.log {
             log.shrink();
         }
+        self.controls.values_mut().for_each(Control::shrink);
         memory::give_back();
         self.trimmed = true;
     }
