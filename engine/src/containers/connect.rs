@@ -75,7 +75,7 @@ fn refuse_modes(container: &Container, network: &Network) -> Result<(), Error> {
                 .into(),
         )),
         Driver::Host => Err(Error::Forbidden(
-            "container cannot be connected to host network: cannot connect container to host network".into(),
+            "cannot connect container to host network - container must be created in host network mode".into(),
         )),
         _ if record.networks.contains_key("host") => Err(Error::Forbidden(
             "container sharing network namespace with another container or host cannot be connected to any other network"
