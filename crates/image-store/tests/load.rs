@@ -1,4 +1,5 @@
 //! Archives into a store: what is loaded is there, also for the next process, and what is wrong is refused.
+#![allow(clippy::unwrap_used, reason = "a test that cannot prepare has failed")]
 
 mod build;
 

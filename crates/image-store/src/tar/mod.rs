@@ -12,7 +12,7 @@ mod sparse;
 mod writer;
 
 pub(crate) use header::{BLOCK, Header, Kind};
-pub(crate) use reader::{Entry, Reader, Tap};
+pub(crate) use reader::{Entry, Reader, Tap, truncated};
 pub(crate) use sparse::Region;
 pub(crate) use writer::{Member, Writer};
 

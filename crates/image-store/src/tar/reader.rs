@@ -288,7 +288,8 @@ impl<R: Read, T> Read for Reader<R, T> {
     }
 }
 
-fn truncated(error: io::Error) -> TarError {
+/// The failure of a read: the end of the source is the archive's fault.
+pub(crate) fn truncated(error: io::Error) -> TarError {
     if error.kind() == io::ErrorKind::UnexpectedEof { TarError::Truncated } else { TarError::Read(error) }
 }
 

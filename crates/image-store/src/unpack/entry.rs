@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::folders::{Folders, clean, split};
 use super::record::Recorder;
 use super::{UnpackError, display, failed};
-use crate::tar::{Entry, Kind, Reader, Region, Tap};
+use crate::tar::{Entry, Kind, Reader, Region, Tap, truncated};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -79,8 +79,7 @@ impl Target {
 
     /// Sets what had to wait. Returns the size of all files.
     pub(crate) fn finish(self) -> Result<u64, UnpackError> {
-        // The deepest first: a folder's rights may be in the way of those below it.
-        for (path, mode, times) in self.later.iter().rev() {
+        for (path, mode, times) in &self.later {
             let (parent, name) = split(path);
             let folder = match self.folders.open(parent).and_then(|parent| {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -111,13 +110,13 @@ impl Target {
         match &entry.sparse {
             None => {
                 source.tap().content(path, entry.stored_bytes).map_err(UnpackError::Record)?;
-                copy(source, &mut file, entry.stored_bytes, &mut self.buffer, false).map_err(io_failed)?;
+                copy(source, &mut file, entry.stored_bytes, &mut self.buffer, false, io_failed)?;
                 self.size_bytes += entry.stored_bytes;
             }
             Some((real_size, regions)) => {
                 for Region { offset, length } in regions {
                     file.seek(SeekFrom::Start(*offset)).map_err(io_failed)?;
-                    copy(source, &mut file, *length, &mut self.buffer, true).map_err(io_failed)?;
+                    copy(source, &mut file, *length, &mut self.buffer, true, io_failed)?;
                 }
                 file.set_len(*real_size).map_err(io_failed)?;
                 self.size_bytes += real_size;
@@ -386,17 +385,18 @@ fn copy<R: Read>(
     length: u64,
     buffer: &mut [u8],
     tapped: bool,
-) -> io::Result<()> {
+    write_failed: impl Fn(io::Error) -> UnpackError,
+) -> Result<(), UnpackError> {
     let mut left = length;
     while left > 0 {
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let piece = buffer.get_mut(..wanted).unwrap_or_default();
-        let read = source.read(piece)?;
+        let read = source.read(piece).map_err(truncated)?;
         let piece = piece.get(..read).unwrap_or_default();
         if tapped {
-            source.tap().raw(piece)?;
+            source.tap().raw(piece).map_err(UnpackError::Record)?;
         }
-        file.write_all(piece)?;
+        file.write_all(piece).map_err(&write_failed)?;
         left -= read as u64;
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! Layers and archives for tests, made with another library than the one under test.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot prepare has failed")]
 
 use std::io::Write;
