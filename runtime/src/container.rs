@@ -177,6 +177,11 @@ impl Container {
         &self.facts.id
     }
 
+    /// Its bundle.
+    pub fn bundle(&self) -> &Path {
+        &self.facts.bundle
+    }
+
     /// Init's process id in the caller's namespace.
     pub fn pid(&self) -> i32 {
         self.facts.pid

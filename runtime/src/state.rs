@@ -54,6 +54,14 @@ impl SavedState {
         Ok((container.status() != Status::Stopped).then_some(container))
     }
 
+    /// Sends a signal to what is left in the container's cgroup.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn kill_all(&self, signal: i32) -> Result<(), Error> {
+        self.facts.cgroup.signal_all(signal)
+    }
+
     /// Removes what a container leaves whose init has ended.
     ///
     /// # Errors

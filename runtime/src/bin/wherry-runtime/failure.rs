@@ -1,0 +1,87 @@
+//! Why a command failed.
+
+use std::path::PathBuf;
+
+/// Why a command failed, in words for the user.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The arguments do not make sense.
+    #[error("{0}")]
+    Usage(#[from] lexopt::Error),
+    /// A command that needs an id has none, or the like.
+    #[error("{0}")]
+    Arguments(&'static str),
+    /// There is no such command.
+    #[error("no such command: {0:?} (see `wherry-runtime help`)")]
+    NoSuchCommand(String),
+    /// What runc can do and this program cannot.
+    #[error("{0} is not supported yet")]
+    NotSupported(&'static str),
+    /// The container is unknown.
+    #[error("container does not exist")]
+    NoSuchContainer,
+    /// The id is taken.
+    #[error("container with given ID already exists")]
+    Exists,
+    /// The container's state forbids it.
+    #[error("cannot start an already running container")]
+    AlreadyRunning,
+    /// As above.
+    #[error("cannot start a container that has stopped")]
+    StartStopped,
+    /// As above.
+    #[error("container not running")]
+    NotRunning,
+    /// As above.
+    #[error("container not paused")]
+    NotPaused,
+    /// As above.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    NotStopped {
+        /// The container.
+        id: String,
+        /// Its status.
+        status: wherry_runtime::Status,
+    },
+    /// As above.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    Paused,
+    /// A signal that does not exist.
+    #[error("unknown signal {0:?}")]
+    UnknownSignal(String),
+    /// A value that cannot be parsed.
+    #[error("invalid value {value:?} for --{option}")]
+    InvalidValue {
+        /// The option.
+        option: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// A terminal is wanted, but there is nobody to hand it to; or the reverse.
+    #[error("{0}")]
+    Console(&'static str),
+    /// A file could not be read, written or parsed.
+    #[error("{action} {path}: {source}", path = path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The library failed.
+    #[error(transparent)]
+    Runtime(#[from] wherry_runtime::Error),
+}
+
+impl Failure {
+    /// For `map_err` of what is done to a file.
+    pub(crate) fn file<E: Into<std::io::Error>>(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Failure {
+        let path = path.into();
+        move |source| Failure::File { action, path, source: source.into() }
+    }
+}
