@@ -34,7 +34,10 @@ impl FileSettings {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        let document: Json = serde_json::from_slice(bytes).map_err(|e| format!("invalid JSON: {e}"))?;
+        let document: Json = serde_json::from_slice(bytes).map_err(|e| match e.classify() {
+            serde_json::error::Category::Eof => "invalid JSON: unexpected end of JSON input".to_string(),
+            _ => format!("invalid JSON: {e}"),
+        })?;
         let Json::Object(object) = document else {
             return Err("invalid JSON: an object is needed, like {\"debug\": true}".into());
         };
@@ -99,6 +102,7 @@ mod tests {
             "the following directives don't match any configuration option: nosuch, bar"
         );
         assert!(error("{bad").starts_with("invalid JSON: "));
+        assert_eq!(error("{"), "invalid JSON: unexpected end of JSON input");
         assert!(error("[]").starts_with("invalid JSON: "));
         assert!(error("{} x").starts_with("invalid JSON: "));
     }
