@@ -32,7 +32,9 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    fn basic(&self) -> Option<HeaderValue> {
+    /// The `Authorization` header for name and password, if there are any.
+    #[must_use]
+    pub fn basic(&self) -> Option<HeaderValue> {
         if self.username.is_empty() && self.password.is_empty() {
             return None;
         }

@@ -8,6 +8,7 @@ mod archive;
 mod body;
 mod create;
 mod credentials;
+mod distribution;
 mod history;
 mod inspect;
 mod layer;
@@ -18,6 +19,8 @@ mod pattern;
 mod pull;
 mod registry_error;
 mod remove;
+mod save;
+mod search;
 mod tag;
 pub(crate) mod when;
 
@@ -42,6 +45,12 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
     match (method, segments.as_slice()) {
         ("GET", ["images", "json"]) => list::list(&engine, &request),
         ("POST", ["images", "create"]) => create::create(engine, &request).await,
+        ("GET", ["images", "search"]) => search::search(engine, &request).await,
+        ("GET", ["distribution", name @ .., "json"]) => {
+            distribution::inspect(engine, &name.join("/"), &request).await
+        }
+        ("GET", ["images", "get"]) => save::save(engine, &request.query.all("names").collect::<Vec<_>>()),
+        ("GET", ["images", name @ .., "get"]) => save::save(engine, &[&name.join("/")]),
         ("POST", ["images", "load"]) => archive::load(engine, request),
         ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,
         ("GET", ["images", name @ .., "json"]) => inspect::inspect(&engine, &name.join("/"), request.version),

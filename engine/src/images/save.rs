@@ -1,0 +1,82 @@
+//! `GET /images/get` and `GET /images/{name}/get`: images as a tar.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use wherry_image_ref::Reference;
+use wherry_image_store::{Error as StoreError, ImageId, Saved};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::server::{Reply, response};
+
+/// Pieces of the body.
+const PIECE_BYTES: usize = 256 << 10;
+
+pub(super) fn save(engine: Arc<Engine>, names: &[&str]) -> Result<Reply, Error> {
+    let mut images: Vec<Saved> = Vec::new();
+    for name in names {
+        for (id, reference) in find(&engine, name)? {
+            let known = images.iter().position(|saved| saved.id == id);
+            let at = known.unwrap_or_else(|| {
+                images.push(Saved { id, references: Vec::new() });
+                images.len() - 1
+            });
+            if let (Some(saved), Some(reference)) = (images.get_mut(at), reference)
+                && !saved.references.contains(&reference)
+            {
+                saved.references.push(reference);
+            }
+        }
+    }
+    let (sender, response) = response::stream("application/x-tar");
+    tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, ToClient(sender));
+        match engine.store.save(&images, &mut out) {
+            Ok(()) => {
+                for image in &images {
+                    super::publish(&engine, "save", &image.id, &image.id.to_string());
+                }
+            }
+            // The head is sent; all that can be done is to leave the archive without its end.
+            Err(error) => tracing::warn!(%error, "save ended early"),
+        }
+    });
+    Ok(response.into())
+}
+
+/// An id stands for the image without names, a repository for all of its tags.
+fn find(engine: &Engine, name: &str) -> Result<Vec<(ImageId, Option<Reference>)>, Error> {
+    let id = engine.store.resolve(name);
+    if let Ok(id) = &id
+        && (id.to_string().starts_with(name) || id.0.hex().starts_with(name))
+    {
+        return Ok(vec![(*id, None)]);
+    }
+    let reference: Reference = name.parse().map_err(StoreError::Reference)?;
+    let missing = || StoreError::NoSuchImage(name.to_owned());
+    if !reference.is_name_only() {
+        return Ok(vec![(id.map_err(|_| missing())?, Some(reference))]);
+    }
+    let tags = engine.store.references().into_iter();
+    let tags = tags.filter(|(other, _)| other.tag().is_some() && other.name_only() == reference);
+    let found: Vec<_> = tags.map(|(tag, id)| (id, Some(tag))).collect();
+    if found.is_empty() { Ok(vec![(id.map_err(|_| missing())?, None)]) } else { Ok(found) }
+}
+
+struct ToClient(mpsc::Sender<Bytes>);
+
+impl Write for ToClient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.blocking_send(Bytes::copy_from_slice(bytes)) {
+            Ok(()) => Ok(bytes.len()),
+            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

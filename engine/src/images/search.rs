@@ -1,0 +1,170 @@
+//! `GET /images/search`: asks an index, Docker Hub's or the one that is named.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use wherry_image_ref::DEFAULT_DOMAIN;
+use wherry_registry::{Client, Credentials};
+
+use super::{create, credentials};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::server::{Filters, Reply, Request, response};
+
+const HUB_INDEX: &str = "https://index.docker.io/v1/";
+const DEFAULT_LIMIT: i64 = 25;
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    results: Vec<Found>,
+}
+
+/// A repository, in dockerd's order of fields.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Found {
+    star_count: i64,
+    is_official: bool,
+    name: String,
+    /// Always false: the field lost its meaning.
+    #[serde(skip_deserializing)]
+    is_automated: bool,
+    description: String,
+}
+
+pub(super) async fn search(engine: Arc<Engine>, request: &Request) -> Result<Reply, Error> {
+    let limit = match request.query.get("limit") {
+        None => DEFAULT_LIMIT,
+        Some(text) => text.parse().map_err(|_| {
+            let quoted = crate::text::go_quote(text);
+            Error::InvalidParameter(format!(
+                "invalid limit specified: strconv.Atoi: parsing {quoted}: invalid syntax"
+            ))
+        })?,
+    };
+    let filters = Filters::parse(request.query.get("filters"), &["is-automated", "is-official", "stars"])?;
+    let wanted = Wanted::new(&filters)?;
+    let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
+    if !(1..=100).contains(&limit) {
+        return Err(Error::InvalidParameter(format!("limit {limit} is outside the range of [1, 100]")));
+    }
+    let term = request.query.get("term").unwrap_or("");
+    if term.contains("://") {
+        let text = format!("invalid repository name: repository name ({term}) should not have a scheme");
+        return Err(Error::InvalidParameter(text));
+    }
+    let client = create::client();
+    let (index, term) = index(&engine, &client, term).await?;
+    let url = format!("{}search?q={}&n={limit}", index.url, percent_encode(term));
+    let headers = headers(&credentials::of(request));
+    let (status, body) = client
+        .get(&url, &headers, index.verify, MAX_ANSWER_BYTES)
+        .await
+        .map_err(|failure| Error::server(failure.to_string()))?;
+    if status != StatusCode::OK {
+        return Err(Error::server(format!("Unexpected status code {}", status.as_u16())));
+    }
+    let mut answer: Answer = serde_json::from_slice(&body)
+        .map_err(|e| Error::server(format!("error decoding registry search results: {e}")))?;
+    answer.results.retain(|found| wanted.includes(found));
+    Ok(response::json(StatusCode::OK, &answer.results).into())
+}
+
+struct Index {
+    url: String,
+    verify: bool,
+}
+
+/// The index that a term names (`host:port/term`), and what is left of the term.
+async fn index<'a>(engine: &Engine, client: &Client, term: &'a str) -> Result<(Index, &'a str), Error> {
+    let hub = Index { url: HUB_INDEX.into(), verify: true };
+    let Some((host, rest)) = term.split_once('/') else { return Ok((hub, term)) };
+    if host == DEFAULT_DOMAIN || host == "index.docker.io" {
+        return Ok((hub, rest));
+    }
+    if !host.contains(['.', ':']) && host != "localhost" {
+        return Ok((hub, term));
+    }
+    let verify = !create::policy(engine).is_insecure(host).await;
+    let secure = Index { url: format!("https://{host}/v1/"), verify };
+    let Err(https) = ping(client, &secure).await else { return Ok((secure, rest)) };
+    if verify {
+        return Err(Error::InvalidParameter(format!(
+            "invalid registry endpoint {}: {https}. If this private registry supports only HTTP or HTTPS with an \
+             unknown CA certificate, please add `--insecure-registry {host}` to the daemon's arguments. In the case \
+             of HTTPS, if you have access to the registry's CA certificate, no need for the flag; simply place the CA \
+             certificate at /etc/docker/certs.d/{host}/ca.crt",
+            secure.url
+        )));
+    }
+    let plain = Index { url: format!("http://{host}/v1/"), verify };
+    match ping(client, &plain).await {
+        Ok(()) => Ok((plain, rest)),
+        Err(http) => Err(Error::InvalidParameter(format!(
+            "invalid registry endpoint \"{}\". HTTPS attempt: {https}. HTTP attempt: {http}",
+            plain.url
+        ))),
+    }
+}
+
+/// As Go's `url.QueryEscape`.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => out.push(char::from(b)),
+            b => out.push_str(&format!("%{b:02X}")),
+        }
+    }
+    out
+}
+
+async fn ping(client: &Client, index: &Index) -> Result<(), wherry_registry::Error> {
+    let url = format!("{}_ping", index.url);
+    client.get(&url, &[], index.verify, MAX_ANSWER_BYTES).await.map(|_| ())
+}
+
+fn headers(credentials: &Credentials) -> Vec<(HeaderName, HeaderValue)> {
+    let token = (HeaderName::from_static("x-docker-token"), HeaderValue::from_static("true"));
+    let basic = credentials.basic().map(|value| (AUTHORIZATION, value));
+    basic.into_iter().chain([token]).collect()
+}
+
+/// The filters, read.
+struct Wanted {
+    official: Option<bool>,
+    automated: Option<bool>,
+    stars: i64,
+}
+
+impl Wanted {
+    fn new(filters: &Filters) -> Result<Self, Error> {
+        let mut stars = 0;
+        for text in filters.values("stars") {
+            let count: i64 = text.parse().map_err(|_| {
+                let quoted = crate::text::go_quote(text);
+                Error::InvalidParameter(format!(
+                    "invalid filter 'stars={text}': strconv.Atoi: parsing {quoted}: invalid syntax"
+                ))
+            })?;
+            stars = stars.max(count);
+        }
+        Ok(Self {
+            official: filters.boolean("is-official")?,
+            automated: filters.boolean("is-automated")?,
+            stars,
+        })
+    }
+
+    fn includes(&self, found: &Found) -> bool {
+        self.automated != Some(true)
+            && self.official.is_none_or(|official| official == found.is_official)
+            && found.star_count >= self.stars
+    }
+}
