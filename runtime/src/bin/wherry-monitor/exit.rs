@@ -15,6 +15,8 @@ use crate::timers::Timer;
 
 /// So long after the end of a process its outputs are still read, if something else holds them open; dockerd's limit.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The kernel reports that memory ran out before it has chosen and counted a victim.
+const RECOUNT: Duration = Duration::from_millis(50);
 
 impl Monitor {
     /// Reaps all processes that have ended: ours, and orphans that have become our children.
@@ -84,7 +86,9 @@ impl Monitor {
     fn container_ended(&mut self, init: u32, code: i32) {
         let Some(mut run) = self.run.take() else { return };
         let at_ns = now_ns();
-        if run.memory_is_ready() && run.count_kills() {
+        run.take_memory_report();
+        self.timers.cancel(Timer::Memory);
+        if run.memory_ran_out && run.count_kills() {
             self.record_at(at_ns, EventKind::OutOfMemory);
         }
         let oom_killed = run.oom_killed;
@@ -158,9 +162,11 @@ impl Monitor {
     /// Memory ran out in the container; perhaps not for the first time.
     pub(crate) fn memory_ran_out(&mut self) {
         let Some(run) = &mut self.run else { return };
-        run.memory_is_ready();
+        let reported = run.take_memory_report();
         if run.count_kills() {
             self.record(EventKind::OutOfMemory);
+        } else if reported {
+            self.timers.set(Timer::Memory, RECOUNT);
         }
     }
 
@@ -191,10 +197,13 @@ impl Monitor {
 }
 
 impl Run {
-    /// Whether the kernel has reported that memory ran out; takes the report.
-    fn memory_is_ready(&self) -> bool {
+    /// Whether the kernel has reported that memory ran out since this was last asked.
+    fn take_memory_report(&mut self) -> bool {
         // An event counter or inotify records: their content does not matter.
-        self.memory.as_ref().is_some_and(|memory| rustix::io::read(memory, &mut [0u8; 4096]).is_ok())
+        let read = |memory| rustix::io::read(memory, &mut [0u8; 4096]).is_ok();
+        let reported = self.memory.as_ref().is_some_and(read);
+        self.memory_ran_out |= reported;
+        reported
     }
 
     /// Whether there are more victims than before.

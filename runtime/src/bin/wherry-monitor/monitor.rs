@@ -91,6 +91,8 @@ pub(crate) struct Run {
     pub(crate) started_at_ns: i64,
     /// Becomes readable when memory runs out.
     pub(crate) memory: Option<Polled>,
+    /// Whether memory ran out at all.
+    pub(crate) memory_ran_out: bool,
     pub(crate) oom_kills: u64,
     pub(crate) oom_killed: bool,
     /// Whether its processes die with init, as they do in a process id namespace of its own.
@@ -199,6 +201,7 @@ impl Monitor {
             Timer::Drain(job) => self.give_up_draining(job),
             Timer::Probe => self.start_probe(),
             Timer::ProbeTimeout(job) => self.probe_timed_out(job),
+            Timer::Memory => self.memory_ran_out(),
             Timer::Persist => self.persist(),
             Timer::LogsUntil(client) => self.logs_until(client),
             Timer::Answer => self.give_answers_now(),

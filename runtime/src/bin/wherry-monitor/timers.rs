@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Probe,
     /// A probe has run too long.
     ProbeTimeout(u32),
+    /// The kernel's victims are counted again.
+    Memory,
     /// The state is written.
     Persist,
     /// A client that follows the log has asked for nothing after this time.
