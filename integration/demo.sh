@@ -10,7 +10,7 @@ engine=$(readlink -f "${1:-target/release/wherryd}")
 work=$(mktemp -d /var/tmp/wherry-demo.XXXXXX)
 bold=$(tput bold 2>/dev/null || true) plain=$(tput sgr0 2>/dev/null || true)
 
-coproc HOST { exec tests/host.sh "$work"; }
+coproc HOST { exec tests/host.sh "$work" 2>>"$work/log"; }
 host_pid=$HOST_PID host_in=${HOST[1]} host_out=${HOST[0]}
 cleanup() {
   local status=$?
