@@ -86,7 +86,10 @@ pub(crate) enum Error {
 
 impl Error {
     /// An I/O step that failed.
-    pub(crate) fn io(step: &'static str, subject: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(
+        step: &'static str,
+        subject: impl std::fmt::Display,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let subject = subject.to_string();
         move |source| Self::Io { step, subject, source }
     }

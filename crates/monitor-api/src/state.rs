@@ -113,6 +113,8 @@ pub enum EventKind {
         /// Whether another attempt will follow.
         restarting: bool,
     },
+    /// The patience of [`crate::Request::Stop`] is at its end: SIGKILL is sent.
+    StopTimedOut,
     /// The kernel killed a process of the container for lack of memory.
     OutOfMemory,
     /// Frozen.

@@ -316,8 +316,7 @@ pub(super) async fn handle_update(
 ) -> Result<Reply, Error> {
     let mut body: Value = request.json().await?;
     super::create::strip_nulls(&mut body);
-    let asked: Update =
-        serde_json::from_value(body).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))?;
+    let asked: Update = crate::server::json::typed(body)?;
     let _guard = container.transition.lock().await;
     let mut host = container.record().host_config.clone();
     let mut merged = serde_json::to_value(&host).map_err(|e| Error::server(e.to_string()))?;
@@ -325,8 +324,7 @@ pub(super) async fn handle_update(
     for (name, value) in set {
         merged[name] = value;
     }
-    host =
-        serde_json::from_value(merged).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))?;
+    host = crate::server::json::typed(merged)?;
     if !asked.restart_policy.name.is_empty() {
         host.restart_policy = asked.restart_policy;
     }

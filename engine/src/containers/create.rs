@@ -100,7 +100,7 @@ fn not_an_object(value: &Value) -> Error {
 
 fn part<T: DeserializeOwned + Default>(value: Option<Value>) -> Result<T, Error> {
     let Some(value) = value else { return Ok(T::default()) };
-    T::deserialize(value).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))
+    crate::server::json::typed(value)
 }
 
 /// Fields whose value is a map with keys of the user's: there a null is an entry, and means its type's zero value.
@@ -162,16 +162,31 @@ async fn plan(engine: &Arc<Engine>, asked: Asked) -> Result<Plan, Error> {
     defaults::fill(&mut host, &daemon, engine.cgroup_v2, version);
     validate::check_log_config(&host.log_config)?;
     defaults::check_late(&host)?;
-    for mode in [&host.pid_mode, &host.ipc_mode] {
-        if let Some(other) = mode.strip_prefix("container:") {
-            engine.containers.find(other).map_err(|e| Error::InvalidParameter(e.to_string()))?;
-        }
-    }
+    resolve_joined(engine, &mut host, &mut config)?;
     super::spec::security::parse(host.security_opt.as_deref())?;
     if let Some(name) = &name {
         validate::check_name(name)?;
     }
     Ok(Plan { name, image, config, host, networks, warnings })
+}
+
+/// Replaces the names of containers whose namespaces are shared by their ids; who shares a network shares the host's name in it. A missing one may come to be before the start
+/// where it is the network that is shared.
+fn resolve_joined(engine: &Engine, host: &mut HostConfig, config: &mut Config) -> Result<(), Error> {
+    let id = |mode: &str| mode.strip_prefix("container:").map(|other| engine.containers.find(other));
+    for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+        if let Some(found) = id(mode) {
+            let other = found.map_err(|e| Error::InvalidParameter(e.to_string()))?;
+            *mode = format!("container:{}", other.id);
+        }
+    }
+    if let Some(Ok(other)) = id(&host.network_mode) {
+        let peer = other.record();
+        config.hostname.clone_from(&peer.config.hostname);
+        config.domainname.clone_from(&peer.config.domainname);
+        host.network_mode = format!("container:{}", other.id);
+    }
+    Ok(())
 }
 
 fn find_image(engine: &Engine, name: &str, platform: Option<&str>) -> Result<Arc<Image>, Error> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Value, json as value};
 use wherry_monitor_api as api;
 
 use super::monitor::{CallError, exec_failure};
@@ -18,7 +18,7 @@ use super::users::{self, ResolvedUser};
 use super::{lifecycle, start, streams};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::server::{Reply, Request, response};
+use crate::server::{Reply, Request, json, response};
 
 /// How many ended execs of a container can still be inspected.
 const KEPT: usize = 64;
@@ -32,6 +32,8 @@ pub(crate) struct Execs(Mutex<Vec<Exec>>);
 pub(super) struct Exec {
     id: String,
     config: ExecConfig,
+    /// Made with the exec, so that a user that is not there is told before the client's connection is taken over.
+    process: Value,
     state: ExecState,
 }
 
@@ -116,7 +118,12 @@ impl Execs {
                     Some(code) => ExecState::Ended { code },
                     None => ExecState::Running { pid: record.pid },
                 };
-                self.add(Exec { id: record.exec, config: config_of(&record.process), state });
+                self.add(Exec {
+                    id: record.exec,
+                    config: config_of(&record.process),
+                    process: record.process,
+                    state,
+                });
             }
         }
     }
@@ -146,12 +153,12 @@ fn must_run(container: &Container) -> Result<(), Error> {
     match container.status().state {
         State::Running { paused: false, .. } => Ok(()),
         State::Running { .. } => Err(Error::Conflict(format!(
-            "container {} is paused, unpause the container before exec",
-            container.id
+            "Container {} is paused, unpause the container before exec",
+            container.record().name
         ))),
         State::Restarting { .. } => Err(Error::Conflict(format!(
-            "container {} is restarting, wait until the container is running",
-            container.id
+            "Container {} is restarting, wait until the container is running",
+            container.record().name
         ))),
         _ => Err(Error::NotRunning(container.id.clone())),
     }
@@ -165,18 +172,18 @@ pub(super) async fn create(
 ) -> Result<Reply, Error> {
     let mut body: Value = request.json().await?;
     super::create::strip_nulls(&mut body);
-    let config: ExecConfig =
-        serde_json::from_value(body).map_err(|e| Error::InvalidParameter(format!("invalid JSON: {e}")))?;
+    let config: ExecConfig = json::typed(body)?;
     if config.cmd.is_empty() {
         return Err(Error::InvalidParameter("no exec command specified".into()));
     }
     must_run(&container)?;
     streams::detach_keys(Some(config.detach_keys.as_str()).filter(|keys| !keys.is_empty()))?;
+    let process = process(&container, &config).await?;
     let id = crate::id::hex64();
     let more = event_attributes(&id);
     super::publish_with(&engine, &container, &format!("exec_create: {}", shown(&config.cmd)), more);
-    container.execs.add(Exec { id: id.clone(), config, state: ExecState::Created });
-    Ok(response::json(StatusCode::CREATED, &json!({ "Id": id })).into())
+    container.execs.add(Exec { id: id.clone(), config, process, state: ExecState::Created });
+    Ok(response::json(StatusCode::CREATED, &value!({ "Id": id })).into())
 }
 
 /// A command as the events show it: the program, a space, the arguments.
@@ -206,7 +213,7 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
     must_run(&container)?;
     let size = options.console_size.or(exec.config.console_size).filter(|size| size.iter().all(|n| *n != 0));
     let spec = api::ExecSpec {
-        process: process(&container, &exec).await?,
+        process: exec.process.clone(),
         console_size: size.map(|[rows, columns]| (rows, columns)),
     };
     let more = event_attributes(id);
@@ -233,12 +240,11 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
     })))
 }
 
-async fn process(container: &Arc<Container>, exec: &Exec) -> Result<Value, Error> {
+async fn process(container: &Arc<Container>, config: &ExecConfig) -> Result<Value, Error> {
     let record = container.record();
     let pid = container.status().state.pid();
-    let wanted =
-        if exec.config.user.is_empty() { record.config.user.clone() } else { exec.config.user.clone() };
-    let config = exec.config.clone();
+    let wanted = if config.user.is_empty() { record.config.user.clone() } else { config.user.clone() };
+    let config = config.clone();
     blocking(move || {
         let root = start::open_root(pid)?;
         let groups = record.host_config.group_add.clone().unwrap_or_default();
@@ -347,14 +353,14 @@ pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
     };
     let (entrypoint, arguments) =
         exec.config.cmd.split_first().map_or(("", &[] as &[String]), |(f, r)| (f, r));
-    let mut process = json!({
+    let mut process = value!({
         "tty": exec.config.tty, "entrypoint": entrypoint, "arguments": arguments,
         "privileged": exec.config.privileged,
     });
     if !exec.config.user.is_empty() {
-        process["user"] = json!(exec.config.user);
+        process["user"] = value!(exec.config.user);
     }
-    let shown = json!({
+    let shown = value!({
         "ID": exec.id,
         "Running": running,
         "ExitCode": code,

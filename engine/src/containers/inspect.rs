@@ -78,7 +78,10 @@ fn show(engine: &Engine, container: &Container) -> Value {
 /// As asked for; there is no AppArmor to apply it where we run.
 fn apparmor_profile(record: &Record) -> &str {
     let options = record.host_config.security_opt.iter().flatten();
-    options.filter_map(|option| option.strip_prefix("apparmor")?.strip_prefix(['=', ':'])).next_back().unwrap_or("")
+    options
+        .filter_map(|option| option.strip_prefix("apparmor")?.strip_prefix(['=', ':']))
+        .next_back()
+        .unwrap_or("")
 }
 
 /// The files that exist from the first start on: resolv.conf, hostname, hosts, log.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use wherry_monitor_api::{Event, EventKind, Phase, Request, run_dir};
+use wherry_monitor_api::{Event, EventKind, HealthState, HealthStatus, Phase, Request, run_dir};
 
 use super::monitor::{CallError, Monitor, Signal};
 use super::remove;
@@ -119,9 +119,15 @@ async fn apply_event(engine: &Arc<Engine>, container: &Arc<Container>, event: &E
     };
     let phase = match &event.kind {
         EventKind::Started { pid, by_policy } => {
-            if *by_policy {
-                container.amend(|s| s.restart_count += 1);
-            }
+            let probed = has_probe(&container.record());
+            container.amend(|s| {
+                s.restart_count += u32::from(*by_policy);
+                s.health = probed.then(|| HealthState {
+                    status: HealthStatus::Starting,
+                    failing_streak: 0,
+                    log: Vec::new(),
+                });
+            });
             Phase::Running { pid: *pid, pid_start: 0, started_at_ns: event.at_ns, paused: false }
         }
         EventKind::Exited { code, restarting, oom_killed, stopped } => {
@@ -143,7 +149,10 @@ async fn apply_event(engine: &Arc<Engine>, container: &Arc<Container>, event: &E
             container.execs.ended(exec, *code);
             return;
         }
-        EventKind::OutOfMemory | EventKind::ExecStarted { .. } | EventKind::Detached { .. } => return,
+        EventKind::OutOfMemory
+        | EventKind::StopTimedOut
+        | EventKind::ExecStarted { .. }
+        | EventKind::Detached { .. } => return,
     };
     if let Err(invalid) = container.apply(&Transition::Monitor(phase)) {
         tracing::warn!(container = %container.id, error = %invalid, "an event does not fit");
@@ -156,6 +165,12 @@ fn ended(code: i32, restarting: bool, oom_killed: bool, started_at_ns: i64, fini
     } else {
         Phase::Exited { code, started_at_ns, finished_at_ns, oom_killed, error: String::new() }
     }
+}
+
+/// Whether a probe runs beside it.
+fn has_probe(record: &super::record::Record) -> bool {
+    let test = record.config.healthcheck.as_ref().and_then(|check| check.test.as_deref());
+    matches!(test, Some([kind, _, ..]) if kind != "NONE")
 }
 
 async fn refresh_health(container: &Container) {
@@ -174,6 +189,7 @@ async fn after_exit(
 ) {
     release_network(engine, container).await;
     release_volumes(engine, container).await;
+    super::volume_events(engine, container, "unmount");
     let mut slot = container.monitor.lock().await;
     if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
         *slot = None;
@@ -238,6 +254,10 @@ pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
             "die".to_owned()
         }
         EventKind::OutOfMemory => "oom".to_owned(),
+        EventKind::StopTimedOut => {
+            more.insert("signal".to_owned(), "9".to_owned());
+            "kill".to_owned()
+        }
         EventKind::Paused => "pause".to_owned(),
         EventKind::Resumed => "unpause".to_owned(),
         // Published by the request, which knows the command.

@@ -55,7 +55,8 @@ pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Repl
     found.truncate(limit.unwrap_or(usize::MAX));
     let (size, engine, links) = (request.query.flag("size"), engine.clone(), Links::of(engine));
     let rows: Vec<Value> = if size {
-        blocking(move || Ok(found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, true)).collect())).await?
+        blocking(move || Ok(found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, true)).collect()))
+            .await?
     } else {
         found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, false)).collect()
     };
@@ -67,7 +68,9 @@ pub(crate) fn usage(engine: &Engine) -> Vec<Value> {
     let mut all: Vec<_> = engine.containers.all().into_iter().map(|c| (c.record(), c)).collect();
     all.sort_by_key(|(record, _)| std::cmp::Reverse(record.created_ns));
     let links = Links::of(engine);
-    all.iter().map(|(record, container)| row(engine, &links, container, record, &container.status(), true)).collect()
+    all.iter()
+        .map(|(record, container)| row(engine, &links, container, record, &container.status(), true))
+        .collect()
 }
 
 fn row(
@@ -125,7 +128,8 @@ impl Links {
 
     /// A container's own name, and those that others have for it.
     fn names(&self, record: &Record) -> Vec<String> {
-        let through = self.0.iter().filter(|(source, _)| *source == record.name || record.id.starts_with(source));
+        let through =
+            self.0.iter().filter(|(source, _)| *source == record.name || record.id.starts_with(source));
         let mut names: Vec<String> = through.map(|(_, name)| name.clone()).collect();
         names.push(format!("/{}", record.name));
         names
@@ -191,7 +195,10 @@ impl<'a> Wanted<'a> {
             |name: &str, value: &str| Error::InvalidParameter(format!("invalid filter '{name}={value}'"));
         for value in filters.values("status") {
             if !STATES.contains(&value.as_str()) {
-                return Err(bad("status", value));
+                return Err(Error::InvalidParameter(format!(
+                    "invalid filter 'status={value}': invalid value for state ({value}): must be one of {}",
+                    STATES.join(", ")
+                )));
             }
         }
         for value in filters.values("health") {

@@ -240,7 +240,7 @@ pub(crate) fn start_failure(failure: &Failure) -> (i32, String) {
     };
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
-         failed: unable to start container process: {reason}: unknown"
+         failed: unable to start container process: error during container init: {reason}"
     );
     (code, text)
 }

@@ -118,7 +118,11 @@ impl Resolver<'_, '_> {
                 "volumes-from specification cannot be an empty string".into(),
             ));
         }
-        let mode = parse::Mode::parse(mode).map_err(Error::InvalidParameter)?;
+        let given = mode;
+        let mode = parse::Mode::parse(given).map_err(Error::InvalidParameter)?;
+        if mode.no_copy || mode.propagation.is_some() {
+            return Err(Error::InvalidParameter(format!("invalid mode: {given}")));
+        }
         let other = self.volumes.engine.containers.find(name);
         let other = other.map_err(|e| Error::InvalidParameter(e.to_string()))?.record();
         for point in &other.mounts {

@@ -2,6 +2,7 @@
 //! what an interrupted engine left half-done is finished.
 
 use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,8 @@ impl Containers {
     /// The folder cannot be read; a single container that cannot be read is logged and left out.
     pub(crate) fn open(data_root: &Path) -> Result<Self, Error> {
         let dir = data_root.join("containers");
-        std::fs::create_dir_all(&dir).map_err(Error::io("create", dir.display()))?;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o710).create(&dir);
+        made.map_err(Error::io("create", dir.display()))?;
         let containers = Self::default();
         for entry in std::fs::read_dir(&dir).map_err(Error::io("read", dir.display()))? {
             let entry = entry.map_err(Error::io("read", dir.display()))?;
@@ -154,6 +156,7 @@ async fn reconnect(
         match monitor.hello().await {
             Ok(state) => {
                 tracing::info!(container = %container.id, phase = ?state.phase, "its monitor is there");
+                publish_journal(engine, container, &state);
                 let over = matches!(state.phase, Phase::Exited { .. } | Phase::Waiting);
                 container.amend(|status| adopt_state(status, &state));
                 if let Ok(api::Reply::Execs(execs)) = monitor.call(api::Request::Execs, &[]).await {
@@ -161,30 +164,37 @@ async fn reconnect(
                 }
                 *container.monitor.lock().await = Some(monitor.clone());
                 lifecycle::adopt(engine, container, &monitor, signals)?;
+                let _ = monitor.submit(api::Request::Acknowledge { up_to: state.last_seq }, &[]);
                 if !over {
                     return Ok(());
                 }
+                // It only waited for an engine to say that it has understood.
+                container.monitor.lock().await.take();
+                let _ = monitor.submit(api::Request::Release, &[]);
             }
             Err(error) => tracing::error!(container = %container.id, %error, "its monitor does not answer"),
         }
     } else {
-        publish_journal(engine, container);
+        publish_stored_journal(engine, container);
         lifecycle::lost(engine, container).await;
     }
     lifecycle::release_network(engine, container).await;
     Ok(())
 }
 
-/// Events that no engine has seen, of a monitor that has ended since.
-fn publish_journal(engine: &Arc<Engine>, container: &Arc<Container>) {
+/// Events that no engine has seen. What they changed is in the state already.
+fn publish_journal(engine: &Engine, container: &Container, state: &api::State) {
+    for event in &state.journal {
+        lifecycle::publish(engine, container, event);
+    }
+    container.seen.store(state.last_seq, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// The same of a monitor that has ended since.
+fn publish_stored_journal(engine: &Engine, container: &Container) {
     let path = container.record().state_path(&engine.config().data_root);
     match wherry_durable::read_json::<api::State>(&path) {
-        Ok(Some(state)) => {
-            for event in &state.journal {
-                lifecycle::publish(engine, container, event);
-                container.seen.store(event.seq, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
+        Ok(Some(state)) => publish_journal(engine, container, &state),
         Ok(None) => {}
         Err(error) => tracing::warn!(container = %container.id, %error, "its journal cannot be read"),
     }

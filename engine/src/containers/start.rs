@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use wherry_monitor_api::{
     LogDriver, LogSpec, OverlayRootfs, Reply, Request, RestartPolicy, Rootfs, StartSpec, run_dir,
 };
@@ -116,6 +117,7 @@ async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
         }
     }
     let (monitor, user) = (monitor.map_err(plain)?, user.map_err(plain)?);
+    super::volume_events(engine, container, "mount");
     let start = build(engine, container, &record, &joined, &user, &links).map_err(plain)?;
     hand_over(engine, container, &monitor, start).await
 }
@@ -157,10 +159,42 @@ async fn prepare(engine: Arc<Engine>, record: Arc<Record>) -> Result<ResolvedUse
         super::mount_sources::prepare(&engine, &record)?;
         let writable = engine.store.writable(&record.id)?;
         let root = wherry_image_store::mount_detached(wherry_image_store::Mountable::Writable(&writable))?;
+        make_working_dir(root.as_fd(), &record.config.working_dir)?;
         let groups = record.host_config.group_add.clone().unwrap_or_default();
-        users::resolve(std::os::fd::AsFd::as_fd(&root), &record.config.user, &groups)
+        users::resolve(root.as_fd(), &record.config.user, &groups)
     })
     .await
+}
+
+/// Makes the working directory where the image has none, as dockerd does. Links are followed inside the root only.
+fn make_working_dir(root: BorrowedFd<'_>, path: &str) -> Result<(), Error> {
+    let inside = |path: &Path| {
+        openat2(
+            root,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
+    };
+    let failed = |e: rustix::io::Errno| Error::io("make the working directory", path)(e.into());
+    let mut made = PathBuf::new();
+    for part in Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))) {
+        let parent =
+            inside(if made.as_os_str().is_empty() { Path::new(".") } else { &made }).map_err(failed)?;
+        made.push(part);
+        match inside(&made) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::NOENT) => {
+                mkdirat(&parent, Path::new(&part), Mode::from_raw_mode(0o755)).map_err(failed)?;
+            }
+            Err(rustix::io::Errno::NOTDIR) => {
+                return Err(Error::server(format!("Cannot mkdir: {path} is not a directory")));
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
 }
 
 fn build(

@@ -37,7 +37,8 @@ pub(super) fn hijack_head(request: &Request, content_type: &str) -> Vec<u8> {
         let headers = [("Content-Type", content_type), ("Connection", "Upgrade"), ("Upgrade", "tcp")];
         render_head(StatusCode::SWITCHING_PROTOCOLS, "UPGRADED", &headers)
     } else {
-        render_head(StatusCode::OK, "OK", &[("Content-Type", content_type)])
+        // The name for multiplexed streams came with the upgrade; who does not ask for one gets the old name.
+        render_head(StatusCode::OK, "OK", &[("Content-Type", RAW)])
     }
 }
 

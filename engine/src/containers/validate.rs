@@ -228,7 +228,9 @@ pub(crate) fn warnings(config: &Config, host: &mut HostConfig, cgroup_v2: bool) 
                 .into(),
         );
     }
-    if host.blkio_weight_device.as_ref().is_some_and(|w| !w.is_empty()) && !limits::kernel_has_block_weight(cgroup_v2) {
+    if host.blkio_weight_device.as_ref().is_some_and(|w| !w.is_empty())
+        && !limits::kernel_has_block_weight(cgroup_v2)
+    {
         host.blkio_weight_device = Some(Vec::new());
         warnings.push(
             "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device \

@@ -194,7 +194,7 @@ mod tests {
             host_binding: None,
             metadata: serde_json::to_value(metadata).unwrap(),
         };
-        Network { spec, default_bridge: false, endpoints: BTreeMap::new() }
+        Network { spec, default_bridge: false, created_ms: 0, endpoints: BTreeMap::new() }
     }
 
     #[test]

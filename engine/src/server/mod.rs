@@ -4,6 +4,7 @@
 pub(crate) mod connection;
 pub(crate) mod filters;
 pub(crate) mod hijack;
+pub(crate) mod json;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -52,7 +52,10 @@ impl Query {
     pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
         let Some(text) = self.get(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            Error::InvalidParameter(format!("strconv.Atoi: parsing {}: invalid syntax", crate::text::go_quote(text)))
+            Error::InvalidParameter(format!(
+                "strconv.Atoi: parsing {}: invalid syntax",
+                crate::text::go_quote(text)
+            ))
         })
     }
 }

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 
-use super::Query;
+use super::{Query, json};
 use crate::error::Error;
 
 /// The most bytes of a JSON body.
@@ -56,7 +56,8 @@ impl Request {
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Error> {
         let mut bytes = BytesMut::new();
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|e| Error::InvalidParameter(format!("reading the request's body: {e}")))?;
+            let frame =
+                frame.map_err(|e| Error::InvalidParameter(format!("reading the request's body: {e}")))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {
                 return Err(Error::InvalidParameter("http: request body too large".into()));
@@ -75,7 +76,7 @@ impl Request {
         if bytes.is_empty() {
             return Err(Error::InvalidParameter("invalid JSON: got EOF while reading request body".into()));
         }
-        parse_json(&bytes)
+        json::parse(&bytes)
     }
 
     /// As [`Self::json`], with `None` for an empty body.
@@ -84,7 +85,7 @@ impl Request {
     /// As [`Self::json`].
     pub(crate) async fn optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let bytes = self.bytes(MAX_JSON).await?;
-        if bytes.is_empty() { Ok(None) } else { parse_json(&bytes).map(Some) }
+        if bytes.is_empty() { Ok(None) } else { json::parse(&bytes).map(Some) }
     }
 
     async fn json_bytes(&mut self) -> Result<Bytes, Error> {
@@ -97,22 +98,5 @@ impl Request {
         Err(Error::InvalidParameter(format!(
             "unsupported Content-Type header ({kind}): must be 'application/json'"
         )))
-    }
-}
-
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
-    let value = match documents.next() {
-        Some(Ok(value)) => value,
-        Some(Err(e)) => return Err(Error::InvalidParameter(format!("invalid JSON: {e}"))),
-        None => {
-            return Err(Error::InvalidParameter("invalid JSON: got EOF while reading request body".into()));
-        }
-    };
-    let rest = bytes.get(documents.byte_offset()..).unwrap_or_default();
-    if rest.iter().all(u8::is_ascii_whitespace) {
-        Ok(value)
-    } else {
-        Err(Error::InvalidParameter("unexpected content after JSON".into()))
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod resources;
 mod seccomp;
 mod seccomp_profile;
 pub(crate) mod security;
+mod sysctls;
 
 use std::path::Path;
 
@@ -87,7 +88,7 @@ pub(crate) fn generate(input: &Input<'_>) -> Result<Value, Error> {
     let security = security::parse(host.security_opt.as_deref())?;
     let capabilities = capabilities::effective(host)?;
     let mut mounts = mounts::gather(input, security.writable_cgroups.unwrap_or(false))?;
-    let mut init = process::init(input, &capabilities, security.no_new_privileges);
+    let mut init = process::init(input, &capabilities, security.no_new_privileges)?;
     if process::wants_init(host, input.config) {
         let binary = process::find_init()?;
         process::put_init_before(&mut init);
@@ -135,7 +136,7 @@ fn root(input: &Input<'_>) -> Value {
 fn linux(input: &Input<'_>) -> Result<Map<String, Value>, Error> {
     let host = &input.record.host_config;
     let mut linux = Map::new();
-    let sysctls = sysctls(input);
+    let sysctls = sysctls::gather(input)?;
     if !sysctls.is_empty() {
         linux.insert("sysctl".into(), sysctls.into());
     }
@@ -159,24 +160,6 @@ fn linux(input: &Input<'_>) -> Result<Map<String, Value>, Error> {
         }
     }
     Ok(linux)
-}
-
-/// The user's, and what lets programs without privileges use ports below 1024 and ping.
-fn sysctls(input: &Input<'_>) -> Map<String, Value> {
-    let host = &input.record.host_config;
-    let mut sysctls = Map::new();
-    let own_network = host.network_mode != "host" && !host.network_mode.starts_with("container:");
-    if own_network {
-        sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "0".into());
-        sysctls.insert("net.ipv4.ping_group_range".into(), "0 2147483647".into());
-    }
-    if !input.record.config.domainname.is_empty() && host.uts_mode != "host" {
-        sysctls.insert("kernel.domainname".into(), input.record.config.domainname.as_str().into());
-    }
-    for (name, value) in host.sysctls.iter().flatten() {
-        sysctls.insert(name.clone(), value.as_str().into());
-    }
-    sysctls
 }
 
 /// Where the container's cgroup is: a path, or `slice:docker:ID` for systemd.
@@ -220,6 +203,14 @@ fn namespaces(input: &Input<'_>) -> Vec<Value> {
         namespaces.push(own("cgroup"));
     }
     namespaces
+}
+
+/// What runc would refuse, in dockerd's words around runc's.
+fn refused_by_runtime(reason: &str) -> Error {
+    Error::server(format!(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: \
+         {reason}"
+    ))
 }
 
 /// Whether the running kernel's release is at least `(major, minor)`.

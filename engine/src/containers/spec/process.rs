@@ -15,6 +15,8 @@ use crate::error::Error;
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The init that reaps orphans (`--init`), on the host.
 const INIT: &str = "docker-init";
+/// The same program under its own name, linked statically, so that it runs in any container.
+const INIT_ELSEWHERE: &str = "tini-static";
 /// And in the container.
 pub(super) const INIT_IN_CONTAINER: &str = "/sbin/docker-init";
 /// Where distributions put helpers of Docker that are not on the search path.
@@ -22,7 +24,14 @@ const INIT_FOLDERS: [&str; 4] =
     ["/usr/local/libexec/docker", "/usr/libexec/docker", "/usr/local/lib/docker", "/usr/lib/docker"];
 
 /// The process that is the container's first.
-pub(super) fn init(input: &Input<'_>, capabilities: &[&str], no_new_privileges: bool) -> Map<String, Value> {
+///
+/// # Errors
+/// 500 for unknown limits.
+pub(super) fn init(
+    input: &Input<'_>,
+    capabilities: &[&str],
+    no_new_privileges: bool,
+) -> Result<Map<String, Value>, Error> {
     let record = input.record;
     let tty = record.config.tty;
     let mut process = Map::new();
@@ -36,7 +45,7 @@ pub(super) fn init(input: &Input<'_>, capabilities: &[&str], no_new_privileges: 
     process.insert("env".into(), environment(record, tty, input.extra_env, &[], &input.user.home).into());
     process.insert("cwd".into(), cwd(&record.config.working_dir).into());
     process.insert("capabilities".into(), capabilities::process(capabilities));
-    let rlimits = rlimits(&record.host_config);
+    let rlimits = rlimits(&record.host_config)?;
     if !rlimits.is_empty() {
         process.insert("rlimits".into(), rlimits.into());
     }
@@ -44,7 +53,7 @@ pub(super) fn init(input: &Input<'_>, capabilities: &[&str], no_new_privileges: 
         process.insert("noNewPrivileges".into(), true.into());
     }
     process.insert("oomScoreAdj".into(), record.host_config.oom_score_adj.into());
-    process
+    Ok(process)
 }
 
 fn user(user: &ResolvedUser) -> Value {
@@ -55,13 +64,37 @@ fn cwd(working_dir: &str) -> &str {
     if working_dir.is_empty() { "/" } else { working_dir }
 }
 
+/// The names of limits, as the kernel has them.
+const RLIMITS: [&str; 16] = [
+    "RLIMIT_AS",
+    "RLIMIT_CORE",
+    "RLIMIT_CPU",
+    "RLIMIT_DATA",
+    "RLIMIT_FSIZE",
+    "RLIMIT_LOCKS",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_NPROC",
+    "RLIMIT_RSS",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_STACK",
+];
+
 /// The limits (those of the daemon were added when the container was created).
-fn rlimits(host: &HostConfig) -> Vec<Value> {
-    let limit = |name: &str, soft: i64, hard: i64| {
+fn rlimits(host: &HostConfig) -> Result<Vec<Value>, Error> {
+    let limits = host.ulimits.iter().flatten().map(|limit| {
+        let name = format!("RLIMIT_{}", limit.name.to_uppercase());
+        if !RLIMITS.contains(&name.as_str()) {
+            return Err(super::refused_by_runtime(&format!("wrong rlimit value: {name}")));
+        }
         // Negative numbers wrap around to the greatest ones, which is how "unlimited" is written.
-        json!({ "type": format!("RLIMIT_{}", name.to_uppercase()), "soft": soft as u64, "hard": hard as u64 })
-    };
-    host.ulimits.iter().flatten().map(|u| limit(&u.name, u.soft, u.hard)).collect()
+        Ok(json!({ "type": name, "soft": limit.soft as u64, "hard": limit.hard as u64 }))
+    });
+    limits.collect()
 }
 
 /// A process's environment as dockerd and runc put it together: defaults, links, the configuration's, `extra`
@@ -132,7 +165,7 @@ pub(super) fn find_init() -> Result<PathBuf, Error> {
         .iter()
         .map(PathBuf::from)
         .chain(std::env::split_paths(&path))
-        .map(|folder| folder.join(INIT))
+        .flat_map(|folder| [folder.join(INIT), folder.join(INIT_ELSEWHERE)])
         .find(|candidate| {
             rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok() && candidate.is_file()
         })
@@ -177,7 +210,7 @@ pub(crate) fn exec_process(input: &ExecInput<'_>) -> Result<Value, Error> {
         "capabilities": capabilities::process(&capabilities),
         "oomScoreAdj": record.host_config.oom_score_adj,
     });
-    let rlimits = rlimits(&record.host_config);
+    let rlimits = rlimits(&record.host_config)?;
     if !rlimits.is_empty() {
         process["rlimits"] = rlimits.into();
     }

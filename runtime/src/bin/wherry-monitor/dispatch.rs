@@ -83,6 +83,11 @@ impl Monitor {
         self.remove_leftover();
         self.dismiss_clients();
         self.reply(caller, Ok(Reply::Ok));
+        // What the engine has acknowledged must not look unheard of to the next one. A container that was removed
+        // has no state any more.
+        if self.plan.as_ref().is_some_and(|plan| plan.state_path.exists()) {
+            self.persist();
+        }
         Ok(())
     }
 

@@ -181,6 +181,10 @@ impl Monitor {
 
     /// SIGKILL for a container that did not stop when it was asked to.
     pub(crate) fn stop_by_force(&mut self) {
+        if self.run.is_none() {
+            return;
+        }
+        self.record(EventKind::StopTimedOut);
         let Some(run) = &self.run else { return };
         if let Err(error) = run.container.kill(libc::SIGKILL) {
             self.say(&format!("it cannot be killed: {error}"));
