@@ -48,6 +48,7 @@ fn a_later_monitor_goes_on_with_the_journal() {
     engine.exited();
     assert_eq!(engine.state().last_seq, 4);
     engine.release(&mut host);
+    assert!(host.state().unwrap().journal.is_empty(), "all of it was acknowledged");
     let mut engine = host.monitor();
     engine.ok(Request::Subscribe { after: 4 });
     engine.start(host.shell("exit 3"));
