@@ -12,6 +12,7 @@
 //! | `image/configs/<hex>` | an image's configuration document; its SHA-256 is the image id |
 //! | `overlay2/<diff id>/{diff,headers.zst,layer.json}` | a layer: its files, what `save` needs beside them, its size |
 //! | `overlay2/<container>/{diff,work,image}` | a writable layer and a link that names its image |
+//! | `overlay2/.base/` | the mount points and files that every container has |
 //! | `overlay2/.staging/`, `overlay2/.trash/` | unfinished and deleted layers; emptied at start |
 //!
 //! Layers are stored by *diff id*, not by chain: overlayfs does not care in which order its
@@ -24,6 +25,7 @@
 //! do not name. So a reader finds an image whole or not at all.
 
 mod archive;
+mod base;
 mod config;
 mod error;
 mod id;

@@ -22,6 +22,7 @@ pub(crate) fn open(data_root: &Path) -> Result<Inner> {
     ensure_folder(&root.join("configs"), 0o700)?;
     ensure_folder(&overlay, 0o710)?;
     ensure_folder(&overlay.join(".empty"), 0o755)?;
+    crate::base::ensure(&overlay.join(crate::base::FOLDER))?;
     let trash = Trash::open(overlay.join(".trash")).context("open", overlay.join(".trash"))?;
     let mut inner = Inner {
         root,

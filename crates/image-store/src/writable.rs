@@ -18,7 +18,7 @@ pub struct Writable {
     pub upper: PathBuf,
     /// Overlayfs's work folder.
     pub work: PathBuf,
-    /// The image's layers, the topmost first; at least one.
+    /// The image's layers, the topmost first, and below them the folder of what every container has; at least two.
     pub lower: Vec<PathBuf>,
 }
 
@@ -150,7 +150,9 @@ impl Inner {
     }
 
     fn as_writable(&self, folder: &Path, layers: &[DiffId]) -> Writable {
-        Writable { upper: folder.join("diff"), work: folder.join("work"), lower: self.lower_dirs(layers) }
+        let mut lower = self.lower_dirs(layers);
+        lower.push(self.overlay.join(crate::base::FOLDER));
+        Writable { upper: folder.join("diff"), work: folder.join("work"), lower }
     }
 }
 
