@@ -3,6 +3,7 @@
 mod announce;
 mod args;
 mod background;
+mod backstage;
 mod core;
 mod dns;
 mod firewall;
@@ -12,7 +13,7 @@ mod namespace;
 mod netlink;
 mod ports;
 mod random;
-mod reaper;
+
 mod relay;
 mod server;
 mod store;

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -17,19 +17,32 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 const STACK_BYTES: usize = 256 << 10;
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Makes a namespace, runs `work` in it with a descriptor of it, and keeps it mounted at the new file `path` if
-/// that succeeds. `work` gets what `before` made while the thread was still in the host's namespace. The
-/// outer error is the namespace's, the inner one `work`'s.
+/// A namespace that is held by its descriptor only, after `work` in it: to be made use of by [`create`].
+pub(crate) fn blank<E: Send>(work: impl FnOnce() -> Result<(), E> + Send) -> io::Result<Result<OwnedFd, E>> {
+    in_thread(|| {
+        let own = unshare()?;
+        Ok(work().map(|()| own.into()))
+    })
+}
+
+/// Makes a namespace, or takes a blank one, runs `work` in it with a descriptor of it, and keeps it mounted at the
+/// new file `path` if that succeeds. `work` gets what `before` made while the thread was still in the
+/// host's namespace. The outer error is the namespace's, the inner one `work`'s.
 pub(crate) fn create<B, T: Send, E: Send>(
     path: &Path,
+    blank: Option<OwnedFd>,
     before: impl FnOnce() -> io::Result<B> + Send,
     work: impl FnOnce(B, BorrowedFd<'_>) -> Result<T, E> + Send,
 ) -> io::Result<Result<T, E>> {
     in_thread(|| {
         let prepared = before()?;
-        // SAFETY: only the network namespace of this thread changes; descriptors stay shared.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
-        let own = File::open(OWN)?;
+        let own = match blank {
+            Some(blank) => {
+                enter(blank.as_fd())?;
+                blank.into()
+            }
+            None => unshare()?,
+        };
         File::create_new(path)?;
         let done = rustix::mount::mount_bind(OWN, path).map(|()| work(prepared, own.as_fd()));
         if !matches!(done, Ok(Ok(_))) {
@@ -37,6 +50,16 @@ pub(crate) fn create<B, T: Send, E: Send>(
         }
         Ok(done?)
     })
+}
+
+fn unshare() -> io::Result<File> {
+    // SAFETY: only the network namespace of this thread changes; descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    File::open(OWN)
+}
+
+fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?)
 }
 
 /// Runs `work` in the namespace mounted at `path`, as [`create`] does.
@@ -48,7 +71,7 @@ pub(crate) fn within<B, T: Send, E: Send>(
     in_thread(|| {
         let prepared = before()?;
         let namespace = File::open(path)?;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        enter(namespace.as_fd())?;
         Ok(work(prepared, namespace.as_fd()))
     })
 }

@@ -33,6 +33,8 @@ impl Netd {
         }
         self.ensure_bridges(&settings);
         self.ensure_rules(&settings, forward_drop)?;
+        // Not before: a namespace inherits the host's settings when it is made.
+        self.backstage.prepare();
         let stored = StoredSettings { version: VERSION, settings, forward_drop };
         self.paths.save_settings(&stored).map_err(failed("save", "settings"))
     }

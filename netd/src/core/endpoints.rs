@@ -5,11 +5,11 @@ use super::kernel::{self, LinkPlan};
 use super::plan::Reserved;
 use super::ports::{Published, forget_flows};
 use super::sandboxes::default_route;
+use crate::backstage::Remains;
 use crate::dns::service::DnsPorts;
 use crate::journal;
 use crate::netlink::{Batch, Socket, route};
 use crate::protocol::{Driver, Endpoint, EndpointSpec, Failure, Sandbox};
-use crate::reaper::Remains;
 
 impl Netd {
     pub(super) fn connect(&self, id: &str, spec: EndpointSpec) -> Result<Sandbox, Failure> {
@@ -23,7 +23,7 @@ impl Netd {
         let made = self.add_endpoint(&before, &after, &mut reserved, starts_resolver);
         made.inspect_err(|_| {
             let links = reserved.link.iter().map(|l: &LinkPlan| l.host_name.clone()).collect();
-            self.reaper.take(Remains { namespace: None, links });
+            self.backstage.take_down(Remains { namespace: None, links });
             self.state().give_back(id, &reserved.endpoint);
         })
     }

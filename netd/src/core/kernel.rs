@@ -60,16 +60,24 @@ impl HostSide {
     }
 }
 
-/// Makes the namespace with all that is in it; if it fails nothing is left.
+/// A namespace with nothing but its loopback up, for the next sandbox.
+pub(crate) fn blank_namespace() -> Result<OwnedFd, Failure> {
+    namespace::blank(|| bring_up_loopback(&mut open_inside()?))
+        .map_err(failed("make", "network namespace"))?
+}
+
+/// Makes the namespace with all that is in it, if possible of a blank one; if it fails nothing is left.
 pub(super) fn make_namespace(
     plan: &NamespacePlan,
+    blank: Option<OwnedFd>,
     announcer: &Announcer,
 ) -> Result<Option<DnsSockets>, Failure> {
-    let made = namespace::create(&plan.path, HostSide::open, |mut host, own| {
-        let mut inside = Socket::route().map_err(failed("open", "netlink socket"))?;
-        let mut batch = Batch::default();
-        route::set_up(&mut batch, LOOPBACK);
-        inside.commit(batch).map_err(failed("bring up", "lo"))?;
+    let is_up = blank.is_some();
+    let made = namespace::create(&plan.path, blank, HostSide::open, |mut host, own| {
+        let mut inside = open_inside()?;
+        if !is_up {
+            bring_up_loopback(&mut inside)?;
+        }
         for (index, link) in (LOOPBACK + 1..).zip(&plan.links) {
             add_link(link, index, own, &mut host, &mut inside)?;
         }
@@ -85,6 +93,16 @@ pub(super) fn make_namespace(
     made.map_err(failed("make network namespace", plan.path.display().to_string()))?
 }
 
+fn open_inside() -> Result<Socket, Failure> {
+    Socket::route().map_err(failed("open", "netlink socket"))
+}
+
+fn bring_up_loopback(inside: &mut Socket) -> Result<(), Failure> {
+    let mut batch = Batch::default();
+    route::set_up(&mut batch, LOOPBACK);
+    inside.commit(batch).map_err(failed("bring up", "lo"))
+}
+
 /// Adds a link to a namespace that is there, and sets its default route.
 pub(super) fn add_to_namespace(
     path: &Path,
@@ -94,7 +112,7 @@ pub(super) fn add_to_namespace(
     announcer: &Announcer,
 ) -> Result<Option<DnsSockets>, Failure> {
     in_namespace(path, |mut host, own| {
-        let mut inside = Socket::route().map_err(failed("open", "netlink socket"))?;
+        let mut inside = open_inside()?;
         if let Some(link) = link {
             add_link(link, 0, own, &mut host, &mut inside)?;
             connect_port(link, &mut host, announcer)?;
@@ -107,7 +125,7 @@ pub(super) fn add_to_namespace(
 /// Sets a namespace's default route, or removes it.
 pub(super) fn change_default_route(path: &Path, gateway: Option<&(Ipv4Addr, String)>) -> Result<(), Failure> {
     in_namespace(path, |_, _| {
-        let mut inside = Socket::route().map_err(failed("open", "netlink socket"))?;
+        let mut inside = open_inside()?;
         if gateway.is_some() {
             return set_default_route(gateway, &mut inside);
         }

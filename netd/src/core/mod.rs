@@ -22,14 +22,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use crate::announce::Announcer;
+use crate::backstage::Backstage;
 use crate::dns::names::Names;
 use crate::dns::service::{DnsPorts, DnsService, Resolver};
 use crate::firewall::{Firewall, Pending};
 use crate::ipam::Pool;
 use crate::ports::PortTable;
 use crate::protocol::{Failure, Network, Reply, Request, Sandbox, Settings, VERSION};
-use crate::reaper::Reaper;
 use crate::store::Paths;
+pub(crate) use kernel::blank_namespace;
 use ports::Published;
 
 /// All of netd.
@@ -44,7 +45,7 @@ pub(crate) struct Netd {
     names: Arc<Names>,
     resolver: Arc<Resolver>,
     runtime: tokio::runtime::Handle,
-    reaper: Reaper,
+    backstage: Backstage,
 }
 
 #[derive(Default)]
@@ -91,7 +92,7 @@ impl Netd {
             names,
             resolver,
             runtime,
-            reaper: Reaper::start().map_err(failed("start", "reaper thread"))?,
+            backstage: Backstage::start().map_err(failed("start", "backstage thread"))?,
         })
     }
 

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use super::kernel::reopen_resolver;
 use super::ports::Published;
 use super::{Netd, NetworkState, SandboxState};
+use crate::backstage::Remains;
 use crate::journal;
 use crate::namespace;
 use crate::netlink::{Socket, route};
 use crate::protocol::{Endpoint, Sandbox};
-use crate::reaper::Remains;
 use crate::store::StoredSandbox;
 
 impl Netd {
@@ -136,7 +136,7 @@ impl Netd {
         };
         for path in self.paths.namespaces()?.into_iter().filter(|p| !known_namespaces.contains(p)) {
             journal::note(format_args!("removing {}, which belongs to no sandbox", path.display()));
-            self.reaper.take(Remains { namespace: Some(path), links: Vec::new() });
+            self.backstage.take_down(Remains { namespace: Some(path), links: Vec::new() });
         }
         let links = Socket::route().and_then(|mut socket| route::links(&mut socket))?;
         let is_ours = |master: u32| links.iter().any(|l| l.index == master && bridges.contains(&l.name));
@@ -150,7 +150,7 @@ impl Netd {
         let strays = strays.map(|l| l.name.clone()).collect::<Vec<_>>();
         if !strays.is_empty() {
             journal::note(format_args!("removing {}, which lead to no sandbox", strays.join(" ")));
-            self.reaper.take(Remains { namespace: None, links: strays });
+            self.backstage.take_down(Remains { namespace: None, links: strays });
         }
         Ok(())
     }

@@ -8,12 +8,12 @@ use super::kernel::{self, NamespacePlan};
 use super::plan::Reserved;
 use super::ports::{Published, forget_flows, rules_of};
 use super::{Netd, SandboxState, State, failed};
+use crate::backstage::Remains;
 use crate::dns::names::{EndpointNames, Outside};
 use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
 use crate::firewall::rules::Rule;
 use crate::journal;
 use crate::protocol::{Driver, Endpoint, Failure, Sandbox, SandboxSpec, VERSION};
-use crate::reaper::Remains;
 use crate::store::{StoredSandbox, is_id};
 
 impl Netd {
@@ -90,14 +90,14 @@ impl Netd {
         };
         // The firewall's program runs while the kernel makes the namespace.
         let pending = (!rules.is_empty()).then(|| self.firewall.add(rules.clone()));
-        let made = kernel::make_namespace(&plan, &self.announcer);
+        let made = kernel::make_namespace(&plan, self.backstage.blank_namespace(), &self.announcer);
         self.wait_for_old_rules(reserved);
         let ruled = pending.map_or(Ok(()), |pending| pending.finish());
         match (made, ruled) {
             (Ok(sockets), Ok(())) => Ok((path, sockets)),
             (Ok(_), Err(failure)) => {
                 let links = plan.links.into_iter().map(|l| l.host_name).collect();
-                self.reaper.take(Remains { namespace: Some(path), links });
+                self.backstage.take_down(Remains { namespace: Some(path), links });
                 Err(failure)
             }
             (Err(failure), Ok(())) => {
@@ -117,7 +117,7 @@ impl Netd {
     ) -> Result<Sandbox, Failure> {
         let undo = |failure: Failure| {
             self.remove_rules(&self.port_rules(&sandbox.endpoints));
-            self.reaper.take(remains_of(&sandbox));
+            self.backstage.take_down(remains_of(&sandbox));
             failure
         };
         let dns = self.serve(&sandbox.id, sockets).map_err(undo)?;
@@ -161,7 +161,7 @@ impl Netd {
             let mut state = self.state();
             sandbox.endpoints.iter().for_each(|e| state.give_back(id, e));
         }
-        self.reaper.take(remains_of(&sandbox));
+        self.backstage.take_down(remains_of(&sandbox));
     }
 
     /// The rules of these endpoints' ports; none if we make no rules.
