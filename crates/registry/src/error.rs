@@ -65,6 +65,9 @@ pub enum TransportError {
     /// Its certificate is not to be trusted.
     #[error("tls: failed to verify certificate: x509: {0}")]
     Certificate(String),
+    /// Nothing came in time while TLS was set up.
+    #[error("net/http: TLS handshake timeout")]
+    TlsTimeout,
     /// Another failure of TLS.
     #[error("tls: {0}")]
     Tls(io::Error),

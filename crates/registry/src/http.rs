@@ -19,6 +19,8 @@ use crate::{Error, Result, TransportError, dial, tls};
 
 /// How long a server may think before its answer's head comes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long setting up TLS may take.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 10;
 
 /// Makes requests, and keeps connections. Clones share them.
@@ -174,8 +176,10 @@ impl Client {
         let name = ServerName::try_from(peer.host.clone()).map_err(|_| TransportError::Url)?;
         let folder = self.inner.certificates.join(peer.registry());
         let config = tls::config(Some(&folder), peer.verified);
-        let connected = TlsConnector::from(config).connect(name, stream).await;
-        let stream = connected.map_err(|error| tls::failure(error, &peer.host))?;
+        let connecting = TlsConnector::from(config).connect(name, stream);
+        let connected = tokio::time::timeout(TLS_TIMEOUT, connecting).await;
+        let stream = connected.map_err(|_| TransportError::TlsTimeout)?;
+        let stream = stream.map_err(|error| tls::failure(error, &peer.host))?;
         serve(TokioIo::new(stream)).await
     }
 }

@@ -186,13 +186,17 @@ impl Repository {
     /// Sends with the token that we have; when it has expired, once more with a new one.
     async fn authorized(&self, ask: &mut Ask) -> Result<Response<Incoming>> {
         let (had, authorization) = self.authorization(ask, None).await?;
-        ask.headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+        if let Some(value) = authorization.clone() {
+            ask.headers.insert(AUTHORIZATION, value);
+        }
         let response = self.inner.client.send(ask).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !had {
             return Ok(response);
         }
         let (_, renewed) = self.authorization(ask, authorization.as_ref()).await?;
-        ask.headers.extend(renewed.map(|value| (AUTHORIZATION, value)));
+        if let Some(value) = renewed {
+            ask.headers.insert(AUTHORIZATION, value);
+        }
         self.inner.client.send(ask).await
     }
 
