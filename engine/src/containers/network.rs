@@ -41,9 +41,15 @@ impl Joined {
 /// dockerd's texts, each behind `failed to set up container networking: `.
 pub(super) async fn join(engine: &Arc<Engine>, record: &Record) -> Result<Joined, Error> {
     if let Some(other) = record.host_config.network_mode.strip_prefix("container:") {
-        let peer = engine.containers.find(other)?;
-        return match peer.status().state.pid() {
-            0 => Err(Error::Conflict(format!("cannot join network of a non running container: {}", peer.id))),
+        let peer = engine.containers.find(other);
+        let peer = peer.map_err(|e| Error::server(format!("joining network namespace of container: {e}")))?;
+        let state = peer.status().state.clone();
+        return match state.pid() {
+            0 => Err(Error::Conflict(format!(
+                "cannot join network namespace of a non running container: container {} is {}",
+                peer.record().name,
+                state.status()
+            ))),
             pid => Ok(Joined::Other(PathBuf::from(format!("/proc/{pid}/ns/net")))),
         };
     }

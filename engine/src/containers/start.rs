@@ -261,8 +261,8 @@ fn joined_namespace(engine: &Engine, mode: &str, file: &str, what: &str) -> Resu
     let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
     let peer = engine.containers.find(other)?;
     match peer.status().state.pid() {
-        0 => Err(Error::Conflict(format!(
-            "cannot join {what} namespace of a non running container: {}",
+        0 => Err(Error::server(format!(
+            "failed to join {what} namespace: container {} is not running",
             peer.id
         ))),
         pid => Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/{file}")))),
