@@ -145,18 +145,47 @@ pub(crate) fn weight(shares: u64) -> u64 {
         1 | 2 => 1,
         262_144.. => 10_000,
         _ => {
-            #[expect(clippy::cast_precision_loss, reason = "below 2^18")]
-            let l = (shares as f64).log2();
+            let l = log2(shares);
             let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "between 1 and 10000"
             )]
-            let weight = 10_f64.powf(exponent).ceil() as u64;
+            let weight = (power_of_ten(exponent) - 1e-9).ceil() as u64;
             weight.clamp(1, 10_000)
         }
     }
+}
+
+/// The logarithm of a number below 2^18. The standard library's would load the C library for
+/// mathematics into each monitor's memory.
+fn log2(number: u64) -> f64 {
+    let whole = number.ilog2();
+    #[expect(clippy::cast_precision_loss, reason = "below 2^18")]
+    let fraction = number as f64 / (1_u64 << whole) as f64; // 1 to 2
+    // ln x = 2 artanh((x - 1) / (x + 1)), a series that converges fast in this range
+    let z = (fraction - 1.0) / (fraction + 1.0);
+    let mut power = z;
+    let mut sum = 0.0;
+    for odd in (1..40).step_by(2) {
+        sum += power / f64::from(odd);
+        power *= z * z;
+    }
+    f64::from(whole) + 2.0 * sum / std::f64::consts::LN_2
+}
+
+/// `10^exponent`, for 0 to 4: the exponential series of an eighth, three times squared.
+fn power_of_ten(exponent: f64) -> f64 {
+    let x = exponent * std::f64::consts::LN_10 / 8.0;
+    let (mut term, mut sum) = (1.0, 1.0);
+    for n in 1..30 {
+        term *= x / f64::from(n);
+        sum += term;
+    }
+    let squared = sum * sum;
+    let fourth = squared * squared;
+    fourth * fourth
 }
 
 fn apply_cpu(path: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
@@ -228,7 +257,12 @@ mod tests {
         for (shares, expect) in [(0, 0), (1, 1), (2, 1), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
             assert_eq!(weight(shares), expect, "shares {shares}");
         }
-        assert!(weight(512) < weight(2048));
+        for shares in 3..262_144_u32 {
+            let l = f64::from(shares).log2();
+            let exact = 10_f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0);
+            let ours = f64::from(u32::try_from(weight(shares.into())).unwrap());
+            assert!(ours >= exact - 1e-6 && ours < exact + 1.0 + 1e-6, "shares {shares}: {ours} {exact}");
+        }
     }
 
     #[test]
