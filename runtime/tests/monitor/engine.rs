@@ -275,7 +275,7 @@ impl Engine {
             Err(wherry_ipc::Error::Socket(_)) => return false,
             Err(other) => panic!("the monitor is gone: {other}"),
         }
-        while let Some((message, _)) = self.frames.next::<Message>().unwrap() {
+        while let Some((message, _)) = self.frames.message::<Message>().unwrap() {
             match message {
                 Message::Reply { id, result } => self.replies.push((id, result)),
                 Message::Event(event) => self.events.push_back(event),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use wherry_monitor_api::{EventKind, FailureKind, Phase, Reply, Request};
 
-use crate::engine::{Host, is_alive, until};
+use crate::engine::{Host, attached, is_alive, rest, until};
 
 fn stop(timeout_ms: Option<u64>) -> Request {
     Request::Stop { signal: libc::SIGTERM, timeout_ms, manual: true }
@@ -48,6 +48,31 @@ fn stop_kills_what_does_not_listen_even_when_it_is_frozen() {
     }
     engine.release(&mut host);
     assert!(host.cgroups().is_empty());
+}
+
+#[test]
+fn a_client_that_takes_no_output_does_not_keep_a_stop_from_ending() {
+    let mut host = Host::new();
+    let mut engine = host.monitor();
+    let mut start = host.shell("yes");
+    (start.log.max_bytes, start.log.max_files) = (Some(1 << 20), 3);
+    engine.start(start);
+    let mut request = attached();
+    request.stdin = false;
+    let frozen = engine.attach(request.clone());
+    request.logs = true;
+    let reads_history = engine.attach(request);
+    std::thread::sleep(Duration::from_millis(100));
+    let begin = Instant::now();
+    engine.ok(stop(Some(0)));
+    assert_eq!(engine.exited(), (137, false));
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    // What was on its way to them still arrives.
+    for client in [frozen, reads_history] {
+        let text = rest(client);
+        assert!(text.len() > 10_000 && text.trim_end_matches('\n').ends_with("y\ny"), "{}", text.len());
+    }
+    engine.release(&mut host);
 }
 
 #[test]

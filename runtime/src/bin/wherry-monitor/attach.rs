@@ -63,12 +63,21 @@ impl Attach {
 /// Sends output to one client.
 pub(crate) fn send_output(client: &mut Client, stream: Stream, bytes: &[u8]) {
     let Role::Attach(attach) = &client.role else { return };
-    if bytes.is_empty() || !attach.wants(stream) {
+    // Whoever still reads the log so far finds this there, too.
+    if bytes.is_empty() || !attach.wants(stream) || attach.history.is_some() {
         return;
     }
     match attach.framing {
         Framing::Raw => client.send(&[], bytes),
         Framing::Multiplexed => client.send(&wherry_container_log::write_header(stream, bytes.len()), bytes),
+    }
+}
+
+/// The job of an attached client has ended: it goes once it has taken all output.
+pub(crate) fn end_attached(client: &mut Client) {
+    match &mut client.role {
+        Role::Attach(attach) if attach.history.is_some() => attach.stream = false,
+        _ => client.finish(),
     }
 }
 
@@ -119,13 +128,14 @@ impl Monitor {
         let Some(Role::Attach(attach)) = self.clients.get_mut(&number).map(|client| &mut client.role) else {
             return;
         };
+        // Following, because what a process writes last before it ends is only there.
         let query = Query {
             stdout: attach.stdout,
             stderr: attach.stderr,
             since_ns: None,
             until_ns: None,
             tail: None,
-            follow: false,
+            follow: true,
         };
         match Reader::open(path, query) {
             Ok(reader) => attach.history = Some(Box::new(reader)),
@@ -274,12 +284,14 @@ impl Monitor {
     pub(crate) fn throttle(&mut self, job_number: u32) {
         let Some(job) = self.jobs.get_mut(&job_number) else { return };
         let limit = if job.throttled { LOW } else { HIGH };
-        job.throttled = self.clients.values().any(|client| match &client.role {
-            Role::Attach(attach) if attach.job == Some(job_number) && !client.is_hung_up() => {
-                attach.history.is_some() || client.out.len() > limit
-            }
-            _ => false,
-        });
+        let alive = job.exit.is_none();
+        job.throttled = alive
+            && self.clients.values().any(|client| match &client.role {
+                Role::Attach(attach) if attach.job == Some(job_number) && !client.is_hung_up() => {
+                    attach.history.is_some() || client.out.len() > limit
+                }
+                _ => false,
+            });
         if job.io.wait_for_output(job.throttled).is_err() {
             self.say("output cannot be waited for");
         }

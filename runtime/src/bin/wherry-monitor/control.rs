@@ -136,7 +136,7 @@ impl Monitor {
     fn answer_calls(&mut self, number: u32) {
         loop {
             let Some(control) = self.controls.get_mut(&number) else { return };
-            match control.frames.next::<Call>() {
+            match control.frames.message::<Call>() {
                 Ok(Some((call, fds))) => {
                     self.dispatch(Caller { control: number, call: call.id }, call.request, fds)
                 }

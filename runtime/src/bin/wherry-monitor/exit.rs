@@ -6,6 +6,7 @@ use rustix::process::WaitOptions;
 use wherry_container_log::Stream;
 use wherry_monitor_api::{EventKind, Phase, Reply};
 
+use crate::attach::end_attached;
 use crate::control::Caller;
 use crate::job::Kind;
 use crate::journal::now_ns;
@@ -39,6 +40,8 @@ impl Monitor {
         let number = *number;
         job.exit = Some(code);
         job.pidfd = None;
+        // A client that does not take its output no longer holds anything back: what is left is what pipes hold.
+        job.throttled = false;
         if let (Kind::Init, Some(run)) = (&job.kind, &self.run)
             && !run.own_pid_namespace
             && let Err(error) = run.container.kill_all(libc::SIGKILL)
@@ -58,12 +61,7 @@ impl Monitor {
 
     /// Something else holds the outputs of a process that ended a while ago.
     pub(crate) fn give_up_draining(&mut self, number: u32) {
-        if self.jobs.get(&number).is_some_and(|job| job.throttled) {
-            // The output is there, but a client has yet to take what came before it.
-            self.timers.set(Timer::Drain(number), DRAIN);
-        } else {
-            self.close_outputs(number);
-        }
+        self.close_outputs(number);
     }
 
     /// Concludes a job whose process has ended and whose output has all been read.
@@ -153,7 +151,7 @@ impl Monitor {
     pub(crate) fn finish_attached(&mut self, job: u32) {
         for number in self.attached_to(job) {
             if let Some(client) = self.clients.get_mut(&number) {
-                client.finish();
+                end_attached(client);
                 self.dirty.push(number);
             }
         }

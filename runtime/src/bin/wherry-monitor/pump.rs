@@ -141,9 +141,6 @@ impl Monitor {
         }
         if let Some(job) = job.filter(|job| self.jobs.get(job).is_some_and(|job| job.throttled)) {
             self.throttle(job);
-            if self.jobs.get(&job).is_some_and(|job| job.exit.is_some() && !job.throttled) {
-                self.drain(job);
-            }
         }
     }
 
