@@ -50,7 +50,7 @@ impl FileSettings {
             ));
         }
         for (spec, json) in &found.raw {
-            let value = spec.kind.from_json(spec.key, json).map_err(|e| format!("invalid JSON: {e}"))?;
+            let value = spec.kind.read_json(spec.key, json).map_err(|e| format!("invalid JSON: {e}"))?;
             found.settings.put(spec.id(), value);
         }
         Ok(found)

@@ -76,7 +76,7 @@ fn parse_shorts(
 
 fn set(settings: &mut Settings, spec: &'static Spec, text: &str) -> Result<(), ConfigError> {
     let before = settings.take(spec.id());
-    let value = spec.kind.from_flag(text, before).map_err(|why| {
+    let value = spec.kind.read_flag(text, before).map_err(|why| {
         let quoted = crate::text::go_quote(text);
         ConfigError::Usage(format!("invalid argument {quoted} for \"{}\" flag: {why}", spec.shown()))
     })?;

@@ -3,6 +3,7 @@
 //! [`options`] is the one table of what can be set; [`flags`] and [`file`] read the two sources into the same
 //! [`settings`]; here they become a [`Config`].
 
+mod checks;
 mod file;
 mod flags;
 mod options;

@@ -1,6 +1,7 @@
 //! The one table of options: flags, daemon.json keys, kinds, and what we do about each.
 
-use super::value::{self, Kind};
+use super::checks;
+use super::value::Kind;
 
 /// What an option does here.
 #[derive(Debug, Clone, Copy)]
@@ -108,14 +109,14 @@ pub(super) static OPTIONS: &[Spec] = &[
         "Allow remote access to published ports on container IP addresses",
     )
     .no_effect("containers' own addresses are closed to other hosts"),
-    option("authorization-plugin", Kind::List(value::any), "Authorization plugins to load")
+    option("authorization-plugin", Kind::List(checks::any), "Authorization plugins to load")
         .key("authorization-plugins")
         .refused(&[], "plugins are not supported"),
     option("bip", Kind::Text, "IPv4 address for the default bridge"),
     option("bip6", Kind::Text, "IPv6 address for the default bridge").refused(&[""], IPV6),
     option("bridge", Kind::Text, "Attach containers to a network bridge").short('b'),
     option("builder", Kind::Opaque, "Builder settings").file_only().no_effect("builds come later"),
-    option("cdi-spec-dir", Kind::List(value::any), "CDI specification directories to use")
+    option("cdi-spec-dir", Kind::List(checks::any), "CDI specification directories to use")
         .key("cdi-spec-dirs")
         .no_effect("CDI devices are not supported"),
     option("cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
@@ -149,9 +150,9 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("default-shm-size", Kind::Bytes, "Default shm size for containers (default 64MiB)"),
     option("default-ulimit", Kind::Ulimits, "Default ulimits for containers").key("default-ulimits"),
     option("dns", Kind::Ips, "DNS server to use"),
-    option("dns-opt", Kind::List(value::any), "DNS options to use").key("dns-opts"),
-    option("dns-search", Kind::List(value::domain), "DNS search domains to use"),
-    option("exec-opt", Kind::List(value::any), "Runtime execution options").key("exec-opts"),
+    option("dns-opt", Kind::List(checks::any), "DNS options to use").key("dns-opts"),
+    option("dns-search", Kind::List(checks::domain), "DNS search domains to use"),
+    option("exec-opt", Kind::List(checks::any), "Runtime execution options").key("exec-opts"),
     option("exec-root", Kind::Text, "Root directory for execution state files (default \"/run/wherry\")"),
     option("experimental", Kind::Bool, "Enable experimental features").no_effect("there are none"),
     option("feature", Kind::Opaque, "Enable feature in the daemon")
@@ -162,7 +163,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("fixed-cidr-v6", Kind::Text, "IPv6 subnet for the default bridge network").refused(&[""], IPV6),
     option("group", Kind::Text, "Group for the unix socket (default \"docker\")").short('G'),
     option("help", Kind::Bool, "Print usage").flag_only(),
-    option("host", Kind::List(value::host), "Daemon socket(s) to connect to").short('H').key("hosts"),
+    option("host", Kind::List(checks::host), "Daemon socket(s) to connect to").short('H').key("hosts"),
     option("host-gateway-ip", Kind::Ips, "IP addresses that 'host-gateway' in --add-host resolves to")
         .key("host-gateway-ips")
         .refused(&[], "'host-gateway' is the default bridge's address"),
@@ -176,7 +177,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("init", Kind::Bool, "Run an init in the container to forward signals and reap processes"),
     option("init-path", Kind::Text, "Path to the docker-init binary")
         .no_effect("the init process is built in"),
-    option("insecure-registry", Kind::List(value::any), "Enable insecure registry communication")
+    option("insecure-registry", Kind::List(checks::any), "Enable insecure registry communication")
         .key("insecure-registries"),
     option("ip", Kind::Ip, "Host IP for port publishing from the default bridge network (default 0.0.0.0)"),
     option("ip-forward", Kind::Bool, "Enable IP forwarding in system configuration (default true)"),
@@ -190,7 +191,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("ip6tables", Kind::Bool, "Enable addition of ip6tables rules (default true)").no_effect(IPV6),
     option("iptables", Kind::Bool, "Enable addition of iptables rules (default true)"),
     option("ipv6", Kind::Bool, "Enable IPv6 networking for the default bridge network").refused(&[], IPV6),
-    option("label", Kind::List(value::label), "Set key=value labels to the daemon").key("labels"),
+    option("label", Kind::List(checks::label), "Set key=value labels to the daemon").key("labels"),
     option("live-restore", Kind::Bool, "Leave containers running when the daemon is told to stop"),
     option("log-driver", Kind::Text, "Default driver for container logs (default \"json-file\")"),
     option("log-format", Kind::Text, "Set the logging format (\"text\")")
@@ -217,13 +218,13 @@ pub(super) static OPTIONS: &[Spec] = &[
         .refused(&[], "give --security-opt no-new-privileges to the containers"),
     option("no-proxy", Kind::Text, "Hosts or IP addresses for which the proxy is skipped")
         .refused(&[""], PROXY),
-    option("node-generic-resource", Kind::List(value::any), "Advertise user-defined resource")
+    option("node-generic-resource", Kind::List(checks::any), "Advertise user-defined resource")
         .key("node-generic-resources")
         .no_effect("swarm mode comes later"),
     option("pidfile", Kind::Text, "Path to use for daemon PID file (default \"EXEC_ROOT/wherryd.pid\")")
         .short('p'),
     option("raw-logs", Kind::Bool, "Full timestamps without ANSI coloring").no_effect("logs are always so"),
-    option("registry-mirror", Kind::List(value::mirror), "Preferred Docker registry mirror")
+    option("registry-mirror", Kind::List(checks::mirror), "Preferred Docker registry mirror")
         .key("registry-mirrors"),
     option("rootless", Kind::Bool, "Enable rootless mode").flag_only().refused(&[], "it needs root"),
     option("seccomp-profile", Kind::Text, "Path to seccomp profile")
@@ -234,7 +235,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("storage-driver", Kind::Text, "Storage driver to use (\"overlay2\")")
         .short('s')
         .refused(&["", "overlay2"], "layers are kept for overlay2 only"),
-    option("storage-opt", Kind::List(value::any), "Storage driver options")
+    option("storage-opt", Kind::List(checks::any), "Storage driver options")
         .key("storage-opts")
         .refused(&[], "overlay2 has no options here"),
     option(

@@ -45,7 +45,7 @@ pub(super) enum Value {
     Ips(Vec<IpAddr>),
     List(Vec<String>),
     Map(BTreeMap<String, String>),
-    Ulimits(BTreeMap<String, (i64, i64)>),
+    Ulimits(Limits),
     Pools(Vec<(Ipv4Network, u8)>),
     Opaque(Json),
 }
@@ -74,7 +74,7 @@ impl Kind {
     }
 
     /// Reads a flag's text; `before` is what earlier uses of a repeatable flag gave.
-    pub(super) fn from_flag(self, text: &str, before: Option<Value>) -> Result<Value, String> {
+    pub(super) fn read_flag(self, text: &str, before: Option<Value>) -> Result<Value, String> {
         match self {
             Self::Bool => go_bool(text).map(Value::Bool),
             Self::Int => text
@@ -132,7 +132,7 @@ impl Kind {
     }
 
     /// Reads the value of `key` in daemon.json.
-    pub(super) fn from_json(self, key: &str, json: &Json) -> Result<Value, String> {
+    pub(super) fn read_json(self, key: &str, json: &Json) -> Result<Value, String> {
         let mismatch = |go: &str| cannot_unmarshal(json, key, go);
         match self {
             Self::Bool => json.as_bool().map(Value::Bool).ok_or_else(|| mismatch("bool")),
@@ -307,7 +307,10 @@ fn checked_ulimit(name: &str, soft: i64, hard: i64) -> Result<(String, (i64, i64
     Ok((name.into(), (soft, hard)))
 }
 
-fn ulimits_json(key: &str, json: &Json) -> Result<BTreeMap<String, (i64, i64)>, String> {
+/// Soft and hard limits by name.
+type Limits = BTreeMap<String, (i64, i64)>;
+
+fn ulimits_json(key: &str, json: &Json) -> Result<Limits, String> {
     let object =
         json.as_object().ok_or_else(|| cannot_unmarshal(json, key, "map[string]*container.Ulimit"))?;
     let mut limits = BTreeMap::new();
@@ -363,86 +366,6 @@ fn pool(base: &str, size: i64) -> Result<(Ipv4Network, u8), String> {
     }
 }
 
-/// A list's value that is checked where it is used, or not at all.
-pub(super) fn any(text: &str) -> Result<String, String> {
-    Ok(text.into())
-}
-
-/// `key=value`.
-pub(super) fn label(text: &str) -> Result<String, String> {
-    if text.contains('=') { Ok(text.into()) } else { Err(format!("bad attribute format: {text}")) }
-}
-
-/// A mirror's URL, ended by `/`.
-pub(super) fn mirror(text: &str) -> Result<String, String> {
-    let quoted = go_quote(text);
-    let schemes = "must use either 'https://' or 'http://'";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(format!("invalid mirror: no scheme specified for {quoted}: {schemes}"));
-    };
-    if scheme != "http" && scheme != "https" {
-        return Err(format!(
-            "invalid mirror: unsupported scheme {} in {quoted}: {schemes}",
-            go_quote(scheme)
-        ));
-    }
-    if rest.is_empty() || rest.contains(['?', '#']) {
-        return Err(format!("invalid mirror: query or fragment at end of the URI {quoted}"));
-    }
-    if rest.split('/').next().unwrap_or("").contains('@') {
-        return Err(format!("invalid mirror: username/password not allowed in URI {quoted}"));
-    }
-    Ok(format!("{}/", text.trim_end_matches('/')))
-}
-
-/// A search domain; `.` means none.
-pub(super) fn domain(text: &str) -> Result<String, String> {
-    let label =
-        |l: &str| !l.is_empty() && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    let trimmed = text.trim().trim_end_matches('.');
-    match text.trim() {
-        "." => Ok(".".into()),
-        _ if trimmed.len() <= 255 && trimmed.split('.').all(label) => Ok(trimmed.into()),
-        _ => Err(format!("{text} is not a valid domain")),
-    }
-}
-
-/// Where to listen, made whole: `unix:///path`, `tcp://address:port`, `fd://` or `fd://name`.
-pub(super) fn host(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let (scheme, rest) = match text.split_once("://") {
-        Some(parts) => parts,
-        None if text.is_empty() => ("unix", ""),
-        None => ("tcp", text),
-    };
-    match scheme {
-        "fd" => Ok(text.into()),
-        "unix" if rest.is_empty() => Ok(super::DEFAULT_HOST.into()),
-        "unix" if rest.contains("://") => Err(format!("invalid proto, expected unix: {rest}")),
-        "unix" => Ok(format!("unix://{rest}")),
-        "tcp" => tcp_host(text, rest),
-        _ => Err(format!("invalid bind address ({text}): unsupported proto '{scheme}'")),
-    }
-}
-
-fn tcp_host(text: &str, rest: &str) -> Result<String, String> {
-    let invalid = |why: &str| format!("invalid bind address ({text}): {why}");
-    let bare_v6 = rest.starts_with('[') && rest.ends_with(']');
-    let (address, port) = match rest.rsplit_once(':') {
-        Some((address, port)) if !bare_v6 => (address, port),
-        _ => (rest, ""),
-    };
-    let address = if address.is_empty() { "127.0.0.1" } else { address };
-    let port = if port.is_empty() { "2375" } else { port };
-    if port.parse::<u16>().is_err() {
-        return Err(invalid(&format!("invalid port: {port}")));
-    }
-    if address.contains('/') || port.contains('/') {
-        return Err(invalid("should not contain a path element"));
-    }
-    Ok(format!("tcp://{address}:{port}"))
-}
-
 fn join(ips: &[IpAddr]) -> String {
     ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -454,7 +377,7 @@ mod tests {
     #[test]
     fn flags_are_read_and_refused_with_dockerds_words() {
         let check = |kind: Kind, text: &str, expect: Result<&str, &str>| {
-            let read = kind.from_flag(text, None).map(|v| v.to_string());
+            let read = kind.read_flag(text, None).map(|v| v.to_string());
             assert_eq!(read.as_deref().map_err(String::as_str), expect, "{text}");
         };
         check(Kind::Bool, "maybe", Err(r#"strconv.ParseBool: parsing "maybe": invalid syntax"#));
@@ -474,37 +397,18 @@ mod tests {
         );
         check(Kind::Pools, "foo", Err("invalid field 'foo' must be a key=value pair"));
         check(Kind::Pools, "base=10.1.0.0/16,size=24", Ok("10.1.0.0/16 24"));
-        check(Kind::List(label), "foo", Err("bad attribute format: foo"));
-        check(
-            Kind::List(mirror),
-            "ftp://foo",
-            Err(
-                r#"invalid mirror: unsupported scheme "ftp" in "ftp://foo": must use either 'https://' or 'http://'"#,
-            ),
-        );
-        check(Kind::List(mirror), "http://127.0.0.1:5555", Ok("[http://127.0.0.1:5555/]"));
-        check(Kind::List(domain), "..", Err(".. is not a valid domain"));
-        check(
-            Kind::List(host),
-            "foo://bar",
-            Err("invalid bind address (foo://bar): unsupported proto 'foo'"),
-        );
-        check(Kind::List(host), "unix://", Ok("[unix:///var/run/docker.sock]"));
-        check(Kind::List(host), ":2375", Ok("[tcp://127.0.0.1:2375]"));
-        check(Kind::List(host), "tcp://[::1]:80", Ok("[tcp://[::1]:80]"));
-        check(Kind::List(host), "fd://", Ok("[fd://]"));
     }
 
     #[test]
     fn repeated_flags_add_up() {
-        let first = Kind::Map.from_flag("a=b", None).unwrap();
-        assert_eq!(Kind::Map.from_flag("c=d", Some(first)).unwrap().to_string(), "map[a:b c:d]");
+        let first = Kind::Map.read_flag("a=b", None).unwrap();
+        assert_eq!(Kind::Map.read_flag("c=d", Some(first)).unwrap().to_string(), "map[a:b c:d]");
     }
 
     #[test]
     fn json_of_a_wrong_type_is_told_as_go_does() {
         let check = |kind: Kind, key: &str, json: Json, expect: &str| {
-            assert_eq!(kind.from_json(key, &json).unwrap_err(), expect);
+            assert_eq!(kind.read_json(key, &json).unwrap_err(), expect);
         };
         check(
             Kind::Bool,

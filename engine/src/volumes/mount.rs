@@ -85,12 +85,13 @@ pub(super) fn mount(target: &Path, options: &Options) -> Result<(), MountFailure
     };
     mount_syscall(device, target, kind, flags, data_text.as_c_str()).map_err(refused(flags))?;
     // A bind mount takes its other flags only from a second call.
-    if flags.contains(MountFlags::BIND) && !(flags - MountFlags::BIND - MountFlags::REC).is_empty() {
-        if let Err(reason) = mount_remount(target, flags, data_text.as_c_str()) {
-            // The error of the remount is the one to tell.
-            let _ = unmount(target);
-            return Err(refused(flags)(reason));
-        }
+    if flags.contains(MountFlags::BIND)
+        && !(flags - MountFlags::BIND - MountFlags::REC).is_empty()
+        && let Err(reason) = mount_remount(target, flags, data_text.as_c_str())
+    {
+        // The error of the remount is the one to tell.
+        let _ = unmount(target);
+        return Err(refused(flags)(reason));
     }
     Ok(())
 }
