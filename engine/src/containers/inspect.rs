@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
-use wherry_monitor_api::{HealthState, HealthStatus};
+use wherry_monitor_api::{HealthState, HealthStatus, Reply as Answer, Request as Ask};
 use wherry_netd::protocol::Sandbox;
 
 use super::files::EtcPaths;
+use super::lifecycle;
 use super::record::Record;
 use super::shown;
 use super::state::Status;
@@ -17,12 +18,18 @@ use super::table::Container;
 use crate::clock::rfc3339;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::server::{Reply, Request, response};
+use crate::server::{ApiVersion, Reply, Request, response};
 
 /// Shows all of a container, from snapshots.
 pub(crate) async fn inspect(engine: &Arc<Engine>, name: &str, request: &Request) -> Result<Reply, Error> {
     let container = engine.containers.find(name)?;
     let mut value = show(engine, &container);
+    if let Some(health) = present_health(&container).await {
+        value["State"]["Health"] = show_health(&health);
+    }
+    if request.version < ApiVersion(1, 45) {
+        add_old_aliases(&container.record(), &mut value);
+    }
     if request.query.flag("size") {
         let (task_engine, record) = (engine.clone(), container.record());
         let (rw, root) = blocking(move || Ok(sizes(&task_engine, &record))).await?;
@@ -30,6 +37,36 @@ pub(crate) async fn inspect(engine: &Arc<Engine>, name: &str, request: &Request)
         value["SizeRootFs"] = json!(root);
     }
     Ok(response::json(StatusCode::OK, &value).into())
+}
+
+/// The probe's results as its monitor has them now: only a new verdict is told without being asked for.
+async fn present_health(container: &Container) -> Option<HealthState> {
+    let status = container.status();
+    if status.health.is_none() || !status.state.is_running() {
+        return None;
+    }
+    let monitor = lifecycle::monitor(container).await?;
+    match monitor.call(Ask::State, &[]).await {
+        Ok(Answer::State(state)) => state.health,
+        _ => None,
+    }
+}
+
+/// Before API 1.45 the short id and the hostname were told as aliases, which they had been.
+fn add_old_aliases(record: &Record, value: &mut Value) {
+    let networks = value.pointer_mut("/NetworkSettings/Networks").and_then(Value::as_object_mut);
+    for (name, network) in networks.into_iter().flatten() {
+        if matches!(name.as_str(), "bridge" | "host" | "none") {
+            continue;
+        }
+        let mut aliases = network["Aliases"].as_array().cloned().unwrap_or_default();
+        for own in [record.short_id(), &record.config.hostname] {
+            if !aliases.iter().any(|alias| alias == own) {
+                aliases.push(own.into());
+            }
+        }
+        network["Aliases"] = aliases.into();
+    }
 }
 
 /// Bytes of the writable layer, and of it with the image. Blocking.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use regex_lite::Regex;
 use serde_json::{Value, json};
 
 use super::network::parse_port;
@@ -14,6 +15,7 @@ use super::{inspect, shown::port_list};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Filters, Reply, Request, response};
+use crate::text::go_quote;
 
 const FILTERS: &[&str] = &[
     "ancestor",
@@ -32,6 +34,7 @@ const FILTERS: &[&str] = &[
     "status",
     "volume",
 ];
+const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
 /// Lists containers, newest first, from snapshots.
@@ -181,6 +184,8 @@ fn describe(status: &Status, now_ns: i64) -> String {
 /// The filters, resolved once for a whole list.
 struct Wanted<'a> {
     filters: &'a Filters,
+    ids: Vec<Pattern<'a>>,
+    names: Vec<Pattern<'a>>,
     exited: Vec<i32>,
     /// Ids of the images that `ancestor` names.
     ancestors: Vec<String>,
@@ -191,8 +196,6 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     fn new(engine: &Engine, filters: &'a Filters) -> Result<Self, Error> {
-        let bad =
-            |name: &str, value: &str| Error::InvalidParameter(format!("invalid filter '{name}={value}'"));
         for value in filters.values("status") {
             if !STATES.contains(&value.as_str()) {
                 return Err(Error::InvalidParameter(format!(
@@ -202,12 +205,16 @@ impl<'a> Wanted<'a> {
             }
         }
         for value in filters.values("health") {
-            if !matches!(value.as_str(), "none" | "starting" | "healthy" | "unhealthy") {
-                return Err(Error::InvalidParameter(format!("invalid filter 'health={value}'")));
+            if !HEALTH.contains(&value.as_str()) {
+                return Err(Error::InvalidParameter(format!(
+                    "invalid filter 'health={value}': invalid value for health ({value}): must be one of {}",
+                    HEALTH.join(", ")
+                )));
             }
         }
+        filters.boolean("is-task")?;
         let exited =
-            filters.values("exited").iter().map(|text| text.parse().map_err(|_| bad("exited", text)));
+            filters.values("exited").iter().map(|text| text.parse().map_err(|_| bad_exit_code(text)));
         let created = |name: &str| -> Result<Option<i64>, Error> {
             filters
                 .values(name)
@@ -215,11 +222,14 @@ impl<'a> Wanted<'a> {
                 .map(|c| Ok(engine.containers.find(c)?.record().created_ns))
                 .transpose()
         };
-        let ports =
-            |name: &str| filters.values(name).iter().map(|text| port_range(text)).collect::<Result<_, _>>();
+        let ports = |name: &str| {
+            filters.values(name).iter().map(|text| port_range(name, text)).collect::<Result<_, _>>()
+        };
         let image = |reference: &String| engine.store.resolve(reference).ok().map(|id| id.to_string());
         Ok(Self {
             filters,
+            ids: filters.values("id").iter().map(|text| Pattern::new(text)).collect(),
+            names: filters.values("name").iter().map(|text| Pattern::new(text)).collect(),
             exited: exited.collect::<Result<_, _>>()?,
             ancestors: filters.values("ancestor").iter().filter_map(image).collect(),
             before_ns: created("before")?,
@@ -240,8 +250,8 @@ impl<'a> Wanted<'a> {
                 .state
                 .exit()
                 .is_some_and(|e| !status.state.is_running() && self.exited.contains(&e.code));
-        filters.any("id", |id| record.id.starts_with(id))
-            && filters.any("name", |pattern| name_matches(&record.name, pattern))
+        (self.ids.is_empty() || self.ids.iter().any(|pattern| pattern.matches(&record.id)))
+            && (self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches_name(&record.name)))
             && filters.labels(&record.labels())
             && filters.any("status", |word| word == status.state.status())
             && filters.any("health", |word| {
@@ -273,33 +283,50 @@ impl<'a> Wanted<'a> {
         let mut bound = sandbox.iter().flat_map(|s| s.endpoints.iter().flat_map(|e| e.ports.iter()));
         let mut exposed =
             record.config.exposed_ports.iter().flatten().filter_map(|(p, _)| parse_port(p).ok());
-        (publish.is_empty() || bound.any(|b| within(publish, b.container_port, &b.protocol.to_string())))
+        (publish.is_empty() || bound.any(|b| within(publish, b.host_port, &b.protocol.to_string())))
             && (expose.is_empty()
                 || exposed.any(|(port, protocol)| within(expose, port, &protocol.to_string())))
     }
 }
 
-/// `80`, `80/udp`, `80-90/tcp`.
-fn port_range(text: &str) -> Result<(u16, u16, String), Error> {
+fn bad_exit_code(text: &str) -> Error {
+    let quoted = go_quote(text);
+    let reason = format!("strconv.Atoi: parsing {quoted}: invalid syntax");
+    Error::InvalidParameter(format!("invalid filter 'exited={text}': {reason}"))
+}
+
+/// `80`, `80/udp`, `80-90/tcp`; `filter` is the name of the filter that it is for.
+fn port_range(filter: &str, text: &str) -> Result<(u16, u16, String), Error> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok((first, last, protocol.to_lowercase())),
-        _ => Err(Error::InvalidParameter(format!("invalid port: {text}"))),
+        _ => {
+            let reason = format!("strconv.ParseUint: parsing {}: invalid syntax", go_quote(range));
+            Err(Error::server(format!("error while looking up for {filter} {text}: {reason}")))
+        }
     }
 }
 
-/// dockerd takes the pattern for a regular expression; what people use of these are anchors.
-fn name_matches(name: &str, pattern: &str) -> bool {
-    let pattern = pattern.trim_start_matches('/');
-    let (pattern, at_start) =
-        pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest.trim_start_matches('/'), true));
-    let (pattern, at_end) = pattern.strip_suffix('$').map_or((pattern, false), |rest| (rest, true));
-    match (at_start, at_end) {
-        (true, true) => name == pattern,
-        (true, false) => name.starts_with(pattern),
-        (false, true) => name.ends_with(pattern),
-        (false, false) => name.contains(pattern),
+/// What an id or a name is to look like: a regular expression that matches a part of it, or exactly this text.
+struct Pattern<'a> {
+    text: &'a str,
+    expression: Option<Regex>,
+}
+
+impl<'a> Pattern<'a> {
+    fn new(text: &'a str) -> Self {
+        // What is no expression can still be the text itself, as with dockerd.
+        Self { text, expression: Regex::new(text).ok() }
+    }
+
+    fn matches(&self, subject: &str) -> bool {
+        subject == self.text || self.expression.as_ref().is_some_and(|e| e.is_match(subject))
+    }
+
+    /// Names match with and without their slash.
+    fn matches_name(&self, name: &str) -> bool {
+        self.matches(name) || self.matches(&format!("/{name}"))
     }
 }
 
@@ -329,9 +356,12 @@ mod tests {
 
     #[test]
     fn names_match_in_part_unless_anchored() {
-        assert!(
-            name_matches("web-1", "eb") && name_matches("web-1", "^/web") && name_matches("web-1", "^web-1$")
-        );
-        assert!(!name_matches("web-1", "^eb") && !name_matches("web-10", "^web-1$"));
+        let matches = |name: &str, pattern: &str| Pattern::new(pattern).matches_name(name);
+        for pattern in ["eb", "^/web", "^web-1$", "/web-1", "a|web", "^w[eb]+-\\d$", ""] {
+            assert!(matches("web-1", pattern), "{pattern}");
+        }
+        for pattern in ["^eb", "^web$", "[", "web-10"] {
+            assert!(!matches("web-1", pattern), "{pattern}");
+        }
     }
 }
