@@ -26,9 +26,6 @@ pub(crate) enum Error {
     /// 403: refused whatever the caller's rights.
     #[error("{0}")]
     Forbidden(String),
-    /// 401: the registry wants other credentials.
-    #[error("{0}")]
-    Unauthorized(String),
     /// 304: nothing to do; carries no body.
     #[error("not modified")]
     NotModified,
@@ -108,7 +105,6 @@ impl Error {
             Self::InvalidParameter(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) | Self::NotRunning(_) => StatusCode::CONFLICT,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NotModified => StatusCode::NOT_MODIFIED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -16,7 +16,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,7 +75,11 @@ pub fn encode<T: Serialize + ?Sized>(message: &T, fds: usize) -> Result<Vec<u8>,
 ///
 /// # Errors
 /// As [`encode`]; [`Error::Socket`] when the peer is gone. SIGPIPE is never raised.
-pub fn send<T: Serialize + ?Sized>(socket: impl AsFd, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+pub fn send<T: Serialize + ?Sized>(
+    socket: impl AsFd,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Error> {
     let frame = encode(message, fds.len())?;
     let mut sent = 0;
     while sent < frame.len() {
@@ -103,11 +108,11 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io
 /// the same read (request, then answer). For streams of messages keep a [`Frames`].
 ///
 /// # Errors
-/// See [`Frames::fill`] and [`Frames::next`].
+/// See [`Frames::fill`] and [`Frames::message`].
 pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<(T, Vec<OwnedFd>), Error> {
     let mut frames = Frames::default();
     loop {
-        if let Some(message) = frames.next()? {
+        if let Some(message) = frames.message()? {
             return Ok(message);
         }
         frames.fill(socket.as_fd())?;
@@ -165,9 +170,11 @@ impl Frames {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::MissingFd`] and [`Error::Parse`]: the stream is then of no further use.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>, Error> {
+    pub fn message<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>, Error> {
         let Some((length, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
-        let (body, Some(&fds)) = (u32::from_le_bytes(*length) as usize, rest.first()) else { return Ok(None) };
+        let (body, Some(&fds)) = (u32::from_le_bytes(*length) as usize, rest.first()) else {
+            return Ok(None);
+        };
         let fds = usize::from(fds);
         if body > MAX_BODY || fds > MAX_FDS {
             return Err(Error::TooLarge { body, fds });
@@ -199,7 +206,7 @@ mod tests {
         let mut got = Vec::new();
         while got.len() < 2 {
             frames.fill(b.as_fd()).unwrap();
-            while let Some((text, fds)) = frames.next::<String>().unwrap() {
+            while let Some((text, fds)) = frames.message::<String>().unwrap() {
                 got.push((text, fds));
             }
         }

@@ -314,9 +314,7 @@ pub(super) async fn handle_update(
     container: Arc<Container>,
     mut request: Request,
 ) -> Result<Reply, Error> {
-    let mut body: Value = request.json().await?;
-    super::create::strip_nulls(&mut body);
-    let asked: Update = crate::server::json::typed(body)?;
+    let asked: Update = super::create::read_body(&mut request).await?;
     let _guard = container.transition.lock().await;
     let mut host = container.record().host_config.clone();
     let mut merged = serde_json::to_value(&host).map_err(|e| Error::server(e.to_string()))?;

@@ -104,7 +104,8 @@ fn part<T: DeserializeOwned + Default>(value: Option<Value>) -> Result<T, Error>
 }
 
 /// Fields whose value is a map with keys of the user's: there a null is an entry, and means its type's zero value.
-const MAPS: [(&str, fn() -> Value); 9] = [
+type Zero = fn() -> Value;
+const MAPS: [(&str, Zero); 9] = [
     ("PortBindings", || Value::Null),
     ("EndpointsConfig", || Value::Null),
     ("ExposedPorts", || json!({})),
@@ -116,8 +117,18 @@ const MAPS: [(&str, fn() -> Value); 9] = [
     ("DriverOpts", || json!("")),
 ];
 
+/// A request's body without its nulls.
+///
+/// # Errors
+/// 400 in Go's words.
+pub(super) async fn read_body<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {
+    let mut body: Value = request.json().await?;
+    strip_nulls(&mut body);
+    crate::server::json::typed(body)
+}
+
 /// Removes nulls, since Go takes null for any type's zero value.
-pub(super) fn strip_nulls(value: &mut Value) {
+fn strip_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());
@@ -330,10 +341,10 @@ impl Drop for Undo<'_> {
                 _ => {}
             }
         }
-        if self.writable {
-            if let Err(e) = self.engine.store.remove_writable(self.id) {
-                warn("the layer", &e);
-            }
+        if self.writable
+            && let Err(e) = self.engine.store.remove_writable(self.id)
+        {
+            warn("the layer", &e);
         }
         if let Some(name) = &self.name {
             self.engine.containers.release_name(name, self.id);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json as value};
+use serde_json::{Value, json};
 use wherry_monitor_api as api;
 
 use super::monitor::{CallError, exec_failure};
@@ -18,7 +18,7 @@ use super::users::{self, ResolvedUser};
 use super::{lifecycle, start, streams};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::server::{Reply, Request, json, response};
+use crate::server::{Reply, Request, response};
 
 /// How many ended execs of a container can still be inspected.
 const KEPT: usize = 64;
@@ -91,10 +91,9 @@ impl Execs {
     fn add(&self, exec: Exec) {
         let mut execs = self.lock();
         let ended = execs.iter().filter(|e| matches!(e.state, ExecState::Ended { .. })).count();
-        if ended >= KEPT {
-            if let Some(oldest) = execs.iter().position(|e| matches!(e.state, ExecState::Ended { .. })) {
-                execs.remove(oldest);
-            }
+        let oldest = execs.iter().position(|e| matches!(e.state, ExecState::Ended { .. }));
+        if let Some(oldest) = oldest.filter(|_| ended >= KEPT) {
+            execs.remove(oldest);
         }
         execs.push(exec);
     }
@@ -170,9 +169,7 @@ pub(super) async fn create(
     container: Arc<Container>,
     mut request: Request,
 ) -> Result<Reply, Error> {
-    let mut body: Value = request.json().await?;
-    super::create::strip_nulls(&mut body);
-    let config: ExecConfig = json::typed(body)?;
+    let config: ExecConfig = super::create::read_body(&mut request).await?;
     if config.cmd.is_empty() {
         return Err(Error::InvalidParameter("no exec command specified".into()));
     }
@@ -183,7 +180,7 @@ pub(super) async fn create(
     let more = event_attributes(&id);
     super::publish_with(&engine, &container, &format!("exec_create: {}", shown(&config.cmd)), more);
     container.execs.add(Exec { id: id.clone(), config, process, state: ExecState::Created });
-    Ok(response::json(StatusCode::CREATED, &value!({ "Id": id })).into())
+    Ok(response::json(StatusCode::CREATED, &json!({ "Id": id })).into())
 }
 
 /// A command as the events show it: the program, a space, the arguments.
@@ -353,14 +350,14 @@ pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
     };
     let (entrypoint, arguments) =
         exec.config.cmd.split_first().map_or(("", &[] as &[String]), |(f, r)| (f, r));
-    let mut process = value!({
+    let mut process = json!({
         "tty": exec.config.tty, "entrypoint": entrypoint, "arguments": arguments,
         "privileged": exec.config.privileged,
     });
     if !exec.config.user.is_empty() {
-        process["user"] = value!(exec.config.user);
+        process["user"] = json!(exec.config.user);
     }
-    let shown = value!({
+    let shown = json!({
         "ID": exec.id,
         "Running": running,
         "ExitCode": code,

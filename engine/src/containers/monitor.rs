@@ -207,7 +207,7 @@ async fn read_messages(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => break,
         }
-        while let Ok(Some((message, _))) = frames.next::<Message>() {
+        while let Ok(Some((message, _))) = frames.message::<Message>() {
             match message {
                 Message::Reply { id, result } => {
                     let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);

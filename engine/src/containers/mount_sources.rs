@@ -157,8 +157,8 @@ fn copy_metadata(target: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> 
         tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
     };
     let times = rustix::fs::Timestamps {
-        last_access: time(stat.st_atime as i64, stat.st_atime_nsec as u64),
-        last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     };
     rustix::fs::futimens(target, &times)
 }

@@ -83,10 +83,10 @@ async fn undo(engine: &Arc<Engine>, container: &Arc<Container>, previous: State,
 
 /// Removes a `--rm` container that did not start, and lets its monitor and waiting clients go.
 async fn let_go(engine: &Arc<Engine>, container: &Arc<Container>) {
-    if container.record().host_config.auto_remove {
-        if let Err(error) = remove::remove(engine, container, remove::Options::auto()).await {
-            tracing::warn!(container = %container.id, %error, "automatic removal after a failed start");
-        }
+    if container.record().host_config.auto_remove
+        && let Err(error) = remove::remove(engine, container, remove::Options::auto()).await
+    {
+        tracing::warn!(container = %container.id, %error, "automatic removal after a failed start");
     }
     if let Some(monitor) = container.monitor.lock().await.take() {
         // It may have gone by itself.

@@ -88,7 +88,7 @@ impl State {
             (Self::Created | Self::Exited { .. }, Transition::Start) => Ok(Self::Starting),
             (Self::Starting, Transition::StartFailed { previous }) => Ok((**previous).clone()),
             (Self::Removing | Self::Dead, Transition::Monitor(_)) => Ok(self.clone()),
-            (_, Transition::Monitor(phase)) => Ok(self.from_phase(phase)),
+            (_, Transition::Monitor(phase)) => Ok(self.after_report(phase)),
             (Self::Running { started_at_ns, .. }, Transition::Lost { at_ns }) => {
                 let exit = Exit {
                     code: 255,
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    fn from_phase(&self, phase: &Phase) -> Self {
+    fn after_report(&self, phase: &Phase) -> Self {
         match *phase {
             Phase::Waiting => self.clone(),
             Phase::Running { pid, started_at_ns, paused, .. } => Self::Running { pid, started_at_ns, paused },

@@ -271,12 +271,13 @@ pub(super) async fn logs(
         framing,
         encoding: api::BodyEncoding::Chunked,
     };
-    if follow && (container.status().state.is_running() || container.status().state == State::Starting) {
-        if let Some(monitor) = monitor(&container).await {
-            return Ok(Reply::Hijack(Box::new(move |client| {
-                Box::pin(give(monitor, client, move |_| api::Request::FollowLogs(logs)))
-            })));
-        }
+    if follow
+        && (container.status().state.is_running() || container.status().state == State::Starting)
+        && let Some(monitor) = monitor(&container).await
+    {
+        return Ok(Reply::Hijack(Box::new(move |client| {
+            Box::pin(give(monitor, client, move |_| api::Request::FollowLogs(logs)))
+        })));
     }
     super::stored_logs::send(&engine, &record, &logs, content_type)
 }
@@ -284,10 +285,10 @@ pub(super) async fn logs(
 /// Reads a time as the CLI sends it: seconds since the epoch with a fraction, or RFC 3339.
 pub(crate) fn time(text: Option<&str>, what: &str) -> Result<Option<i64>, Error> {
     let Some(text) = text else { return Ok(None) };
-    if text.contains('T') {
-        if let Some(ns) = crate::clock::parse_rfc3339(text) {
-            return Ok(Some(ns));
-        }
+    if text.contains('T')
+        && let Some(ns) = crate::clock::parse_rfc3339(text)
+    {
+        return Ok(Some(ns));
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let parsed = seconds.parse::<i64>().ok().and_then(|s| {

@@ -9,10 +9,8 @@ use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::response::{Response, render};
 use super::stream::Stream;
 
 /// What a handler does with the client that it took.
@@ -47,13 +45,5 @@ impl Client {
                 Ok((far.into_std()?.into(), self.already_read))
             }
         }
-    }
-
-    /// Answers the request after all, and closes the connection.
-    pub(crate) async fn respond(mut self, response: Response) {
-        let bytes = render(response);
-        // A client that is gone needs no answer.
-        let _ = self.stream.write_all(&bytes).await;
-        let _ = self.stream.shutdown().await;
     }
 }

@@ -14,4 +14,4 @@ pub(crate) use filters::Filters;
 pub(crate) use hijack::Client;
 pub(crate) use query::Query;
 pub(crate) use request::{ApiVersion, Request};
-pub(crate) use response::{Body, Reply, Response};
+pub(crate) use response::{Reply, Response};

@@ -76,7 +76,7 @@ pub(super) fn gather(input: &Input<'_>, writable_cgroups: bool) -> Result<Mounts
     user.sort_by_key(|m| depth(&m.destination));
     let taken = |destination: &str| user.iter().any(|m| m.destination == destination);
     let mut list = system_mounts(host.privileged || writable_cgroups, host.privileged);
-    list.retain(|m| !taken(&m.destination) && !(taken("/dev") && m.destination.starts_with("/dev/")));
+    list.retain(|m| !(taken(&m.destination) || taken("/dev") && m.destination.starts_with("/dev/")));
     if input.shm.is_none() && host.ipc_mode != "none" && !taken("/dev/shm") && !taken("/dev") {
         let size = format!("size={}", host.shm_size);
         list.push(Entry::new("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
