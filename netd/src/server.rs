@@ -52,7 +52,7 @@ fn converse(connection: &UnixStream, netd: &Netd, end: &End) {
     }
     let mut frames = wherry_ipc::Frames::default();
     loop {
-        let request = match frames.next::<Request>() {
+        let request = match frames.message::<Request>() {
             Ok(Some((request, _))) => request,
             Ok(None) => match frames.fill(connection.as_fd()) {
                 Ok(()) => continue,
