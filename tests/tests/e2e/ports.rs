@@ -132,10 +132,10 @@ fn rules_are_dockers() {
     let host = Host::new();
     serve(&host, "web", "-p 8080:80");
     let nat = host.exec("iptables -t nat -S").ok();
+    // (`! -i docker0` where a user-land proxy serves the bridge's own containers)
+    let forward = nat.stdout.replace(" ! -i docker0", "");
     assert!(
-        nat.stdout.contains(
-            "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"
-        ),
+        forward.contains("-A DOCKER -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"),
         "{nat}"
     );
     assert!(nat.stdout.contains("-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER"), "{nat}");
