@@ -121,8 +121,14 @@ impl Container {
             Gate::Channel(channel) => channel,
             Gate::Socket => {
                 let folder = self.facts.start_socket_in.as_deref().ok_or(refused(Status::Running))?;
-                connect(folder)
-                    .map_err(|error| if self.has_ended() { refused(Status::Stopped) } else { error })?
+                match connect(folder) {
+                    Err(_) if self.has_ended() => return Err(refused(Status::Stopped)),
+                    // whoever started it has removed the socket
+                    Err(error) if error.errno() == Some(libc::ENOENT) => {
+                        return Err(refused(Status::Running));
+                    }
+                    other => other?,
+                }
             }
             Gate::Open => return Err(refused(self.status())),
         };

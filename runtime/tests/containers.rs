@@ -1,5 +1,7 @@
 //! Containers as their programs see them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

@@ -147,11 +147,6 @@ pub(crate) fn weight(shares: u64) -> u64 {
         _ => {
             let l = log2(shares);
             let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "between 1 and 10000"
-            )]
             let weight = (power_of_ten(exponent) - 1e-9).ceil() as u64;
             weight.clamp(1, 10_000)
         }
@@ -162,7 +157,6 @@ pub(crate) fn weight(shares: u64) -> u64 {
 /// mathematics into each monitor's memory.
 fn log2(number: u64) -> f64 {
     let whole = number.ilog2();
-    #[expect(clippy::cast_precision_loss, reason = "below 2^18")]
     let fraction = number as f64 / (1_u64 << whole) as f64; // 1 to 2
     // ln x = 2 artanh((x - 1) / (x + 1)), a series that converges fast in this range
     let z = (fraction - 1.0) / (fraction + 1.0);

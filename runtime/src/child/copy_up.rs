@@ -50,12 +50,7 @@ fn copy_entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr, depth: u32) -> Re
             let source = rustix::fs::openat(from, name, flags | OFlags::RDONLY, Mode::empty())?;
             let copy =
                 rustix::fs::openat(to, name, flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)?;
-            loop {
-                match rustix::fs::sendfile(&copy, &source, None, 1 << 20)? {
-                    0 => break,
-                    _ => {}
-                }
-            }
+            while rustix::fs::sendfile(&copy, &source, None, 1 << 20)? != 0 {}
             own(to, name, &stat)?;
             rustix::fs::fchmod(copy, mode)
         }

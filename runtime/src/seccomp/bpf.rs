@@ -271,7 +271,6 @@ fn compare(arg: &LinuxSeccompArg, wide: bool) -> Vec<Instruction> {
     out
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
 fn halves(value: u64) -> (u32, u32) {
     ((value >> 32) as u32, value as u32)
 }

@@ -67,7 +67,6 @@ pub(crate) fn set_capabilities(sets: CapabilitySets) -> Sys<()> {
     Ok(())
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
 fn low_half(bits: u64) -> u32 {
     bits as u32
 }

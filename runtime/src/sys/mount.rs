@@ -43,9 +43,8 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAtt
 /// `mount(2)` of a new file system whose options fit into a page.
 pub(crate) fn mount_classic(fstype: &CStr, target: &CStr, options: &CStr) -> Sys<()> {
     // SAFETY: all pointers are NUL-terminated strings that outlive the call.
-    check(
-        unsafe { libc::mount(fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), 0, options.as_ptr().cast()) }
-            .into(),
-    )?;
+    let result =
+        unsafe { libc::mount(fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), 0, options.as_ptr().cast()) };
+    check(result.into())?;
     Ok(())
 }

@@ -37,7 +37,6 @@ pub(crate) unsafe fn clone3(request: CloneRequest<'_>) -> Sys<Cloned> {
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
-    #[expect(clippy::cast_sign_loss, reason = "the kernel's structure has unsigned fields")]
     let mut args = libc::clone_args {
         flags: request.flags | CLONE_CLEAR_SIGHAND | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
@@ -51,12 +50,10 @@ pub(crate) unsafe fn clone3(request: CloneRequest<'_>) -> Sys<Cloned> {
         set_tid_size: 0,
         cgroup: 0,
     };
-    #[expect(clippy::cast_sign_loss, reason = "an open descriptor is not negative")]
     if let Some(cgroup) = request.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    #[expect(clippy::cast_sign_loss, reason = "a flag")]
     if request.as_sibling {
         // the exit signal is then the caller's own; the kernel refuses another
         args.flags |= libc::CLONE_PARENT as u64;
@@ -248,12 +245,10 @@ pub(crate) fn interface_up(socket: BorrowedFd<'_>, name: &CStr) -> Sys<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes().iter().take(libc::IFNAMSIZ - 1)) {
         *to = from.cast_signed();
     }
-    #[expect(clippy::cast_possible_truncation, reason = "the flags that are set fit")]
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: SIOCSIFFLAGS reads one ifreq.
-    check(
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) }.into(),
-    )?;
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
+    check(result.into())?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The tests run as root and need Debian's package `busybox-static`; without either they fail.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{PipeReader, Read};

@@ -86,7 +86,6 @@ fn parse_bytes(text: &str) -> Option<i64> {
     if let Ok(whole) = number.parse::<i64>() {
         return whole.checked_mul(1 << shift);
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a fraction of a unit")]
     let bytes = (number.parse::<f64>().ok()? * (1_i64 << shift) as f64) as i64;
     Some(bytes)
 }
