@@ -29,6 +29,8 @@ pub(crate) struct Remains {
 enum Order {
     TakeDown(Remains),
     Prepare,
+    /// Take down now what lingers, and answer.
+    Finish(Sender<()>),
 }
 
 /// The thread that does it.
@@ -53,6 +55,14 @@ impl Backstage {
     pub(crate) fn take_down(&self, remains: Remains) {
         // The thread ends only with the process.
         let _ = self.orders.send(Order::TakeDown(remains));
+    }
+
+    /// Waits until all that was to be taken down is gone.
+    pub(crate) fn finish(&self) {
+        let (done, finished) = channel();
+        let _ = self.orders.send(Order::Finish(done));
+        // Fails only without the thread, and then there is nothing to wait for.
+        let _ = finished.recv();
     }
 
     /// Has a namespace made ready.
@@ -86,6 +96,12 @@ impl Worker {
             match next {
                 Ok(Order::TakeDown(remains)) => self.take_down(remains),
                 Ok(Order::Prepare) => self.prepare_at = Some(Instant::now() + PREPARE_AFTER),
+                Ok(Order::Finish(done)) => {
+                    let links = self.lingering.drain(..).flat_map(|(_, links)| links);
+                    links.for_each(|name| delete(&name));
+                    // Who asked may have gone.
+                    let _ = done.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

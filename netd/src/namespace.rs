@@ -96,6 +96,11 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|s| s.f_type as u64 == NSFS_MAGIC)
 }
 
+/// Undoes [`make_private_folder`]. Fails while a namespace is mounted in it.
+pub(crate) fn release_private_folder(folder: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(folder, UnmountFlags::empty())?)
+}
+
 /// Makes `folder` a mount of its own that is not shared with other mount namespaces: a namespace mounted in it is then
 /// held by nobody else, and ends when we unmount it.
 pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {

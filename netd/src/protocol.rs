@@ -220,6 +220,8 @@ pub struct DefaultBridge {
     pub interface: String,
     /// The bridge's address with prefix (`--bip`); `None`: 172.17.0.1/16, or the next free pool where that overlaps a route of the host.
     pub address: Option<Ipv4Network>,
+    /// Whether its containers may talk to each other (`--icc`).
+    pub icc: bool,
 }
 
 /// A network to be made.

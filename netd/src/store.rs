@@ -67,6 +67,11 @@ impl Paths {
         Ok(paths)
     }
 
+    /// Gives up the folder of namespaces, as long as none is mounted in it.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        crate::namespace::release_private_folder(&self.namespaces)
+    }
+
     /// A name for a new namespace of a sandbox; each is used once, so that taking down an old one
     /// never meets a new one.
     pub(crate) fn new_namespace(&self, sandbox: &str) -> io::Result<PathBuf> {

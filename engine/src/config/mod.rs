@@ -327,7 +327,9 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
         };
     let default_bridge = match bridge {
         Some("none") => None,
-        other => Some(DefaultBridge { interface: other.unwrap_or("docker0").to_string(), address }),
+        other => {
+            Some(DefaultBridge { interface: other.unwrap_or("docker0").to_string(), address, icc: on("icc") })
+        }
     };
     let default_host_ip = match given.text("ip").map(str::parse) {
         Some(Ok(ip)) => ip,

@@ -74,6 +74,7 @@ impl Netd {
             }],
             bridge: Some(wanted.interface.clone()),
             mtu: Some(settings.mtu),
+            icc: wanted.icc,
             masquerade: settings.ip_masq,
             host_binding: Some(settings.default_host_ip),
             ..spec

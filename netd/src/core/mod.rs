@@ -96,7 +96,7 @@ impl Netd {
         })
     }
 
-    /// Carries out any request but `Shutdown`, which is the caller's.
+    /// Carries out any request; after `Shutdown` the caller ends the process.
     pub(crate) fn answer(&self, request: Request) -> Result<Reply, Failure> {
         Ok(match request {
             Request::Hello => Reply::Hello { version: VERSION, pid: std::process::id() },
@@ -130,8 +130,21 @@ impl Netd {
             Request::Sandboxes => {
                 Reply::Sandboxes(self.state().sandboxes.values().map(|s| s.sandbox.clone()).collect())
             }
-            Request::Shutdown => Reply::Ok,
+            Request::Shutdown => {
+                self.let_go();
+                Reply::Ok
+            }
         })
+    }
+
+    /// Leaves nothing behind that no sandbox needs.
+    fn let_go(&self) {
+        self.backstage.finish();
+        if self.state().sandboxes.is_empty()
+            && let Err(error) = self.paths.release()
+        {
+            crate::journal::note(format_args!("the folder of namespaces stays mounted: {error}"));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

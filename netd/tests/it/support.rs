@@ -134,7 +134,7 @@ pub(crate) fn settings() -> Settings {
         iptables: true,
         ip_forward: true,
         ip_masq: true,
-        default_bridge: Some(DefaultBridge { interface: "docker0".into(), address: None }),
+        default_bridge: Some(DefaultBridge { interface: "docker0".into(), address: None, icc: true }),
         mtu: 1500,
         default_pools: vec![
             pool("172.17.0.0/16", 16),
