@@ -129,9 +129,12 @@ impl Monitor {
         self.timers.cancel(Timer::Persist);
         let state = self.state();
         let Some(plan) = &self.plan else { return };
-        if let Err(error) = wherry_durable::write_json(&plan.state_path, &state) {
+        match wherry_durable::write_json(&plan.state_path, &state) {
+            Ok(()) => {}
+            // The folder is gone: the container has been removed, and nobody asks for its state any more.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             // The container goes on: a full disk is no reason to stop it.
-            self.say(&format!("cannot write {}: {error}", plan.state_path.display()));
+            Err(error) => self.say(&format!("cannot write {}: {error}", plan.state_path.display())),
         }
     }
 

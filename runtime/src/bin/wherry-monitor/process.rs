@@ -40,6 +40,8 @@ pub(crate) fn set_up() -> io::Result<Sockets> {
         Err(e) => return Err(e.into()),
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // Executed from a descriptor, it would be called by the descriptor's number.
+    rustix::thread::set_name(c"wherry-monitor")?;
     // The folder that the engine was started in must not be kept busy. There is one thread.
     rustix::process::chdir("/")?;
     Ok(Sockets { listener, control })
