@@ -252,6 +252,57 @@ fn receive_fd(socket: std::os::fd::BorrowedFd<'_>) -> std::os::fd::OwnedFd {
     fd.expect("a descriptor")
 }
 
+/// In a mount namespace where `/sys/fs/cgroup` is version 2 alone. It has few controllers here, where
+/// version 1 has the others, but membership, freezing, killing and device rules are version 2's own.
+#[test]
+fn cgroup_version_2() {
+    let bundle = Bundle::new()
+        .sh("cat /proc/self/cgroup | grep ^0; ls /sys/fs/cgroup/cgroup.procs; mknod /dev/mem1 c 1 1; cat /dev/mem1; cat /dev/null && echo null; sleep 1000")
+        .set("/linux/resources/unified", json!({ "cgroup.max.descendants": "5" }));
+    let mut bundle = bundle;
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+    let cli = Cli::new(bundle);
+    let script = r#"
+        set -e
+        umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        W="$1 --root $2/state" ID=$3
+        $W run -d -b $2 $ID > $2/out 2>&1
+        cat /sys/fs/cgroup/wherry-tests/$ID/cgroup.max.descendants
+        while ! grep -q null $2/out; do sleep 0.01; done
+        $W exec $ID sh -c 'cat /proc/self/cgroup | grep ^0'
+        $W exec $ID sh -c 'cat /dev/mem1' 2>&1 | grep -o 'not permitted'
+        $W pause $ID; grep frozen /sys/fs/cgroup/wherry-tests/$ID/cgroup.events; $W state $ID | grep -o paused
+        $W resume $ID; grep frozen /sys/fs/cgroup/wherry-tests/$ID/cgroup.events
+        $W events --stats $ID | grep -o '"type":"stats"'
+        $W pause $ID
+        $W delete -f $ID
+        ls /sys/fs/cgroup/wherry-tests/$ID 2>&1 | grep -o 'No such file'
+        cat $2/out
+    "#;
+    let program = env!("CARGO_BIN_EXE_wherry-runtime");
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        program,
+        cli.path(),
+        cli.id(),
+    ]);
+    let output = command.output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        text,
+        "5\n0::/\nnot permitted\nfrozen 1\npaused\nfrozen 0\n\"type\":\"stats\"\nNo such file\n\
+         0::/\n/sys/fs/cgroup/cgroup.procs\ncat: can't open '/dev/mem1': Operation not permitted\nnull\n"
+    );
+}
+
 /// CVE-2019-5736: the file that processes of the container could get hold of is not writable.
 #[test]
 fn own_file_cannot_be_written() {

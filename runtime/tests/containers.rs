@@ -121,7 +121,7 @@ fn mounts_are_as_asked_for() {
         ("/dev", "rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755"),
         ("/dev/pts", "rw,nosuid,noexec,relatime - devpts devpts rw,gid=5,mode=620,ptmxmode=666"),
         ("/sys", "ro,nosuid,nodev,noexec,relatime - sysfs sysfs rw"),
-        ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,relatime - tmpfs cgroup rw,mode=755"),
+        ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,mode=755"),
         ("/dev/mqueue", "rw,nosuid,nodev,noexec,relatime - mqueue mqueue rw"),
         ("/dev/shm", "rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k"),
         ("/scratch", "rw,noexec,relatime - tmpfs tmpfs rw,size=4096k,mode=1770"),

@@ -21,7 +21,7 @@ pub enum Mood {
     Honest,
     /// One byte of each layer is another.
     Corrupt,
-    /// Closes the connection in the middle of a layer, each time.
+    /// Closes the connection in the middle of each layer that is asked for from its beginning.
     Broken,
     /// Sends half a layer and then nothing more.
     Stuck,
@@ -210,7 +210,7 @@ fn answer(
             wrong[middle] ^= 1;
             stream.write_all(&wrong).ok()
         }
-        Mood::Broken if is_layer => {
+        Mood::Broken if is_layer && from.is_none() => {
             stream.write_all(&rest[..rest.len() / 2]).ok()?;
             None
         }

@@ -5,6 +5,10 @@ mod endpoints;
 mod merge;
 
 use std::collections::BTreeMap;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -297,20 +301,25 @@ fn hostname(host: &HostConfig, id: &str) -> String {
     id.get(..12).unwrap_or(id).to_owned()
 }
 
-/// Writes the record into a folder of its own, and makes the folder durable, too.
-fn save_new(record: &Record, data_root: &std::path::Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
+/// Writes the record into a folder of its own, durably.
+///
+/// Not through a temporary name as later changes are: what a crash leaves half-written is a container that nobody was told
+/// of, and the next start removes it. So one commit of the file system's journal has it all, and syncing the folders
+/// finds nothing left to do; with a rename in between it would be two (8 ms here in place of 3).
+fn save_new(record: &Record, data_root: &Path) -> Result<(), Error> {
     let dir = record.dir(data_root);
-    let shown = dir.display().to_string();
-    let made = std::fs::DirBuilder::new().mode(0o710).create(&dir);
-    if made.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
-        let parents = std::fs::DirBuilder::new().mode(0o710).recursive(true).create(&dir);
-        parents.map_err(Error::io("create", &shown))?;
-    } else {
-        made.map_err(Error::io("create", &shown))?;
-    }
-    record.save(data_root)?;
-    wherry_durable::sync_parent(&dir).map_err(Error::io("sync the folder of", &shown))
+    let made = DirBuilder::new().mode(0o710).create(&dir);
+    made.map_err(Error::io("create", dir.display()))?;
+    let path = dir.join("config.json");
+    let bytes = serde_json::to_vec(record).map_err(|e| Error::io("write", path.display())(e.into()))?;
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        wherry_durable::sync_parent(&path)?;
+        wherry_durable::sync_parent(&dir)
+    };
+    write().map_err(Error::io("write", path.display()))
 }
 
 /// What has been made of a container that is not there yet.

@@ -171,7 +171,7 @@ pub(super) async fn create(
 ) -> Result<Reply, Error> {
     let config: ExecConfig = super::create::read_body(&mut request).await?;
     if config.cmd.is_empty() {
-        return Err(Error::InvalidParameter("no exec command specified".into()));
+        return Err(Error::InvalidParameter("No exec command specified".into()));
     }
     must_run(&container)?;
     streams::detach_keys(Some(config.detach_keys.as_str()).filter(|keys| !keys.is_empty()))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
+use wherry_monitor_api as monitor_api;
 use wherry_monitor_api::{HealthState, HealthStatus, Reply as Answer, Request as Ask};
 use wherry_netd::protocol::Sandbox;
 
@@ -24,7 +25,7 @@ use crate::server::{ApiVersion, Reply, Request, response};
 pub(crate) async fn inspect(engine: &Arc<Engine>, name: &str, request: &Request) -> Result<Reply, Error> {
     let container = engine.containers.find(name)?;
     let mut value = show(engine, &container);
-    if let Some(health) = present_health(&container).await {
+    if let Some(health) = present_health(engine, &container).await {
         value["State"]["Health"] = show_health(&health);
     }
     if request.version < ApiVersion(1, 45) {
@@ -40,10 +41,16 @@ pub(crate) async fn inspect(engine: &Arc<Engine>, name: &str, request: &Request)
 }
 
 /// The probe's results as its monitor has them now: only a new verdict is told without being asked for.
-async fn present_health(container: &Container) -> Option<HealthState> {
+/// Of a container that has ended they say unhealthy, as dockerd does.
+async fn present_health(engine: &Arc<Engine>, container: &Container) -> Option<HealthState> {
     let status = container.status();
-    if status.health.is_none() || !status.state.is_running() {
-        return None;
+    status.health.as_ref()?;
+    if !status.state.is_running() {
+        let path = container.record().state_path(&engine.config().data_root);
+        let left =
+            blocking(move || Ok(wherry_durable::read_json::<monitor_api::State>(&path).ok().flatten()));
+        let health = left.await.ok().flatten().and_then(|state| state.health).or(status.health.clone());
+        return health.map(|health| HealthState { status: HealthStatus::Unhealthy, ..health });
     }
     let monitor = lifecycle::monitor(container).await?;
     match monitor.call(Ask::State, &[]).await {

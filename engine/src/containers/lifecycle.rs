@@ -189,7 +189,6 @@ async fn after_exit(
 ) {
     release_network(engine, container).await;
     release_volumes(engine, container).await;
-    super::volume_events(engine, container, "unmount");
     let mut slot = container.monitor.lock().await;
     if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
         *slot = None;

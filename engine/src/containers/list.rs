@@ -40,7 +40,8 @@ const STATES: &[&str] = &["created", "running", "paused", "restarting", "removin
 /// Lists containers, newest first, from snapshots.
 pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Reply, Error> {
     let filters = Filters::parse(request.query.get("filters"), FILTERS)?;
-    let limit = request.query.integer("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    let limit = request.query.integer("limit").map_err(|e| Error::server(e.to_string()))?;
+    let limit = limit.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
     let wanted = Wanted::new(engine, &filters)?;
     let everything = request.query.flag("all") || limit.is_some() || wanted.implies_all();
     let mut found: Vec<(Arc<Container>, Arc<Record>, Arc<Status>)> = engine

@@ -164,22 +164,6 @@ async fn network_event(engine: &Engine, container: &Container, action: &str, net
     engine.events.publish("network", action, &network.spec.id, attributes);
 }
 
-/// Publishes for each of a container's volumes that it is used now (`mount`), or no more (`unmount`).
-fn volume_events(engine: &Engine, container: &Container, action: &str) {
-    for mount in container.record().mounts.iter().filter(|m| m.kind == "volume") {
-        let mut attributes = BTreeMap::from([
-            ("container".to_owned(), container.id.clone()),
-            ("driver".to_owned(), mount.driver.clone()),
-        ]);
-        if action == "mount" {
-            attributes.insert("destination".into(), mount.destination.clone());
-            attributes.insert("propagation".into(), mount.propagation.clone());
-            attributes.insert("read/write".into(), mount.rw.to_string());
-        }
-        engine.events.publish("volume", action, &mount.name, attributes);
-    }
-}
-
 /// The `until` of a prune: a time, or how long ago (`24h`, `10m30s`).
 pub(crate) fn until(text: &str) -> Result<i64, Error> {
     let unit_ns = |unit: &str| match unit {

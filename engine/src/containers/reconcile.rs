@@ -55,8 +55,13 @@ fn remove_stray(dir: &Path) {
 
 fn read(data_root: &Path, dir: &Path) -> Result<Option<(Record, Status)>, Error> {
     let path = dir.join("config.json");
-    let read = wherry_durable::read_json::<Record>(&path).map_err(Error::io("read", path.display()))?;
-    let Some(mut record) = read else { return Ok(None) };
+    let mut record = match wherry_durable::read_json::<Record>(&path) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(None),
+        // The engine ended while it wrote the file for the first time; see `create`.
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData && was_never_started(dir) => return Ok(None),
+        Err(e) => return Err(Error::io("read", path.display())(e)),
+    };
     if record.version != record::VERSION {
         return Err(Error::server(format!("{}: unknown version {}", path.display(), record.version)));
     }
@@ -69,6 +74,10 @@ fn read(data_root: &Path, dir: &Path) -> Result<Option<(Record, Status)>, Error>
         adopt_state(&mut status, &saved);
     }
     Ok(Some((record, status)))
+}
+
+fn was_never_started(dir: &Path) -> bool {
+    !dir.join("hosts").exists() && !dir.join("state.json").exists()
 }
 
 fn adopt_state(status: &mut Status, saved: &api::State) {
@@ -149,7 +158,9 @@ async fn reconnect(
 ) -> Result<(), Error> {
     let config = engine.config();
     container.set_sandbox(sandbox);
-    container.remember_networks(&engine.netd.known_networks().await?);
+    if container.status().state != State::Created {
+        container.remember_networks(&engine.netd.known_networks().await?);
+    }
     let run_dir = run_dir(&config.exec_root, &container.id);
     let found = Monitor::connect(&run_dir).map_err(Error::io("connect to the monitor of", &container.id))?;
     if let Some((monitor, signals)) = found {

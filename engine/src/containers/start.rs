@@ -117,7 +117,6 @@ async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
         }
     }
     let (monitor, user) = (monitor.map_err(plain)?, user.map_err(plain)?);
-    super::volume_events(engine, container, "mount");
     let start = build(engine, container, &record, &joined, &user, &links).map_err(plain)?;
     hand_over(engine, container, &monitor, start).await
 }

@@ -95,6 +95,11 @@ impl Request {
         if base.eq_ignore_ascii_case("application/json") || (kind.is_empty() && bytes.is_empty()) {
             return Ok(bytes);
         }
+        if base.is_empty() {
+            return Err(Error::InvalidParameter(format!(
+                "malformed Content-Type header ({kind}): mime: no media type"
+            )));
+        }
         Err(Error::InvalidParameter(format!(
             "unsupported Content-Type header ({kind}): must be 'application/json'"
         )))

@@ -7,6 +7,7 @@
 
 mod mend;
 pub(crate) mod rules;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use crate::journal;
 use crate::protocol::Failure;
 use rules::{BridgeRules, Change, Rule};
+use watch::Helpers;
 
 const RESTORE: &str = "iptables-restore";
 const SAVE: &str = "iptables-save";
@@ -56,6 +58,8 @@ enum Order {
         rules: Vec<Rule>,
         network: Option<BridgeRules>,
     },
+    /// Somebody else has changed the rules.
+    Check,
 }
 
 impl Pending {
@@ -76,10 +80,14 @@ impl Pending {
 impl Firewall {
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, received) = channel();
+        let helpers = Helpers::default();
+        if let Err(e) = watch::start(jobs.clone(), helpers.clone()) {
+            journal::note(format_args!("others' changes of the firewall go unnoticed: {e}"));
+        }
         std::thread::Builder::new()
             .name("firewall".into())
             .stack_size(256 << 10)
-            .spawn(move || work(&received))?;
+            .spawn(move || work(&received, helpers))?;
         Ok(Self { jobs })
     }
 
@@ -123,8 +131,8 @@ impl Firewall {
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
-    let mut wanted = Wanted::default();
+fn work(jobs: &Receiver<Job>, helpers: Helpers) {
+    let mut wanted = Wanted { helpers, ..Wanted::default() };
     while let Ok(first) = jobs.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
         let orders = batch.iter().map(|job| &job.order).collect::<Vec<_>>();
@@ -147,6 +155,7 @@ struct Wanted {
     forward_drop: bool,
     /// A change has failed: the next one compares everything.
     uncertain: bool,
+    helpers: Helpers,
 }
 
 /// The difference that some orders make together.
@@ -164,7 +173,7 @@ impl Wanted {
         for order in orders {
             self.note(order, &mut difference);
         }
-        if !difference.all && !self.uncertain && difference.apply().is_ok() {
+        if !difference.all && !self.uncertain && difference.apply(&self.helpers).is_ok() {
             return Ok(());
         }
         let mended = self.mend();
@@ -185,9 +194,16 @@ impl Wanted {
         match order {
             Order::Reconcile { rules, networks, forward_drop } => {
                 let (rules, networks) = (rules.clone(), networks.clone());
-                *self = Self { rules, networks, forward_drop: *forward_drop, uncertain: true };
+                *self = Self {
+                    rules,
+                    networks,
+                    forward_drop: *forward_drop,
+                    uncertain: true,
+                    helpers: self.helpers.clone(),
+                };
                 difference.all = true;
             }
+            Order::Check => difference.all |= !self.rules.is_empty(),
             Order::Add { rules, network } => {
                 self.rules.extend(rules.iter().cloned());
                 self.networks.extend(network.clone());
@@ -211,6 +227,9 @@ impl Wanted {
 
     /// Compares what is there with what is wanted, and changes what differs.
     fn mend(&self) -> Result<(), Failure> {
+        if self.rules.is_empty() && self.networks.is_empty() {
+            return Ok(());
+        }
         let output = Command::new(SAVE)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -221,33 +240,35 @@ impl Wanted {
         }
         let saved = String::from_utf8_lossy(&output.stdout);
         let existing = mend::parse(&saved);
-        restore(&mend::compare(&existing, &self.rules, &self.networks, self.forward_drop))
+        restore(&mend::compare(&existing, &self.rules, &self.networks, self.forward_drop), &self.helpers)
     }
 }
 
 impl Difference {
-    fn apply(&self) -> Result<(), Failure> {
-        restore(&Change {
+    fn apply(&self, helpers: &Helpers) -> Result<(), Failure> {
+        let change = Change {
             remove: self.remove.iter().map(|r| (r.table, r.chain, r.spec.as_str())).collect(),
             add: self.add.iter().collect(),
             ..Change::default()
-        })
+        };
+        restore(&change, helpers)
     }
 }
 
-fn restore(change: &Change<'_>) -> Result<(), Failure> {
+fn restore(change: &Change<'_>, helpers: &Helpers) -> Result<(), Failure> {
     let Some(text) = change.render() else { return Ok(()) };
-    let output = start(&text).and_then(Child::wait_with_output).map_err(|e| not_run(RESTORE, &e))?;
+    let output = start(&text, helpers).and_then(Child::wait_with_output).map_err(|e| not_run(RESTORE, &e))?;
     if output.status.success() { Ok(()) } else { Err(refused(RESTORE, &output.stderr)) }
 }
 
-fn start(text: &str) -> io::Result<Child> {
+fn start(text: &str, helpers: &Helpers) -> io::Result<Child> {
     let mut child = Command::new(RESTORE)
         .args(["--noflush", "-w", LOCK_SECONDS])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
+    helpers.note(child.id());
     if let Some(mut stdin) = child.stdin.take() {
         // Should it end early, its own message says more than our broken pipe.
         let _ = stdin.write_all(text.as_bytes());

@@ -2,6 +2,7 @@
 //! sent with one system call, and each is acknowledged. A socket belongs to the network namespace of the
 //! thread that opened it, whichever thread uses it later.
 
+pub(crate) mod commits;
 pub(crate) mod conntrack;
 mod message;
 pub(crate) mod redirect;

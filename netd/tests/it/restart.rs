@@ -91,6 +91,50 @@ fn what_was_half_made_is_removed() {
 }
 
 #[test]
+fn killed_at_any_moment_nothing_is_left_half() {
+    alone("restart::killed_at_any_moment_nothing_is_left_half", |host| {
+        let net = host.network("net");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for worker in 0..3 {
+                let (client, net, stop) = (&host.client, &net, &stop);
+                scope.spawn(move || {
+                    let mut spec = sandbox_spec(&format!("w{worker}"), &[net]);
+                    spec.endpoints[0].ports = vec![port(Protocol::Tcp, None, 0, 80)];
+                    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                        // A connection that breaks is what is tested.
+                        let _ = client.create_sandbox(spec.clone());
+                        let _ = client.release_sandbox(&spec.id);
+                    }
+                });
+            }
+            let mut wait = 1;
+            for _ in 0..25 {
+                // From 1 to some 30 ms, in no order.
+                wait = wait * 17 % 31;
+                std::thread::sleep(std::time::Duration::from_millis(wait));
+                kill(host.netd_pid());
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let sandboxes = host.client.sandboxes().unwrap();
+        for sandbox in &sandboxes {
+            assert!(host.namespaces().contains(&sandbox.netns));
+            host.client.release_sandbox(&sandbox.id).unwrap();
+        }
+        host.client.configure(settings()).unwrap();
+        eventually("namespaces are gone", || host.namespaces().is_empty());
+        eventually("links are gone", || !sh("ip -o link").contains("@if2"));
+        eventually("rules are gone", || out("iptables -t nat -L DOCKER -n | grep -c DNAT") == "0\n");
+        assert!(host.client.networks().unwrap().iter().all(|n| n.endpoints.is_empty()));
+        let after = host.sandbox("after", &[&net]);
+        assert_eq!(ip(&after).to_string(), "172.18.0.2");
+        host.client.release_sandbox(&after.id).unwrap();
+        host.client.remove_network(&net.spec.id).unwrap();
+    });
+}
+
+#[test]
 fn engines_that_start_at_once_start_one_netd() {
     alone("restart::engines_that_start_at_once_start_one_netd", |host| {
         kill(host.netd_pid());

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use wherry_netd::client::ClientError;
-use wherry_netd::protocol::{Driver, Failure, SubnetSpec};
+use wherry_netd::protocol::{Driver, Failure, Protocol, SubnetSpec};
 
 use crate::support::*;
 
@@ -231,6 +231,67 @@ fn drivers_host_and_null_sysctls_and_unknown_things() {
         assert_eq!(failure, Failure::NoSuchSandbox(missing));
         let failure = refused(host.client.remove_network(&bridge.spec.id));
         assert_eq!(failure.to_string(), "bridge is a pre-defined network and cannot be removed");
+    });
+}
+
+#[test]
+fn rules_that_somebody_flushes_come_back() {
+    alone("sandboxes::rules_that_somebody_flushes_come_back", |host| {
+        let web = host.publisher("web", &[port(Protocol::Tcp, None, 8080, 80)]);
+        serve(&web.netns, 80, "web");
+        let saved = || out("iptables-save | grep -v '^#' | sed 's/\\[.*//'");
+        let before = saved();
+        for flush in [
+            "iptables -t nat -F; iptables -t nat -X",
+            "iptables -F; iptables -X; iptables -P FORWARD ACCEPT",
+            "iptables -t raw -D PREROUTING 1",
+            "for t in raw nat filter; do iptables-restore </dev/null; iptables -t $t -F; iptables -t $t -X; done",
+        ] {
+            sh(flush);
+            eventually("the rules are back", || saved() == before);
+            assert!(greeting(HOST_IP, 8080).unwrap().starts_with("web"));
+        }
+        // An administrator's own rule is no reason to do anything.
+        sh("iptables -A DOCKER-USER -d 192.0.2.1 -j DROP");
+        let with_own = saved();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(saved(), with_own);
+    });
+}
+
+#[test]
+fn two_daemons_share_a_host() {
+    alone("sandboxes::two_daemons_share_a_host", |host| {
+        let other_dir = tempfile::tempdir().unwrap();
+        let other = launch(other_dir.path());
+        let mut others = settings();
+        others.default_bridge.as_mut().unwrap().interface = "other0".into();
+        other.configure(others.clone()).unwrap();
+        let bridge = other.networks().unwrap().into_iter().find(|n| n.default_bridge).unwrap();
+        assert_eq!(
+            bridge.spec.subnets[0].subnet.unwrap().to_string(),
+            "172.18.0.0/16",
+            "not in the first one's way"
+        );
+        let a = host.publisher("a", &[port(Protocol::Tcp, None, 8080, 80)]);
+        let mut spec = sandbox_spec("b", &[&bridge]);
+        spec.endpoints[0].ports = vec![port(Protocol::Tcp, None, 8081, 80)];
+        let b = other.create_sandbox(spec.clone()).unwrap();
+        serve(&a.netns, 80, "a");
+        serve(&b.netns, 80, "b");
+        host.client.configure(settings()).unwrap();
+        other.configure(others).unwrap();
+        assert!(greeting(HOST_IP, 8080).unwrap().starts_with("a "));
+        assert!(greeting(HOST_IP, 8081).unwrap().starts_with("b "));
+        assert!(inside(&b.netns, || greeting(ip(&a), 80)).is_err(), "isolated from each other, too");
+        spec.id = id("c");
+        spec.endpoints[0].ports = vec![port(Protocol::Tcp, None, 8080, 80)];
+        assert!(matches!(refused(other.create_sandbox(spec)), Failure::PortBind { port: 8080, .. }));
+        other.release_sandbox(&b.id).unwrap();
+        assert!(greeting(HOST_IP, 8080).unwrap().starts_with("a "));
+        other.shutdown().unwrap();
+        let folder = other_dir.path().join("exec/netns");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "the end took the namespace down");
     });
 }
 

@@ -9,17 +9,18 @@ use crate::Error;
 pub(crate) use super::device_program::apply_v2;
 
 /// What every container may use, as in runc: all of mknod, and the usual devices. `(type, major, minor, access)`.
-const DEFAULT: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
+const DEFAULT: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 11] = [
     (LinuxDeviceType::C, None, None, "m"),
     (LinuxDeviceType::B, None, None, "m"),
-    (LinuxDeviceType::C, Some(1), Some(3), "rwm"), // null
-    (LinuxDeviceType::C, Some(1), Some(8), "rwm"), // random
-    (LinuxDeviceType::C, Some(1), Some(7), "rwm"), // full
-    (LinuxDeviceType::C, Some(5), Some(0), "rwm"), // tty
-    (LinuxDeviceType::C, Some(1), Some(5), "rwm"), // zero
-    (LinuxDeviceType::C, Some(1), Some(9), "rwm"), // urandom
-    (LinuxDeviceType::C, Some(136), None, "rwm"),  // pts/N
-    (LinuxDeviceType::C, Some(5), Some(2), "rwm"), // ptmx
+    (LinuxDeviceType::C, Some(1), Some(3), "rwm"),    // null
+    (LinuxDeviceType::C, Some(1), Some(8), "rwm"),    // random
+    (LinuxDeviceType::C, Some(1), Some(7), "rwm"),    // full
+    (LinuxDeviceType::C, Some(5), Some(0), "rwm"),    // tty
+    (LinuxDeviceType::C, Some(1), Some(5), "rwm"),    // zero
+    (LinuxDeviceType::C, Some(1), Some(9), "rwm"),    // urandom
+    (LinuxDeviceType::C, Some(136), None, "rwm"),     // pts/N
+    (LinuxDeviceType::C, Some(5), Some(2), "rwm"),    // ptmx
+    (LinuxDeviceType::C, Some(10), Some(200), "rwm"), // net/tun
 ];
 
 /// The rules, followed by the default ones that they do not have already.

@@ -239,7 +239,7 @@ fn cgroup(
     }
     let attr = options.attr;
     let base = target.to_string_lossy().into_owned();
-    let tmpfs = Source::filesystem("tmpfs", "cgroup", &[("mode".into(), Some("755".into()))])?;
+    let tmpfs = Source::filesystem("tmpfs", "tmpfs", &[("mode".into(), Some("755".into()))])?;
     out.push(plain(target.clone(), tmpfs, MountAttr { set: attr.set & !1, ..attr }));
     if let Some(mount) = out.last_mut() {
         mount.readonly_at_end = readonly_v1;

@@ -133,3 +133,12 @@ fn an_interrupted_pull_can_be_tried_again() {
     host.docker("pull -q 127.0.0.1:5000/team/app:1").ok();
     host.docker("run --rm 127.0.0.1:5000/team/app:1").prints("whole");
 }
+
+#[test]
+fn a_broken_connection_is_resumed() {
+    let (host, registry) = host_with_registry();
+    registry.add(&host, "team/app", "1", r#"{"Cmd":["echo","whole"]}"#);
+    registry.set_mood(Mood::Broken);
+    host.docker("pull -q 127.0.0.1:5000/team/app:1").ok();
+    host.docker("run --rm 127.0.0.1:5000/team/app:1").prints("whole");
+}
