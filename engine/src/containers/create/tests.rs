@@ -46,3 +46,25 @@ fn the_program_is_the_entry_points_first_word() {
     assert_eq!(command(&config(&[], &["c"])), Some(("c".into(), vec![])));
     assert_eq!(command(&config(&[], &[])), None);
 }
+
+#[test]
+fn a_container_that_was_half_written_was_never_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = super::super::spec::test_data::record();
+    let found = || super::super::Containers::open(dir.path()).unwrap().all().len();
+    assert_eq!(found(), 0);
+    save_new(&record, dir.path()).unwrap();
+    assert!(save_new(&record, dir.path()).is_err(), "there is one already");
+    assert_eq!(found(), 1);
+    let folder = record.dir(dir.path());
+    let config = folder.join("config.json");
+    let whole = std::fs::read(&config).unwrap();
+    for torn in [&[][..], &whole[..whole.len() / 2]] {
+        std::fs::write(&config, torn).unwrap();
+        std::fs::write(folder.join("hosts"), "").unwrap();
+        assert_eq!((found(), folder.exists()), (0, true), "one that ran is not thrown away");
+        std::fs::remove_file(folder.join("hosts")).unwrap();
+        assert_eq!((found(), folder.exists()), (0, false));
+        std::fs::create_dir(&folder).unwrap();
+    }
+}
