@@ -117,7 +117,8 @@ async fn list(engine: &Engine, request: &Request) -> Result<Reply, Error> {
     let wanted = |network: &&Network| {
         let spec = &network.spec;
         let kind = if is_predefined(network) { "builtin" } else { "custom" };
-        let used = is_predefined(network) || !network.endpoints.is_empty();
+        // dockerd does not look at containers here either.
+        let used = is_predefined(network);
         filters.any("driver", |d| d == driver_name(spec.driver))
             && filters.found_in("id", &spec.id)
             && filters.found_in("name", &spec.name)
