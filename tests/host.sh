@@ -34,7 +34,16 @@ outer() {
     echo "$folder" >>"$WORK/cgroups"
   done
   for folder in $(cat "$WORK/cgroups"); do echo $$ >"$folder/cgroup.procs"; done
-  exec unshare --net --uts --mount --cgroup --propagation private --pid --fork --kill-child --mount-proc bash "$0" --inner "$WORK"
+  exec unshare --cgroup bash "$0" --middle "$WORK"
+}
+
+# Has the cgroup namespace. In the unified hierarchy processes belong into leaves, so that controllers can be handed on.
+middle() {
+  local folder
+  while read -r folder; do
+    [ ! -e "$folder/cgroup.type" ] || { mkdir "$folder/init"; echo $$ >"$folder/init/cgroup.procs"; }
+  done <"$WORK/cgroups"
+  exec unshare --net --uts --mount --propagation private --pid --fork --kill-child --mount-proc bash "$0" --inner "$WORK"
 }
 
 network() {
@@ -52,9 +61,6 @@ cgroup_mounts() {
   mount -t sysfs sysfs /sys
   if [ "$1" = v2 ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    # processes only in leaves, so that controllers can be handed to containers
-    mkdir /sys/fs/cgroup/init
-    while read -r line; do echo "$line" >/sys/fs/cgroup/init/cgroup.procs; done </sys/fs/cgroup/cgroup.procs
     for line in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$line" >/sys/fs/cgroup/cgroup.subtree_control; done
     return
   fi
@@ -97,4 +103,8 @@ inner() {
   exit 0
 }
 
-if [ "$1" = --inner ]; then WORK=$2; inner; else WORK=$1; outer; fi
+case $1 in
+  --middle) WORK=$2; middle ;;
+  --inner) WORK=$2; inner ;;
+  *) WORK=$1; outer ;;
+esac
