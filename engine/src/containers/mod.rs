@@ -23,6 +23,7 @@ mod shown;
 pub(crate) mod signals;
 pub(crate) mod spec;
 mod start;
+mod stats;
 pub(crate) mod state;
 mod stored_logs;
 mod streams;
@@ -78,7 +79,7 @@ async fn on_one(
     let known = matches!(
         (method, action),
         ("GET" | "HEAD", "logs")
-            | ("GET", "top")
+            | ("GET", "top" | "stats")
             | (
                 "POST",
                 "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize"
@@ -92,6 +93,7 @@ async fn on_one(
     match action {
         "logs" => streams::logs(engine, container, request).await,
         "top" => control::handle_top(engine, container, request).await,
+        "stats" => stats::stats(container, request).await,
         "start" => {
             start::start(&engine, &container).await?;
             Ok(response::empty(StatusCode::NO_CONTENT).into())
@@ -114,7 +116,7 @@ async fn on_one(
 /// dockerd's endpoints that this engine does not serve so far: said in plain words rather than "page not found".
 fn not_yet(method: &str, action: &str) -> Result<Reply, Error> {
     match (method, action) {
-        ("GET", "changes" | "export" | "stats") | ("GET" | "HEAD" | "PUT", "archive") => {
+        ("GET", "changes" | "export") | ("GET" | "HEAD" | "PUT", "archive") => {
             Err(Error::NotImplemented(format!("containers: {action} is not supported by this engine yet")))
         }
         _ => Err(Error::PageNotFound),
