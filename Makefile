@@ -20,7 +20,7 @@ build: ## compile the four programs into target/release
 run: setup build ## start wherryd on /var/run/docker.sock (more arguments: ARGS=…)
 	target/release/wherryd $(ARGS)
 
-demo: setup build ## start wherryd in namespaces of its own, run containers with the docker client, clean up
+demo: root setup build ## start wherryd in namespaces of its own, run containers with the docker client, clean up
 	@integration/demo.sh
 
 test: root setup build ## all tests: unit, kernel, end-to-end (as root)
