@@ -102,6 +102,7 @@ impl Monitor {
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .stderr(Stdio::inherit())
             .spawn()?;
+        crate::daemon::limits::restore(child.id());
         tokio::spawn(async move {
             // Reaps it; its exit code says nothing that its state file does not.
             let _ = child.wait().await;

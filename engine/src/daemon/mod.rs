@@ -5,6 +5,7 @@
 
 mod activation;
 mod identity;
+pub(crate) mod limits;
 mod listen;
 mod notify;
 mod pidfile;

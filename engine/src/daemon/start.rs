@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -15,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use super::pidfile::Pidfile;
-use super::{StartError, activation, identity, listen, notify, reload as reloading, shutdown};
+use super::{StartError, activation, identity, limits, listen, notify, reload as reloading, shutdown};
 use crate::config::Config;
 use crate::containers::monitor::Program;
 use crate::containers::{self, Containers};
@@ -38,7 +37,7 @@ pub(super) fn run(config: Config) -> Result<(), StartError> {
     for note in &config.without_effect {
         tracing::warn!("{note}");
     }
-    raise_descriptor_limit();
+    limits::raise();
     make_root(&config.data_root)?;
     make_root(&config.exec_root)?;
     let _pidfile = Pidfile::create(&config.pidfile)?;
@@ -186,13 +185,6 @@ fn level(config: &Config) -> LevelFilter {
         "error" | "fatal" => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     }
-}
-
-/// Each client, monitor and log takes a descriptor.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Refused only where it is not ours to raise; then it stays.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn make_root(path: &Path) -> Result<(), StartError> {
