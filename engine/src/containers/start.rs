@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use wherry_monitor_api::{
@@ -139,10 +140,14 @@ async fn hand_over(
         Err(error) => return Err(plain(broken(container, &error))),
     }
     container.mark_started();
-    // The event that brings the state travels on the same connection, just behind the answer.
+    // The event that brings the state travels on the same connection, just behind the answer; a monitor that dies between
+    // the two must not keep the container locked.
     let mut status = container.watch();
-    let moved_on = status.wait_for(|s| s.state != State::Starting).await.is_ok();
-    tracing::debug!(container = %container.id, moved_on, "started");
+    let moved_on = status.wait_for(|s| s.state != State::Starting);
+    match tokio::time::timeout(Duration::from_secs(10), moved_on).await {
+        Ok(Ok(_)) => tracing::debug!(container = %container.id, "started"),
+        Ok(Err(_)) | Err(_) => return Err(plain(broken(container, &CallError::Gone))),
+    }
     if container.record().start_failure.is_some() {
         let (engine, container) = (engine.clone(), container.clone());
         blocking(move || container.update(&engine.config().data_root, |record| record.start_failure = None))
