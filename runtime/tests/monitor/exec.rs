@@ -104,6 +104,17 @@ fn a_failed_exec_leaves_the_client_to_the_engine() {
 }
 
 #[test]
+fn a_frozen_container_takes_no_execs() {
+    let mut host = Host::new();
+    let mut engine = started(&mut host);
+    engine.ok(Request::Pause);
+    assert_eq!(engine.call(exec(&["true"], None), &[]).unwrap_err().kind, FailureKind::State);
+    engine.ok(Request::Resume);
+    assert!(matches!(engine.call(exec(&["true"], None), &[]), Ok(Reply::ExecStarted { .. })));
+    finish(engine, host);
+}
+
+#[test]
 fn what_an_exec_leaves_running_does_not_keep_its_client() {
     let mut host = Host::new();
     let mut engine = started(&mut host);

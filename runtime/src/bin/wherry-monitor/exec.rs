@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use wherry_monitor_api::{AttachRequest, EventKind, ExecRecord, ExecSpec, Failure, FailureKind, Reply};
+use wherry_monitor_api::{
+    AttachRequest, EventKind, ExecRecord, ExecSpec, Failure, FailureKind, Phase, Reply,
+};
 use wherry_runtime::{ExecOptions, Stdio};
 
 use crate::control::{Answer, Caller, failure, system};
@@ -49,6 +51,10 @@ impl Monitor {
         size: Option<(u16, u16)>,
         connected: Connected,
     ) -> Result<(u32, i32), Failure> {
+        if matches!(self.phase, Phase::Running { paused: true, .. }) {
+            // It would freeze before its program is executed, and this process would wait for that.
+            return Err(failure(FailureKind::State, "the container is paused"));
+        }
         let process = process(json)?;
         let number = self.next_number();
         let container = &self.running()?.container;
