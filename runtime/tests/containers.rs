@@ -128,8 +128,8 @@ fn mounts_are_as_asked_for() {
         ("/data/deep/er", "ro,nosuid,"),
         ("/one/file", "rw,"),
         ("/proc/sys", "ro,nosuid,nodev,noexec,relatime - proc proc rw"),
-        ("/proc/keys", "ro,nosuid,noexec,relatime - tmpfs tmpfs rw"),
-        ("/proc/acpi", "ro,nosuid,noexec,relatime - tmpfs tmpfs rw"),
+        ("/proc/keys", "rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755"),
+        ("/proc/acpi", "ro,relatime - tmpfs tmpfs rw"),
     ] {
         if point == "/proc/acpi" && !std::path::Path::new(point).exists() {
             continue;

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::Folder;
-use super::file::write;
+use super::file::open_write;
 use crate::Error;
 
 pub(crate) use super::device_program::apply_v2;
@@ -56,9 +56,20 @@ pub(crate) fn apply_v1(folders: &[Folder], rules: &[LinuxDeviceCgroup]) -> Resul
             why: "it is not mounted",
         });
     };
-    for rule in rules {
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
-        write(&folder.path, file, &line(rule))?;
+    // what comes before a rule about everything does not matter (Docker repeats its list)
+    let first = rules.iter().rposition(|rule| line(rule) == "a").unwrap_or(0);
+    let (mut allow, mut deny) = (None, None);
+    for rule in rules.get(first..).unwrap_or_default() {
+        let (file, name) =
+            if rule.allow() { (&mut allow, "devices.allow") } else { (&mut deny, "devices.deny") };
+        let path = folder.path.join(name);
+        let file = match file {
+            Some(file) => file,
+            None => file.insert(open_write(&path)?),
+        };
+        let line = line(rule);
+        rustix::io::write(file, line.as_bytes())
+            .map_err(|errno| Error::system("write", format!("{line:?} to {}", path.display()), errno))?;
     }
     Ok(())
 }

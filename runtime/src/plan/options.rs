@@ -82,10 +82,6 @@ impl Options {
 impl MountAttr {
     /// Read-only, and nothing else.
     pub(crate) const READONLY: MountAttr = MountAttr { set: RDONLY, clear: 0, propagation: 0, userns_fd: 0 };
-    /// What suits a mount that only hides something.
-    pub(crate) const MASK: MountAttr =
-        MountAttr { set: RDONLY | NOSUID | NOEXEC, clear: 0, propagation: 0, userns_fd: 0 };
-
     /// Only a propagation type.
     pub(crate) const fn propagation(propagation: u64) -> MountAttr {
         MountAttr { set: 0, clear: 0, propagation, userns_fd: 0 }
