@@ -243,6 +243,17 @@ fn what_was_expected_is_checked() {
     assert!(store.layer(&DiffId(Digest::of(&layer))).is_none(), "nothing of it is kept");
     let kept = ingest(Some(DiffId(Digest::of(&layer))), (blob, size)).unwrap();
     assert!(store.layer(&kept.diff_id()).is_some());
+    // A byte that is not what it was spoils the compression, too; the digest is the better explanation.
+    for at in [5, 20, packed.len() - 3] {
+        let mut corrupt = packed.clone();
+        corrupt[at] ^= 0xff;
+        let expected = Expected { diff_id: None, blob: Some((blob, size)) };
+        let error = store.ingest(expected, &*corrupt).unwrap_err();
+        assert!(matches!(error, Error::BlobDigest { .. }), "byte {at}: {error}");
+    }
+    let endless = std::io::Read::chain(&*packed, std::io::repeat(0));
+    let expected = Expected { diff_id: None, blob: Some((blob, size)) };
+    assert!(matches!(store.ingest(expected, endless), Err(Error::BlobSize { .. })));
     // Trailing bytes count to the blob.
     let mut longer = packed.clone();
     longer.extend_from_slice(&build::gzip(b""));

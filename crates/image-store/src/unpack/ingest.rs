@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Mode, OFlags};
 use wherry_image_ref::Digest;
 
-use super::pipeline::{self, Totals};
+use super::pipeline;
 use super::record::{self, Recorder};
 use crate::error::Context;
 use crate::layers::{Layer, LayerRecord};
@@ -43,27 +43,30 @@ impl Store {
         let root = rustix::fs::open(&diff, flags, Mode::empty()).context("open", &diff)?;
         let headers = staged.path.join(record::FILE);
         let recorder = Recorder::create(&headers).context("create", headers)?;
-        let (size_bytes, totals) = pipeline::run(stream, |plain| super::unpack(plain, root, recorder))?;
-        let diff_id = verify(expected, totals)?;
-        let record = LayerRecord { version: LayerRecord::VERSION, size_bytes, tar_bytes: totals.plain.1 };
-        staged.finish(diff_id, &record)
+        // One byte more than expected is enough to know that there are too many.
+        let limit = expected.blob.map_or(u64::MAX, |(_, size)| size.saturating_add(1));
+        let outcome = pipeline::run(stream.take(limit), |plain| super::unpack(plain, root, recorder));
+        verify_blob(expected, outcome.blob)?;
+        let size_bytes = outcome.result?;
+        let (digest, tar_bytes) = outcome.plain;
+        let diff_id = DiffId(digest);
+        if let Some(expected) = expected.diff_id.filter(|expected| *expected != diff_id) {
+            return Err(Error::DiffId { expected, actual: diff_id });
+        }
+        staged.finish(diff_id, &LayerRecord { version: LayerRecord::VERSION, size_bytes, tar_bytes })
     }
 }
 
-fn verify(expected: Expected, totals: Totals) -> Result<DiffId> {
-    let (actual, bytes) = totals.blob;
-    if let Some((digest, size)) = expected.blob {
-        if size != bytes {
-            return Err(Error::BlobSize { digest, expected: size, actual: bytes });
+/// A blob that did not come to its end has failed otherwise.
+fn verify_blob(expected: Expected, came: Option<(Digest, u64)>) -> Result<()> {
+    match (expected.blob, came) {
+        (Some((digest, size)), Some((_, bytes))) if size != bytes => {
+            Err(Error::BlobSize { digest, expected: size, actual: bytes })
         }
-        if digest != actual {
-            return Err(Error::BlobDigest { expected: digest, actual });
+        (Some((expected, _)), Some((actual, _))) if expected != actual => {
+            Err(Error::BlobDigest { expected, actual })
         }
-    }
-    let actual = DiffId(totals.plain.0);
-    match expected.diff_id {
-        Some(expected) if expected != actual => Err(Error::DiffId { expected, actual }),
-        _ => Ok(actual),
+        _ => Ok(()),
     }
 }
 

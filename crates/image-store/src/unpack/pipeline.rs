@@ -18,12 +18,15 @@ const MAX_RATIO: u64 = 2000;
 /// Below this many bytes any ratio is fine.
 const RATIO_FREE_BYTES: u64 = 1 << 30;
 
-/// What was read from a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Totals {
-    /// Digest and length of the stream as it came.
-    pub(crate) blob: (Digest, u64),
-    /// Digest and length of the uncompressed bytes.
+/// What became of a stream.
+#[derive(Debug)]
+pub(crate) struct Outcome<T> {
+    /// What the consumer made of it, or why it could not.
+    pub(crate) result: Result<T, UnpackError>,
+    /// Digest and length of the stream as it came, if it came to its end: also when its content was
+    /// no good, because a wrong digest explains that.
+    pub(crate) blob: Option<(Digest, u64)>,
+    /// Digest and length of the uncompressed bytes; means something if there is a result.
     pub(crate) plain: (Digest, u64),
 }
 
@@ -31,60 +34,83 @@ pub(crate) struct Totals {
 pub(crate) fn run<T>(
     stream: impl Read + Send,
     consume: impl FnOnce(Plain) -> Result<T, UnpackError>,
-) -> Result<(T, Totals), UnpackError> {
+) -> Outcome<T> {
     std::thread::scope(|scope| {
         let (full_sender, full) = sync_channel(DEPTH);
         let (empty, empty_receiver) = channel();
         let produce = move || produce(stream, &full_sender, &empty_receiver);
-        let producer = std::thread::Builder::new()
-            .name("inflate".into())
-            .spawn_scoped(scope, produce)
-            .map_err(TarError::Read)?;
+        let producer = std::thread::Builder::new().name("inflate".into()).spawn_scoped(scope, produce);
+        let producer = match producer {
+            Ok(producer) => producer,
+            Err(error) => return Outcome::failed(TarError::Read(error).into()),
+        };
         let consumed = consume(Plain { full, empty, current: Vec::new(), at: 0 });
-        match producer.join() {
-            // What the producer failed with is the cause of what the consumer saw.
-            Ok(Err(Some(error))) => Err(error),
-            Ok(Ok(totals)) => Ok((consumed?, totals)),
-            Ok(Err(None)) | Err(_) => match consumed {
-                Err(error) => Err(error),
-                Ok(_) => Err(TarError::Truncated.into()),
-            },
-        }
+        let Ok(produced) = producer.join() else { return Outcome::failed(TarError::Truncated.into()) };
+        // What the producer failed with is the cause of what the consumer saw.
+        let result = produced.error.map_or(consumed, Err);
+        Outcome { result, blob: produced.blob, plain: produced.plain }
     })
 }
 
-/// Fails with `None` when the consumer has gone.
-fn produce(
-    stream: impl Read + Send,
-    full: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
-) -> Result<Totals, Option<UnpackError>> {
-    let failed = |error| Some(UnpackError::Tar(TarError::Read(error)));
+impl<T> Outcome<T> {
+    fn failed(error: UnpackError) -> Self {
+        Self { result: Err(error), blob: None, plain: (Digest::of(b""), 0) }
+    }
+}
+
+struct Produced {
+    error: Option<UnpackError>,
+    blob: Option<(Digest, u64)>,
+    plain: (Digest, u64),
+}
+
+fn produce(stream: impl Read + Send, full: &SyncSender<Vec<u8>>, empty: &Receiver<Vec<u8>>) -> Produced {
     let consumed = AtomicU64::new(0);
     let mut blob = Counted { stream, hasher: Hasher::default(), bytes: &consumed };
-    let (mut hasher, mut bytes) = (Hasher::default(), 0_u64);
-    let mut plain = decompress(&mut blob).map_err(failed)?;
-    loop {
-        let mut buffer = empty.try_recv().unwrap_or_else(|_| vec![0; BUFFER_BYTES]);
-        buffer.resize(BUFFER_BYTES, 0);
-        let filled = fill(&mut plain, &mut buffer).map_err(failed)?;
-        buffer.truncate(filled);
-        if filled == 0 {
-            break;
-        }
-        hasher.update(&buffer);
-        bytes += filled as u64;
-        if bytes > RATIO_FREE_BYTES && bytes / MAX_RATIO > consumed.load(Ordering::Relaxed) {
-            return Err(Some(UnpackError::Bomb { limit: MAX_RATIO }));
-        }
-        full.send(buffer).map_err(|_| None)?;
+    let mut plain = Uncompressed { hasher: Hasher::default(), bytes: 0 };
+    let error = plain.pump(&mut blob, &consumed, full, empty).err();
+    // The rest counts to the digest, whatever it is.
+    let drained = io::copy(&mut blob, &mut io::sink());
+    Produced {
+        error,
+        blob: drained.ok().map(|_| (blob.hasher.finish(), consumed.load(Ordering::Relaxed))),
+        plain: (plain.hasher.finish(), plain.bytes),
     }
-    drop(plain);
-    io::copy(&mut blob, &mut io::sink()).map_err(failed)?;
-    Ok(Totals {
-        blob: (blob.hasher.finish(), consumed.load(Ordering::Relaxed)),
-        plain: (hasher.finish(), bytes),
-    })
+}
+
+struct Uncompressed {
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl Uncompressed {
+    /// Decompresses until the end, or until the consumer has gone, which is no error of ours.
+    fn pump(
+        &mut self,
+        blob: impl Read + Send,
+        consumed: &AtomicU64,
+        full: &SyncSender<Vec<u8>>,
+        empty: &Receiver<Vec<u8>>,
+    ) -> Result<(), UnpackError> {
+        let mut plain = decompress(blob).map_err(TarError::Read)?;
+        loop {
+            let mut buffer = empty.try_recv().unwrap_or_default();
+            buffer.resize(BUFFER_BYTES, 0);
+            let filled = fill(&mut plain, &mut buffer).map_err(TarError::Read)?;
+            buffer.truncate(filled);
+            if filled == 0 {
+                return Ok(());
+            }
+            self.hasher.update(&buffer);
+            self.bytes += filled as u64;
+            if self.bytes > RATIO_FREE_BYTES && self.bytes / MAX_RATIO > consumed.load(Ordering::Relaxed) {
+                return Err(UnpackError::Bomb { limit: MAX_RATIO });
+            }
+            if full.send(buffer).is_err() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Reads until the buffer is full or the source ends.
