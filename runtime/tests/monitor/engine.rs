@@ -17,30 +17,30 @@ use wherry_monitor_api::{
 };
 
 /// Nothing here takes longer, on the slowest machine.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "sleep", "ls", "wc", "head", "stty", "kill", "true", "false", "ps", "dd", "id",
     "tr", "yes", "seq", "touch", "rm", "grep", "usleep", "test", "stat", "readlink",
 ];
 
 /// A container's folder, and its monitor.
-pub struct Host {
-    pub dir: tempfile::TempDir,
-    pub id: String,
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) id: String,
     child: Option<Child>,
 }
 
 /// A control connection.
-pub struct Engine {
+pub(crate) struct Engine {
     socket: UnixStream,
     frames: Frames,
     last_id: u64,
     replies: Vec<(u64, Result<Reply, Failure>)>,
-    pub events: VecDeque<Event>,
+    pub(crate) events: VecDeque<Event>,
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests need root");
         let dir = tempfile::tempdir().unwrap();
         let id = format!(
@@ -59,7 +59,7 @@ impl Host {
     }
 
     /// Starts the monitor.
-    pub fn monitor(&mut self) -> Engine {
+    pub(crate) fn monitor(&mut self) -> Engine {
         let listener = wherry_ipc::listen(&self.socket_path(), 0o600).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_wherry-monitor"))
@@ -75,29 +75,29 @@ impl Host {
     }
 
     /// Connects like a later engine.
-    pub fn connect(&self) -> Engine {
+    pub(crate) fn connect(&self) -> Engine {
         Engine::over(wherry_ipc::connect(&self.socket_path()).unwrap())
     }
 
-    pub fn socket_path(&self) -> PathBuf {
+    pub(crate) fn socket_path(&self) -> PathBuf {
         self.dir.path().join("monitor.sock")
     }
 
-    pub fn log_path(&self) -> PathBuf {
+    pub(crate) fn log_path(&self) -> PathBuf {
         self.dir.path().join("log.json")
     }
 
-    pub fn monitor_pid(&self) -> i32 {
+    pub(crate) fn monitor_pid(&self) -> i32 {
         i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
     }
 
     /// The state on disk.
-    pub fn state(&self) -> Option<State> {
+    pub(crate) fn state(&self) -> Option<State> {
         wherry_durable::read_json(&self.dir.path().join("state.json")).unwrap()
     }
 
     /// Waits for the monitor to end by itself.
-    pub fn monitor_ends(&mut self) {
+    pub(crate) fn monitor_ends(&mut self) {
         let child = self.child.as_mut().unwrap();
         let mut code = None;
         until("the monitor ends", || {
@@ -108,11 +108,11 @@ impl Host {
     }
 
     /// What starts `command` in a shell.
-    pub fn shell(&self, command: &str) -> StartSpec {
+    pub(crate) fn shell(&self, command: &str) -> StartSpec {
         self.start(&["/bin/sh", "-c", command])
     }
 
-    pub fn start(&self, arguments: &[&str]) -> StartSpec {
+    pub(crate) fn start(&self, arguments: &[&str]) -> StartSpec {
         StartSpec {
             container: self.id.clone(),
             oci: json!({
@@ -150,12 +150,12 @@ impl Host {
     }
 
     /// The same with standard input, as `docker run -i`.
-    pub fn interactive(&self, command: &str) -> StartSpec {
+    pub(crate) fn interactive(&self, command: &str) -> StartSpec {
         StartSpec { open_stdin: true, stdin_once: true, ..self.shell(command) }
     }
 
     /// The same with a terminal, as `docker run -it`.
-    pub fn terminal(&self, command: &str) -> StartSpec {
+    pub(crate) fn terminal(&self, command: &str) -> StartSpec {
         let mut start = self.interactive(command);
         start.oci["process"]["terminal"] = true.into();
         start.console_size = Some((30, 100));
@@ -163,14 +163,14 @@ impl Host {
     }
 
     /// The log's texts, joined. A line that is being written at this instant is not there yet.
-    pub fn log_text(&self) -> String {
+    pub(crate) fn log_text(&self) -> String {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
         let complete = log.lines().map_while(|line| serde_json::from_str::<Value>(line).ok());
         complete.map(|entry| entry["log"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The folders of the container's cgroup that exist.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let roots = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
         for root in roots.chain(["/sys/fs/cgroup".into()]) {
@@ -198,13 +198,13 @@ impl Drop for Host {
     }
 }
 
-pub fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// `process` of the specification.
-pub fn process(arguments: &[&str]) -> Value {
+pub(crate) fn process(arguments: &[&str]) -> Value {
     json!({
         "args": arguments,
         "env": ["PATH=/bin", "HOME=/"],
@@ -216,11 +216,11 @@ pub fn process(arguments: &[&str]) -> Value {
 }
 
 impl Engine {
-    pub fn over(socket: UnixStream) -> Self {
+    pub(crate) fn over(socket: UnixStream) -> Self {
         Self { socket, frames: Frames::default(), last_id: 0, replies: Vec::new(), events: VecDeque::new() }
     }
 
-    pub fn greet(&mut self) -> State {
+    pub(crate) fn greet(&mut self) -> State {
         let reply = self.call(Request::Hello { version: VERSION }, &[]).unwrap();
         let Reply::Hello { state, .. } = reply else { panic!("{reply:?}") };
         self.ok(Request::Subscribe { after: 0 });
@@ -228,13 +228,13 @@ impl Engine {
     }
 
     /// Sends a request; [`Engine::reply`] waits for what it answers.
-    pub fn submit(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> u64 {
+    pub(crate) fn submit(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> u64 {
         self.last_id += 1;
         wherry_ipc::send(&self.socket, &Call { id: self.last_id, request }, fds).unwrap();
         self.last_id
     }
 
-    pub fn reply(&mut self, id: u64) -> Result<Reply, Failure> {
+    pub(crate) fn reply(&mut self, id: u64) -> Result<Reply, Failure> {
         loop {
             if let Some(at) = self.replies.iter().position(|(other, _)| *other == id) {
                 return self.replies.swap_remove(at).1;
@@ -243,24 +243,24 @@ impl Engine {
         }
     }
 
-    pub fn call(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, Failure> {
+    pub(crate) fn call(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, Failure> {
         let id = self.submit(request, fds);
         self.reply(id)
     }
 
-    pub fn ok(&mut self, request: Request) {
+    pub(crate) fn ok(&mut self, request: Request) {
         let what = format!("{request:?}");
         assert!(matches!(self.call(request, &[]), Ok(Reply::Ok)), "{what}");
     }
 
-    pub fn start(&mut self, start: StartSpec) -> i32 {
+    pub(crate) fn start(&mut self, start: StartSpec) -> i32 {
         match self.call(Request::Start(Box::new(start)), &[]) {
             Ok(Reply::Started { pid, .. }) => pid,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn state(&mut self) -> State {
+    pub(crate) fn state(&mut self) -> State {
         match self.call(Request::State, &[]) {
             Ok(Reply::State(state)) => *state,
             other => panic!("{other:?}"),
@@ -285,7 +285,7 @@ impl Engine {
     }
 
     /// The next event, acknowledged.
-    pub fn event(&mut self) -> EventKind {
+    pub(crate) fn event(&mut self) -> EventKind {
         loop {
             if let Some(event) = self.events.pop_front() {
                 self.ok(Request::Acknowledge { up_to: event.seq });
@@ -296,7 +296,7 @@ impl Engine {
     }
 
     /// Skips events up to init's end; its code and whether a restart follows.
-    pub fn exited(&mut self) -> (i32, bool) {
+    pub(crate) fn exited(&mut self) -> (i32, bool) {
         loop {
             if let EventKind::Exited { code, restarting, .. } = self.event() {
                 return (code, restarting);
@@ -305,12 +305,12 @@ impl Engine {
     }
 
     /// Whether no event comes for so long.
-    pub fn is_quiet(&mut self, time: Duration) -> bool {
+    pub(crate) fn is_quiet(&mut self, time: Duration) -> bool {
         self.events.is_empty() && !self.receive(time)
     }
 
     /// Hands a client over; gives its other end, behind the head of the response.
-    pub fn client(&mut self, request: Request) -> UnixStream {
+    pub(crate) fn client(&mut self, request: Request) -> UnixStream {
         let (mut client, handed) = UnixStream::pair().unwrap();
         let what = format!("{request:?}");
         match self.call(request, &[handed.as_fd()]) {
@@ -324,11 +324,11 @@ impl Engine {
         client
     }
 
-    pub fn attach(&mut self, request: AttachRequest) -> UnixStream {
+    pub(crate) fn attach(&mut self, request: AttachRequest) -> UnixStream {
         self.client(Request::Attach(request))
     }
 
-    pub fn wait(&mut self, condition: WaitCondition) -> UnixStream {
+    pub(crate) fn wait(&mut self, condition: WaitCondition) -> UnixStream {
         self.client(Request::Wait(WaitRequest {
             head: b"HEAD".to_vec(),
             condition,
@@ -338,14 +338,14 @@ impl Engine {
         }))
     }
 
-    pub fn release(&mut self, host: &mut Host) {
+    pub(crate) fn release(&mut self, host: &mut Host) {
         self.ok(Request::Release);
         host.monitor_ends();
     }
 }
 
 /// Attached to everything, as `docker run -i`.
-pub fn attached() -> AttachRequest {
+pub(crate) fn attached() -> AttachRequest {
     AttachRequest {
         head: b"HEAD".to_vec(),
         stdin: true,
@@ -361,7 +361,7 @@ pub fn attached() -> AttachRequest {
 }
 
 /// All of the log, going on.
-pub fn following() -> LogsRequest {
+pub(crate) fn following() -> LogsRequest {
     LogsRequest {
         head: b"HEAD".to_vec(),
         stdout: true,
@@ -378,20 +378,20 @@ pub fn following() -> LogsRequest {
 }
 
 /// The body of the answer to a waiting client.
-pub fn waited(code: i32) -> String {
+pub(crate) fn waited(code: i32) -> String {
     let body = format!("{{\"StatusCode\":{code}}}\n");
     format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
 }
 
 /// Everything up to the end of the connection.
-pub fn rest(mut client: UnixStream) -> String {
+pub(crate) fn rest(mut client: UnixStream) -> String {
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
 /// Reads until the text so far contains `wanted`.
-pub fn read_until(client: &mut UnixStream, wanted: &str) -> String {
+pub(crate) fn read_until(client: &mut UnixStream, wanted: &str) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);
     loop {
         match client.read(&mut byte) {
@@ -404,12 +404,12 @@ pub fn read_until(client: &mut UnixStream, wanted: &str) -> String {
     }
 }
 
-pub fn type_in(client: &mut UnixStream, text: &str) {
+pub(crate) fn type_in(client: &mut UnixStream, text: &str) {
     client.write_all(text.as_bytes()).unwrap();
 }
 
 /// Waits until something is true.
-pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !is_true() {
         assert!(Instant::now() < end, "not in time: {what}");
@@ -418,6 +418,6 @@ pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
 }
 
 /// Whether a process is there.
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
