@@ -110,7 +110,7 @@ fn namespaces_shared_with_others() {
 
 #[test]
 fn an_init_that_reaps() {
-    let host = Host::new();
+    let host = Host::with_arguments(&["--init-path", "/usr/bin/tini-static"]);
     host.docker("run -d --name box --init busybox sh -c 'sleep 0.1 & exec sleep 600'").ok();
     let first = host.docker("exec box cat /proc/1/cmdline").ok().stdout.replace('\0', " ");
     assert!(first.contains("init") && first.contains("sh -c"), "{first}");
