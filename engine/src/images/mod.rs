@@ -66,7 +66,11 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
 /// Publishes what happened to an image. `name` is the reference or, as dockerd does for some, the id.
 fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
     let labels = engine.store.image(id).ok().and_then(|image| image.config().labels.clone());
-    let mut attributes: BTreeMap<String, String> = labels.unwrap_or_default();
+    publish_with(engine, action, id, name, labels.unwrap_or_default());
+}
+
+fn publish_with(engine: &Engine, action: &str, id: &ImageId, name: &str, labels: BTreeMap<String, String>) {
+    let mut attributes = labels;
     attributes.insert("name".into(), name.into());
     engine.events.publish("image", action, id.to_string(), attributes);
 }

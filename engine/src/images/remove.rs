@@ -31,31 +31,43 @@ struct Pruned {
 pub(super) async fn remove(engine: Arc<Engine>, name: String, request: &Request) -> Result<Reply, Error> {
     let (force, noprune) = (request.query.flag("force"), request.query.flag("noprune"));
     let lines = blocking(move || {
-        let (removed, result) = engine.store.remove(&name, force, noprune, &|id| super::users(&engine, id));
-        let lines = report(&engine, removed);
-        result?;
+        let mut lines = Vec::new();
+        remove_one(&engine, &name, force, noprune, &mut lines)?;
         Ok(lines)
     })
     .await?;
     Ok(response::json(StatusCode::OK, &lines).into())
 }
 
-/// Publishes the events of a removal and turns it into lines.
-fn report(engine: &Engine, removed: Vec<Removed>) -> Vec<Line> {
-    let line = |removed| match removed {
-        Removed::Untagged { reference, image, event } => {
-            if event {
-                super::publish(engine, "untag", &image, &image.to_string());
+/// Removes a name or image, publishes what happened, and adds it to `lines`.
+fn remove_one(
+    engine: &Engine,
+    name: &str,
+    force: bool,
+    noprune: bool,
+    lines: &mut Vec<Line>,
+) -> Result<(), wherry_image_store::Error> {
+    // Events carry labels, which are gone with the image.
+    let image = engine.store.resolve(name).and_then(|id| engine.store.image(&id)).ok();
+    let (removed, result) = engine.store.remove(name, force, noprune, &|id| super::users(engine, id));
+    for removed in removed {
+        lines.push(match removed {
+            Removed::Untagged { reference, image: id, event } => {
+                if event {
+                    let known = image.as_ref().filter(|image| image.id == id);
+                    let labels = known.and_then(|image| image.config().labels.clone());
+                    super::publish_with(engine, "untag", &id, &id.to_string(), labels.unwrap_or_default());
+                }
+                Line::Untagged(reference.familiar())
             }
-            Line::Untagged(reference.familiar())
-        }
-        Removed::Deleted(id) => {
-            super::publish(engine, "delete", &id, &id.to_string());
-            Line::Deleted(id.to_string())
-        }
-        Removed::DeletedLayer(chain) => Line::Deleted(chain.to_string()),
-    };
-    removed.into_iter().map(line).collect()
+            Removed::Deleted(id) => {
+                super::publish(engine, "delete", &id, &id.to_string());
+                Line::Deleted(id.to_string())
+            }
+            Removed::DeletedLayer(chain) => Line::Deleted(chain.to_string()),
+        });
+    }
+    result
 }
 
 /// Removes images that no container uses: those without names, or with `dangling=false` all.
@@ -112,9 +124,7 @@ fn remove_all_names(engine: &Engine, image: &Image, dangling_only: bool, lines: 
         names = vec![image.id.to_string()];
     }
     for name in names {
-        let (removed, result) = engine.store.remove(&name, false, false, &|id| super::users(engine, id));
-        lines.extend(report(engine, removed));
-        if let Err(error) = result {
+        if let Err(error) = remove_one(engine, &name, false, false, lines) {
             tracing::debug!(name, %error, "not pruned");
         }
     }
