@@ -21,6 +21,6 @@ pub(crate) fn restore(child: Option<u32>) {
     let pid = child.and_then(|id| Pid::from_raw(id.cast_signed()));
     if let (Some(pid), Some(given)) = (pid, GIVEN.get()) {
         // Fails only for a child that is gone.
-        let _ = prlimit(Some(pid), Resource::Nofile, given.clone());
+        let _ = prlimit(Some(pid), Resource::Nofile, *given);
     }
 }

@@ -22,7 +22,7 @@ use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::events::Bus;
 use crate::networks::Netd;
-use crate::volumes::Volumes;
+use crate::volumes::{self, Volumes};
 
 /// Requests are short, and blocking work has threads of its own.
 const WORKERS: usize = 2;
@@ -58,6 +58,7 @@ async fn serve(config: Config, passed: Vec<activation::Passed>) -> Result<(), St
     let listeners = listen::open(&config, passed).await?;
     let engine = open_engine(config).await?;
     containers::reconcile(engine.clone()).await?;
+    release_volumes(&engine).await?;
     let accepting: Vec<_> =
         listeners.open.into_iter().map(|listener| tokio::spawn(listener.serve(engine.clone()))).collect();
     notify::send("READY=1");
@@ -75,6 +76,18 @@ async fn serve(config: Config, passed: Vec<activation::Passed>) -> Result<(), St
         // Somebody may have removed it.
         let _ = std::fs::remove_file(path);
     }
+    Ok(())
+}
+
+/// Unmounts volumes of containers that ended while no engine was there.
+async fn release_volumes(engine: &Arc<Engine>) -> Result<(), StartError> {
+    let engine = engine.clone();
+    blocking(move || {
+        let volumes = engine.volumes.list();
+        volumes::release(&engine, volumes.iter().map(|volume| volume.name.as_str()));
+        Ok(())
+    })
+    .await?;
     Ok(())
 }
 
