@@ -66,6 +66,8 @@ pub(crate) struct Facts {
     pub(crate) namespaces: i32,
     /// What processes of an exec are filtered with.
     pub(crate) seccomp: Option<Filter>,
+    /// The name of the session keyring, if the container has its own.
+    pub(crate) keyring: Option<std::ffi::CString>,
     pub(crate) hooks: HookRunner,
     /// Where the start socket is, for a container that another process starts.
     pub(crate) start_socket_in: Option<PathBuf>,
@@ -87,6 +89,8 @@ pub(crate) enum Gate {
 pub struct ExecOptions {
     /// So many of the caller's descriptors, from 3 on, are handed to the process.
     pub preserve_fds: u32,
+    /// Try it in a paused container as well. The call then returns when the container is resumed.
+    pub ignore_paused: bool,
 }
 
 /// A further process in a container. The caller is its parent and reaps it.
@@ -172,6 +176,7 @@ impl Container {
             cgroup: made.cgroup,
             namespaces: namespace_flags(&made.plan.namespaces),
             seccomp: made.plan.process.seccomp,
+            keyring: made.plan.process.keyring,
             hooks: made.hooks,
             start_socket_in,
         };
@@ -211,8 +216,12 @@ impl Container {
         if self.has_ended() {
             return Err(Error::State { action: "exec in", status: Status::Stopped });
         }
+        if !options.ignore_paused && self.facts.cgroup.is_frozen() {
+            return Err(Error::State { action: "exec in", status: Status::Paused });
+        }
         let mut plan = crate::plan::process::compile(process, stdio, options.preserve_fds)?;
         plan.seccomp.clone_from(&self.facts.seccomp);
+        plan.keyring.clone_from(&self.facts.keyring);
         let join = Join {
             init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
             namespaces: self.facts.namespaces,

@@ -275,6 +275,7 @@ steps! {
     IoPriority = "set I/O priority",
     Personality = "set personality",
     Stdio = "set standard I/O",
+    Keyring = "join session keyring",
     User = "set user",
     Groups = "set groups",
     Capabilities = "set capabilities",

@@ -71,6 +71,8 @@ pub struct Launch<'a> {
     pub stdio: Stdio<'a>,
     /// So many of the caller's descriptors, from 3 on, are handed to the process.
     pub preserve_fds: u32,
+    /// Let the container use the caller's session keyring. By default it gets its own.
+    pub inherit_keyring: bool,
     /// A folder where `create` leaves a socket through which *another* process can start the
     /// container ([`crate::SavedState::open`], then [`crate::Container::start`]).
     pub start_socket_in: Option<&'a Path>,
@@ -87,6 +89,7 @@ impl<'a> Launch<'a> {
             cgroup_manager: CgroupManager::Cgroupfs,
             stdio: Stdio::Inherit,
             preserve_fds: 0,
+            inherit_keyring: false,
             start_socket_in: None,
         }
     }

@@ -372,6 +372,11 @@ fn pause_and_resume() {
     container.pause().unwrap();
     assert_eq!(container.status(), Status::Paused);
     assert!(container.pause().is_err());
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["true"] });
+    assert_eq!(
+        exec(&container, process).unwrap_err().to_string(),
+        "cannot exec in a container that is paused"
+    );
     let before = count();
     std::thread::sleep(std::time::Duration::from_millis(50));
     assert_eq!(count(), before);
@@ -635,6 +640,94 @@ fn overlay_of_many_long_layers() {
     bundle.rootfs = RootfsSource::Overlay { lower, upper: path.join("diff"), work: path.join("work") };
     let bundle = bundle.set("/root/path", json!(path.join("merged")));
     assert_eq!(bundle.run().stdout, "59\n60\n");
+}
+
+#[test]
+fn modes_of_tmpfs() {
+    let tmpfs = |path: &str, options: &[&str]| json!({ "destination": path, "type": "tmpfs", "source": "tmpfs", "options": options });
+    let outcome = Bundle::new()
+        .sh("stat -c '%n %a' /new /etc /a /a/b")
+        .mount(tmpfs("/new", &[]))
+        .mount(tmpfs("/etc", &["size=1m"]))
+        .mount(tmpfs("/a/b", &["mode=700"]))
+        .run();
+    assert_eq!(outcome.stdout, "/new 1777\n/etc 755\n/a 755\n/a/b 700\n", "as with dockerd");
+}
+
+#[test]
+fn own_session_keyring() {
+    let outcome = Bundle::new().sh("cat /proc/keys").set("/linux/maskedPaths", json!([])).run();
+    assert!(outcome.stdout.contains("_ses.wherry-test-"), "{}", outcome.stdout);
+}
+
+/// Mounts made on the host later come into an `rslave` bind, and go to the host out of an `rshared` one.
+#[test]
+fn propagation() {
+    let bundle = Bundle::new().args(&["sleep", "100"]);
+    let shared = bundle.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let mount =
+        |args: &[&str]| assert!(std::process::Command::new("mount").args(args).status().unwrap().success());
+    let path = shared.to_str().unwrap();
+    mount(&["-t", "tmpfs", "none", path]);
+    mount(&["--make-shared", path]);
+    for folder in ["in", "out"] {
+        fs::create_dir(shared.join(folder)).unwrap();
+    }
+    let bind = |to: &str, propagation: &str| json!({ "destination": to, "type": "bind", "source": path, "options": ["rbind", propagation] });
+    let bundle = bundle
+        .mount(bind("/private", "rprivate"))
+        .mount(bind("/slave", "rslave"))
+        .mount(bind("/shared", "rshared"));
+    let bundle = bundle.set("/process/capabilities", json!({ "bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"] }));
+    let container = bundle.start();
+    mount(&["-t", "tmpfs", "none", shared.join("in").to_str().unwrap()]);
+    fs::write(shared.join("in/mark"), "").unwrap();
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["sh", "-c", "ls -d /*/in/mark; mount -t tmpfs none /slave/out && touch /slave/out/no; mount -t tmpfs none /shared/out && touch /shared/out/yes"],
+        "capabilities": { "bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"] } });
+    let result = exec(&container, process);
+    let seen: Vec<bool> = ["out/yes", "out/no"].iter().map(|name| shared.join(name).exists()).collect();
+    container.delete(true).unwrap();
+    let unmounted = std::process::Command::new("umount").args(["-R", path]).status().unwrap();
+    assert!(unmounted.success());
+    assert_eq!(result.unwrap().1, "/shared/in/mark\n/slave/in/mark\n");
+    assert_eq!(seen, [true, false]);
+}
+
+/// CVE-2021-30465: somebody swaps a folder of a shared volume for a link while mounts are made in it.
+#[test]
+fn swapped_links_lead_nowhere() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let volume = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let (real, link) = (volume.path().join("real"), volume.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(outside.path(), &link).unwrap();
+    let bundles: Vec<Bundle> = (0..20)
+        .map(|_| {
+            Bundle::new()
+                .mount(json!({ "destination": "/volume", "type": "bind", "source": volume.path(), "options": ["rbind"] }))
+                .mount(json!({ "destination": "/volume/real/deep", "type": "tmpfs", "source": "tmpfs", "options": [] }))
+                .sh("cat /proc/self/mountinfo | grep -c deep")
+        })
+        .collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                let _ = rustix::fs::renameat_with(rustix::fs::CWD, &real, rustix::fs::CWD, &link, flags);
+            }
+        });
+        for bundle in &bundles {
+            // it may fail, it may work; it may not leave the container
+            let _ = bundle.try_run();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(outside.path().to_str().unwrap()));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(crate) fn make<'p>(root: BorrowedFd<'_>, devices: &'p [Device], bind: bool) 
 
 /// `/dev` itself; a symbolic link in its place is refused.
 fn open_dev(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    target::open_or_make(root, c"dev", true, false)
+    Ok(target::open_or_make(root, c"dev", true, false)?.fd)
 }
 
 fn make_node(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device) -> Result<(), Errno> {
@@ -80,7 +80,7 @@ fn node(parent: BorrowedFd<'_>, name: &std::ffi::CStr, device: &Device) -> Resul
 fn bind_node(root: BorrowedFd<'_>, device: &Device) -> Result<(), Errno> {
     let Some(node) = device.host_node.get() else { return Err(Errno::BADF) };
     let target = target::open_or_make(root, &device.path, false, false)?;
-    mount::attach_at(node.as_fd(), target.as_fd())
+    mount::attach_at(node.as_fd(), target.fd.as_fd())
 }
 
 /// The container's `/dev/null`, if it is the real one.
@@ -96,5 +96,5 @@ pub(crate) fn null(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 pub(crate) fn console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> Done<'static> {
     let target = target::open_or_make(root, c"dev/console", false, false).at(Step::Console, NO_SUBJECT)?;
     let node = mount::clone_tree(slave, c"", false).at(Step::Console, c"clone")?;
-    mount::attach_at(node.as_fd(), target.as_fd()).at(Step::Console, c"mount")
+    mount::attach_at(node.as_fd(), target.fd.as_fd()).at(Step::Console, c"mount")
 }

@@ -10,8 +10,8 @@ use super::{At, Done, Failure};
 use crate::error::Step;
 use crate::plan::process::ProcessPlan;
 use crate::sys::identity::{
-    install_seccomp, personality, prctl, set_capabilities, set_gid, set_groups, set_io_priority, set_rlimit,
-    set_scheduler, set_uid,
+    install_seccomp, join_session_keyring, personality, prctl, set_capabilities, set_gid, set_groups,
+    set_io_priority, set_rlimit, set_scheduler, set_uid,
 };
 use crate::sys::process::{close_from, keep_on_exec, working_directory_is_inside};
 
@@ -30,6 +30,12 @@ pub(crate) fn become_root() -> Done<'static> {
 
 /// What must be done with the caller's own privileges.
 pub(crate) fn before_filter(process: &ProcessPlan) -> Done<'_> {
+    if let Some(name) = &process.keyring {
+        match join_session_keyring(name) {
+            Ok(()) | Err(Errno::NOSYS) => {} // no keys, nothing to protect
+            Err(errno) => return Err(errno).at(Step::Keyring, name),
+        }
+    }
     if let Some(attr) = &process.scheduler {
         set_scheduler(attr).at(Step::Scheduler, NO_SUBJECT)?;
     }

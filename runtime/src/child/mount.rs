@@ -105,18 +105,18 @@ pub(crate) fn attach<'p>(root: BorrowedFd<'_>, mount: &'p Mount) -> Done<'p> {
     let Some(fd) = mount.fd.get() else { return Err(Errno::BADF).at(Step::Mount, &mount.target) };
     let target = target::open_or_make(root, &mount.target, mount.onto_folder, mount.follow)
         .at(Step::MakeMountTarget, &mount.target)?;
-    let mode = if mount.keep_mode {
-        let stat = rustix::fs::fstat(&target).at(Step::MakeMountTarget, &mount.target)?;
+    let mode = if mount.keep_mode && !target.made {
+        let stat = rustix::fs::fstat(&target.fd).at(Step::MakeMountTarget, &mount.target)?;
         Some(Mode::from_raw_mode(stat.st_mode & 0o7777))
     } else {
         None
     };
-    attach_at(fd.as_fd(), target.as_fd()).at(Step::Mount, &mount.target)?;
+    attach_at(fd.as_fd(), target.fd.as_fd()).at(Step::Mount, &mount.target)?;
     if let Some(mode) = mode {
         rustix::fs::chmodat(fd, c".", mode, AtFlags::empty()).at(Step::Mount, &mount.target)?;
     }
     if mount.copy_up {
-        super::copy_up::copy(target.as_fd(), fd.as_fd()).at(Step::CopyUp, &mount.target)?;
+        super::copy_up::copy(target.fd.as_fd(), fd.as_fd()).at(Step::CopyUp, &mount.target)?;
     }
     Ok(())
 }

@@ -23,13 +23,20 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<O
     }
 }
 
+/// A mount's target.
+pub(crate) struct Target {
+    pub(crate) fd: OwnedFd,
+    /// Whether it was missing.
+    pub(crate) made: bool,
+}
+
 /// Opens a mount's target, which is made if it is missing.
 pub(crate) fn open_or_make(
     root: BorrowedFd<'_>,
     path: &CStr,
     folder: bool,
     follow: bool,
-) -> Result<OwnedFd, Errno> {
+) -> Result<Target, Errno> {
     let mut flags = OFlags::PATH;
     if folder {
         flags |= OFlags::DIRECTORY;
@@ -39,9 +46,9 @@ pub(crate) fn open_or_make(
     }
     match open(root, path, flags) {
         Err(Errno::NOENT) => {}
-        other => return other,
+        other => return Ok(Target { fd: other?, made: false }),
     }
-    with_parent(root, path, |parent, name| {
+    let fd = with_parent(root, path, |parent, name| {
         if folder {
             match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -55,7 +62,8 @@ pub(crate) fn open_or_make(
             }
         }
         rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-    })
+    })?;
+    Ok(Target { fd, made: true })
 }
 
 /// Calls `act` with the path's folder, which is made if it is missing, and its last component.

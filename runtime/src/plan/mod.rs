@@ -14,7 +14,7 @@ pub(crate) mod rootfs;
 use std::ffi::CString;
 use std::path::{Component, Path};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Linux, Spec};
 
 use crate::cgroup::{Cgroup, Entry, Hierarchies};
 use crate::{Error, Launch};
@@ -63,6 +63,7 @@ pub(crate) fn compile(
     let Some(linux) = spec.linux() else {
         return Err(Error::spec("linux", "is missing"));
     };
+    refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     let mut symlinks = Vec::new();
     let view = CgroupView { hierarchies, cgroup, namespaced: namespaces.cgroup };
@@ -74,6 +75,8 @@ pub(crate) fn compile(
         .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
     process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
+    process.keyring =
+        (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
     process.personality = linux.personality().as_ref().map(process::personality).transpose()?;
     let paths = |field, list: &Option<Vec<String>>| -> Result<Vec<CString>, Error> {
         list.iter()
@@ -101,6 +104,22 @@ pub(crate) fn compile(
         process,
         wait_for_start,
     })
+}
+
+/// What is asked for must be done or refused, not left out.
+fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
+    let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
+    for (asked, what) in [
+        (linux.intel_rdt().is_some(), "linux.intelRdt"),
+        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
+        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "linux.netDevices"),
+        (label && !Path::new("/sys/fs/selinux/enforce").exists(), "linux.mountLabel without SELinux"),
+    ] {
+        if asked {
+            return Err(Error::Unsupported { what: what.to_owned(), why: "" });
+        }
+    }
+    Ok(())
 }
 
 /// Kernel parameters; only such as belong to one of the container's own namespaces.

@@ -43,6 +43,8 @@ pub(crate) struct ProcessPlan {
     /// File below `/proc/self` and text: where and what to write for AppArmor or SELinux.
     pub(crate) security_label: Option<(CString, CString)>,
     pub(crate) seccomp: Option<crate::seccomp::Filter>,
+    /// The session keyring to join.
+    pub(crate) keyring: Option<CString>,
     pub(crate) stdio: StdioPlan,
     /// Descriptors 3 to here are handed on.
     pub(crate) preserve_fds: u32,
@@ -78,6 +80,9 @@ pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) ->
     }
     let env = environment(process.env().as_deref().unwrap_or_default());
     let lookup = |name: &str| env.iter().find_map(|e| e.strip_prefix(name)?.strip_prefix('='));
+    if process.exec_cpu_affinity().is_some() {
+        return Err(Error::Unsupported { what: "process.execCPUAffinity".into(), why: "" });
+    }
     let user = process.user();
     Ok(ProcessPlan {
         candidates: candidates(program, lookup("PATH").unwrap_or(DEFAULT_PATH))?,
@@ -115,6 +120,7 @@ pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) ->
         personality: None,
         security_label: security_label(process)?,
         seccomp: None,
+        keyring: None,
         stdio: stdio_plan(process, stdio)?,
         preserve_fds,
         own_program: own_program(),

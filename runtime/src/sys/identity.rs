@@ -136,6 +136,14 @@ pub(crate) fn set_scheduler(attr: &SchedulerAttr) -> Sys<()> {
     Ok(())
 }
 
+/// Joins a session keyring by name, which is made if there is none.
+pub(crate) fn join_session_keyring(name: &std::ffi::CStr) -> Sys<()> {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: reads the NUL-terminated name.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) })?;
+    Ok(())
+}
+
 /// Makes a terminal the controlling one of the calling session leader.
 pub(crate) fn set_controlling_terminal(fd: BorrowedFd<'_>) -> Sys<()> {
     // SAFETY: TIOCSCTTY takes a plain number.

@@ -50,6 +50,8 @@ pub(crate) struct Io {
     input: Vec<u8>,
     close_stdin: bool,
     tty: bool,
+    /// Nobody has the terminal open at the moment.
+    left: bool,
 }
 
 /// The process's ends, to be closed once it has them.
@@ -129,6 +131,11 @@ impl Io {
         }
     }
 
+    /// Notes whether anybody has the terminal open; true if that is new.
+    pub(crate) fn set_left(&mut self, left: bool) -> bool {
+        std::mem::replace(&mut self.left, left) != left
+    }
+
     /// Whether all output has been read.
     pub(crate) fn has_ended(&self) -> bool {
         self.terminal.is_none() && self.stdout.is_none() && self.stderr.is_none()
@@ -143,6 +150,10 @@ impl Io {
         let mut both = flags.unwrap_or(Flags::empty());
         if !self.input.is_empty() {
             both |= Flags::OUT;
+        }
+        if self.left {
+            // Reported once, not for as long as it lasts; and again when somebody writes to it.
+            both = Flags::IN | Flags::ET;
         }
         if let Some(terminal) = &mut self.terminal {
             let wanted = (!both.is_empty()).then_some(both);

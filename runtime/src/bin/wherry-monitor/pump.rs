@@ -26,6 +26,7 @@ impl Monitor {
             let Some(output) = job.io.output(stream) else { break };
             match rustix::io::read(output, &mut buffer[..]) {
                 Ok(read @ 1..) => {
+                    self.terminal_left(number, false);
                     self.deliver(number, stream, &buffer[..read]);
                     // A short read has emptied the pipe. A terminal gives a line or so at a time.
                     if read < CHUNK
@@ -37,7 +38,11 @@ impl Monitor {
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                // The end; of a terminal it is EIO.
+                // All have closed the terminal; but as long as its process lives it may be opened again, as systemd does.
+                Err(Errno::IO) if job.io.is_tty() && job.exit.is_none() => {
+                    self.terminal_left(number, true);
+                    break;
+                }
                 Ok(_) | Err(_) => {
                     self.output_ended(number, stream);
                     break;
@@ -69,6 +74,13 @@ impl Monitor {
         }
         if !self.dirty.is_empty() {
             self.throttle(number);
+        }
+    }
+
+    fn terminal_left(&mut self, number: u32, left: bool) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        if job.io.set_left(left) && job.io.wait_for_output(job.throttled).is_err() {
+            self.say("a terminal cannot be waited for");
         }
     }
 

@@ -43,7 +43,8 @@ impl Timers {
     /// Sets a timer unless it is set for an earlier time.
     pub(crate) fn set_earlier(&mut self, timer: Timer, after: Duration) {
         let set = self.0.iter().find(|(_, other)| *other == timer);
-        if set.is_none_or(|(at, _)| *at > Instant::now() + after) {
+        let left = set.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        if left.is_none_or(|left| left > after) {
             self.set(timer, after);
         }
     }
@@ -93,6 +94,12 @@ mod tests {
         );
         timers.set_earlier(Timer::Probe, Duration::ZERO);
         assert_eq!(timers.take_due(), Some(Timer::Probe));
-        assert!(!timers.is_set(Timer::Probe) && timers.next().is_none());
+        // Longer than any clock counts: never.
+        timers.set_earlier(Timer::StopKill, Duration::from_millis(u64::MAX));
+        timers.set(Timer::Probe, Duration::MAX);
+        assert!(
+            !timers.is_set(Timer::Probe)
+                && timers.next().is_none_or(|left| left > Duration::from_secs(1 << 40))
+        );
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct LaunchOptions {
     pub(crate) bundle: Option<PathBuf>,
     pub(crate) process: ProcessOptions,
     pub(crate) keep: bool,
+    pub(crate) no_new_keyring: bool,
 }
 
 /// `exec`.
@@ -251,8 +252,11 @@ fn launch(parser: &mut Parser, run: bool) -> Result<LaunchOptions, Failure> {
         match arg {
             Arg::Long("bundle") | Arg::Short('b') => options.bundle = Some(parser.value()?.into()),
             Arg::Long("no-pivot") => return Err(Failure::NotSupported("--no-pivot")),
-            // there is no session keyring that is made, and nobody to be reaped
-            Arg::Long("no-new-keyring") => flag(parser),
+            Arg::Long("no-new-keyring") => {
+                flag(parser);
+                options.no_new_keyring = true;
+            }
+            // there is nobody to be reaped
             Arg::Long("no-subreaper") if run => flag(parser),
             Arg::Long("keep") if run => {
                 flag(parser);

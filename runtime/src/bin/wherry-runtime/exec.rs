@@ -28,7 +28,10 @@ pub(crate) fn exec(global: &Global, options: &ExecOptions) -> Result<u8, Failure
     check_console(terminal, options.process.detach, &options.process)?;
     let signals = (!options.process.detach).then(Signals::catch).transpose()?;
     let stdio = if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit };
-    let library_options = wherry_runtime::ExecOptions { preserve_fds: preserve_fds(&options.process) };
+    let library_options = wherry_runtime::ExecOptions {
+        preserve_fds: preserve_fds(&options.process),
+        ignore_paused: options.ignore_paused,
+    };
     let process = container.exec(&process, stdio, &library_options)?;
     hand_over(&options.process, process.pid, process.pidfd.as_fd(), process.terminal.as_ref())?;
     match signals {

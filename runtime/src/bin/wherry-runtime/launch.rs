@@ -96,6 +96,7 @@ fn launch_in(
     let rootfs = RootfsSource::Bundle;
     let mut launch = Launch::new(&options.id, bundle, spec, &rootfs);
     launch.preserve_fds = preserve_fds(&options.process);
+    launch.inherit_keyring = options.no_new_keyring;
     if global.systemd_cgroup {
         launch.cgroup_manager = CgroupManager::Systemd;
     }
