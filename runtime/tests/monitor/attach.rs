@@ -128,6 +128,29 @@ fn a_terminal_has_a_size_that_changes_and_is_left_by_its_keys() {
 }
 
 #[test]
+fn a_terminal_may_be_closed_and_opened_again() {
+    let mut host = Host::new();
+    let mut engine = host.monitor();
+    let client = engine.attach(attached());
+    let command = "tty=$(readlink /proc/self/fd/0); exec 0<&- 1>&- 2>&-; usleep 100000; echo again >$tty; usleep 100000; \
+                   echo and again >$tty; usleep 50000; exit 4";
+    engine.start(host.terminal(command));
+    std::thread::sleep(Duration::from_millis(80));
+    let before = ticks(host.monitor_pid());
+    assert_eq!(rest(client), "again\r\nand again\r\n");
+    assert!(ticks(host.monitor_pid()) - before < 10, "the monitor does not wait busily");
+    assert_eq!(engine.exited(), (4, false));
+    engine.release(&mut host);
+}
+
+/// Processor time of a process, in hundredths of a second.
+fn ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
 fn the_log_so_far_comes_first_and_nothing_is_missing_between() {
     let mut host = Host::new();
     let mut engine = host.monitor();
