@@ -17,6 +17,8 @@ use crate::protocol::{
 /// program's lock takes seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 const IDLE_CONNECTIONS: usize = 4;
+/// So many new connections are tried, each of which may be to a netd that ends just then.
+const NEW_CONNECTIONS: usize = 3;
 
 /// Why a request brought no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
@@ -66,22 +68,26 @@ impl Client {
         Self { launcher: Some(launcher), ..Self::new(socket) }
     }
 
-    /// Asks, and waits for the answer. A connection that netd's restart broke is replaced once: every request
-    /// may be repeated without harm.
+    /// Asks, and waits for the answer. A connection that netd's end broke is replaced: every request may be repeated
+    /// without harm.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn call(&self, request: &Request) -> Result<Reply, ClientError> {
-        if let Some(connection) = self.take_idle() {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let connection = match self.take_idle() {
+                Some(connection) => connection,
+                None => self.connect()?,
+            };
             match exchange(&connection, request) {
                 Ok(answer) => return self.finish(connection, answer),
-                Err(e) if is_late(&e) => return Err(e.into()),
-                Err(_) => {}
+                // All idle ones may be broken, and a new one may have met a netd on its last breath.
+                Err(e) if is_broken(&e) && attempts < IDLE_CONNECTIONS + NEW_CONNECTIONS => {}
+                Err(e) => return Err(e.into()),
             }
         }
-        let connection = self.connect()?;
-        let answer = exchange(&connection, request)?;
-        self.finish(connection, answer)
     }
 
     /// netd's protocol version and process id.
@@ -239,8 +245,14 @@ pub(crate) fn is_absence(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }
 
-fn is_late(error: &wherry_ipc::Error) -> bool {
-    matches!(error, wherry_ipc::Error::Socket(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+/// Whether a conversation failed because the other end has ended.
+pub(crate) fn is_broken(error: &wherry_ipc::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    match error {
+        wherry_ipc::Error::Closed => true,
+        wherry_ipc::Error::Socket(e) => matches!(e.kind(), BrokenPipe | ConnectionReset | NotConnected),
+        _ => false,
+    }
 }
 
 /// A fresh connection to `socket`.

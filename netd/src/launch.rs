@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::client::{Client, dial, exchange, is_absence};
+use crate::client::{Client, dial, exchange, is_absence, is_broken};
 use crate::protocol::{Reply, Request, SOCKET, VERSION};
 
 /// Why netd could not be started.
@@ -98,7 +98,7 @@ impl Launcher {
             Ok(Ok(Reply::Hello { version: VERSION, .. })) => Ok(true),
             Ok(_) => Err(LaunchError::Version { socket: self.socket() }),
             // It is just ending: its socket was still there, its threads are not.
-            Err(wherry_ipc::Error::Closed) => Ok(false),
+            Err(e) if is_broken(&e) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }

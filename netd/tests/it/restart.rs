@@ -90,12 +90,22 @@ fn what_was_half_made_is_removed() {
     });
 }
 
+/// Ends the workers however the test goes.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn killed_at_any_moment_nothing_is_left_half() {
     alone("restart::killed_at_any_moment_nothing_is_left_half", |host| {
         let net = host.network("net");
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _stop = Stop(&stop);
             for worker in 0..3 {
                 let (client, net, stop) = (&host.client, &net, &stop);
                 scope.spawn(move || {
@@ -115,7 +125,6 @@ fn killed_at_any_moment_nothing_is_left_half() {
                 std::thread::sleep(std::time::Duration::from_millis(wait));
                 kill(host.netd_pid());
             }
-            stop.store(true, std::sync::atomic::Ordering::SeqCst);
         });
         let sandboxes = host.client.sandboxes().unwrap();
         for sandbox in &sandboxes {
