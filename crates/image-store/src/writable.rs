@@ -52,7 +52,7 @@ impl Store {
             self.inner.release(&layers);
             return Err(error);
         }
-        if let Err(error) = self.inner.make_writable(&folder, image, &layers) {
+        if let Err(error) = self.inner.make_writable(&folder, image) {
             let _ = self.remove_writable(container); // the first error is the one to report
             return Err(error);
         }
@@ -129,22 +129,15 @@ impl Inner {
         Ok(self.overlay.join(container))
     }
 
-    /// The root folder of a container's view is the upper one, so it takes its mode and owner from
-    /// the image's topmost layer.
-    fn make_writable(&self, folder: &Path, image: &ImageId, layers: &[DiffId]) -> Result<()> {
-        let mkdir = |path: &Path| fs::DirBuilder::new().mode(0o710).create(path).context("create", path);
-        let (upper, work) = (folder.join("diff"), folder.join("work"));
-        mkdir(folder)?;
-        mkdir(&upper)?;
-        mkdir(&work)?;
-        let top = layers.last().map_or_else(|| self.empty_layer(), |top| self.layer_folder(top).join("diff"));
-        let metadata = fs::metadata(&top).context("stat", &top)?;
-        fs::set_permissions(&upper, Permissions::from_mode(metadata.mode() & 0o7777))
-            .context("chmod", &upper)?;
-        if (metadata.uid(), metadata.gid()) != (0, 0) {
-            std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))
-                .context("chown", &upper)?;
-        }
+    /// The root folder of a container's view is the upper one; it has the mode that dockerd gives it,
+    /// whatever the image's layers say.
+    fn make_writable(&self, folder: &Path, image: &ImageId) -> Result<()> {
+        let mkdir = |path: &Path, mode| fs::DirBuilder::new().mode(mode).create(path).context("create", path);
+        let upper = folder.join("diff");
+        mkdir(folder, 0o710)?;
+        mkdir(&upper, 0o755)?;
+        fs::set_permissions(&upper, Permissions::from_mode(0o755)).context("chmod", &upper)?;
+        mkdir(&folder.join("work"), 0o710)?;
         let link = folder.join(IMAGE_LINK);
         std::os::unix::fs::symlink(image.to_string(), &link).context("create", &link)
     }

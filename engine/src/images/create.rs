@@ -33,9 +33,7 @@ pub(super) async fn create(engine: Arc<Engine>, request: &Request) -> Result<Rep
     let platform = platform.map_err(Error::InvalidParameter)?;
     let Some(image) = request.query.get("fromImage") else {
         return Err(Error::NotImplemented(
-            "importing a file system as an image is not supported yet: build it with a Dockerfile (FROM scratch, \
-             ADD), or load an archive of docker save"
-                .into(),
+            "importing a file system as an image is not supported: load an archive made by docker save instead".into(),
         ));
     };
     let (sender, response) = response::stream("application/json");
