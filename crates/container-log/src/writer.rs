@@ -203,10 +203,12 @@ impl Sink {
         }
         let next = files::suffixed(&self.path, ".next");
         let Ok(file) = open(&next, true) else { return };
-        for number in (1..self.max_files).rev() {
-            // A file of the chain that is missing leaves a gap, which the next rotation closes.
-            let _ =
-                std::fs::rename(files::rotated(&self.path, number - 1), files::rotated(&self.path, number));
+        // Up to the first number that is free; if none is, the oldest file is replaced.
+        let free = (1..self.max_files).find(|&number| !files::rotated(&self.path, number).exists());
+        for number in (1..=free.unwrap_or(self.max_files - 1)).rev() {
+            // One that fails costs a file of the past, which is better than to lose what comes.
+            let (from, to) = (files::rotated(&self.path, number - 1), files::rotated(&self.path, number));
+            let _ = std::fs::rename(from, to);
         }
         if std::fs::rename(&next, &self.path).is_ok() {
             self.file = file;

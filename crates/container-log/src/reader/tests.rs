@@ -56,6 +56,22 @@ fn tail_counts_back_over_rotated_files() {
 }
 
 #[test]
+fn only_so_many_files_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    numbered(&path, 0, 100, 3);
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["log", "log.1", "log.2"]);
+    let kept = read(&path, ALL);
+    assert!(kept.len() > 10 && kept == expect(100 - u32::try_from(kept.len()).unwrap()..100), "{kept:?}");
+    // However many may be kept, a rotation does not look for all of them.
+    numbered(&path, 100, 200, u32::MAX);
+    assert!(dir.path().join("log.12").exists());
+}
+
+#[test]
 fn times_select_entries() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
