@@ -33,7 +33,8 @@ pub(super) async fn create(engine: Arc<Engine>, request: &Request) -> Result<Rep
     let platform = platform.map_err(Error::InvalidParameter)?;
     let Some(image) = request.query.get("fromImage") else {
         return Err(Error::NotImplemented(
-            "importing a file system as an image is not supported: load an archive made by docker save instead".into(),
+            "docker import is not supported by this engine yet: load an archive made by docker save instead"
+                .into(),
         ));
     };
     let (sender, response) = response::stream("application/json");

@@ -50,6 +50,9 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
             distribution::inspect(engine, &name.join("/"), &request).await
         }
         ("GET", ["images", "get"]) => save::save(engine, &request.query.all("names").collect::<Vec<_>>()),
+        ("POST", ["images", .., "push"]) => {
+            Err(Error::NotImplemented("docker push is not supported by this engine yet".into()))
+        }
         ("GET", ["images", name @ .., "get"]) => save::save(engine, &[&name.join("/")]),
         ("POST", ["images", "load"]) => archive::load(engine, request),
         ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,
