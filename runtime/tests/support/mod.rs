@@ -177,6 +177,19 @@ pub fn cgroup_folders(id: &str) -> Vec<PathBuf> {
     roots.into_iter().map(|root| root.join("wherry-tests").join(id)).filter(|path| path.exists()).collect()
 }
 
+/// Runs a further process to its end; gives its exit code and its output.
+pub fn exec(container: &Container, process: Value) -> Result<(i32, String), Error> {
+    let process: oci_spec::runtime::Process = serde_json::from_value(process).unwrap();
+    let (out, out_end) = std::io::pipe().unwrap();
+    let null = fs::File::open("/dev/null").unwrap();
+    let stdio = Stdio::Fds { stdin: null.as_fd(), stdout: out_end.as_fd(), stderr: out_end.as_fd() };
+    let result = container.exec(&process, stdio, &wherry_runtime::ExecOptions::default());
+    drop(out_end);
+    let process = result?;
+    let output = text(out);
+    Ok((wait_pidfd(process.pidfd.as_fd()), output))
+}
+
 /// As dockerd makes it, in essence.
 pub fn default_spec(id: &str) -> Value {
     let caps = json!([

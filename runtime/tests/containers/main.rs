@@ -1,0 +1,11 @@
+//! Containers as their programs see them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod attacks;
+mod life;
+mod mounts;
+mod namespaces;
+mod programs;
+#[path = "../support/mod.rs"]
+mod support;

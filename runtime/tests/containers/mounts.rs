@@ -1,0 +1,232 @@
+//! File systems, devices, parameters.
+
+use std::fs;
+
+use crate::support::{Bundle, exec};
+use serde_json::json;
+use wherry_runtime::{ErrorKind, RootfsSource};
+
+#[test]
+fn mounts_are_as_asked_for() {
+    let bundle = Bundle::new().sh("cat /proc/self/mountinfo");
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "content").unwrap();
+    let bundle = bundle
+        .mount(json!({ "destination": "/data/deep/er", "type": "bind", "source": source, "options": ["rbind", "ro", "nosuid", "rprivate"] }))
+        .mount(json!({ "destination": "/one/file", "type": "bind", "source": source.join("file"), "options": ["rbind", "rslave"] }))
+        .mount(json!({ "destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=4096k", "mode=1770"] }));
+    let outcome = bundle.run();
+    let table = outcome.stdout;
+    let line = |point: &str| {
+        table
+            .lines()
+            .find(|l| l.split(' ').nth(4) == Some(point))
+            .unwrap_or_else(|| panic!("no {point} in {table}"))
+            .to_owned()
+    };
+    for (point, words) in [
+        ("/proc", "rw,nosuid,nodev,noexec,relatime - proc proc rw"),
+        ("/dev", "rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755"),
+        ("/dev/pts", "rw,nosuid,noexec,relatime - devpts devpts rw,gid=5,mode=620,ptmxmode=666"),
+        ("/sys", "ro,nosuid,nodev,noexec,relatime - sysfs sysfs rw"),
+        ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,relatime - tmpfs tmpfs rw,mode=755"),
+        ("/dev/mqueue", "rw,nosuid,nodev,noexec,relatime - mqueue mqueue rw"),
+        ("/dev/shm", "rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k"),
+        ("/scratch", "rw,noexec,relatime - tmpfs tmpfs rw,size=4096k,mode=1770"),
+        ("/data/deep/er", "ro,nosuid,"),
+        ("/one/file", "rw,"),
+        ("/proc/sys", "ro,nosuid,nodev,noexec,relatime - proc proc rw"),
+        ("/proc/keys", "rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755"),
+        ("/proc/acpi", "ro,relatime - tmpfs tmpfs rw"),
+    ] {
+        if point == "/proc/acpi" && !std::path::Path::new(point).exists() {
+            continue;
+        }
+        assert!(line(point).contains(words), "{point}: {}", line(point));
+    }
+    assert!(!table.contains("master:") || line("/one/file").contains("master:"), "{table}");
+    assert!(bundle.rootfs_path().join("one/file").is_file());
+}
+
+#[test]
+fn nothing_of_the_host_is_reachable() {
+    let outcome = Bundle::new().sh("ls -a / ; cat /proc/self/mountinfo | wc -l; ls /proc/1/root/").run();
+    assert!(!outcome.stdout.contains("work"), "{}", outcome.stdout);
+    assert_eq!(outcome.code, 0);
+}
+
+#[test]
+fn bind_mounts_of_nothing_fail() {
+    let error = Bundle::new()
+        .mount(json!({ "destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"] }))
+        .try_run()
+        .unwrap_err();
+    assert_eq!(error.to_string(), "open mount source /no/such: No such file or directory (os error 2)");
+}
+
+#[test]
+fn readonly_rootfs_and_paths() {
+    let outcome = Bundle::new()
+        .set("/root/readonly", json!(true))
+        .sh("touch /x; echo $?; touch /dev/x; echo $?; echo 1 > /proc/sys/kernel/randomize_va_space; echo $?; mkdir /sys/x; echo $?")
+        .run();
+    assert_eq!(outcome.stdout, "1\n0\n1\n1\n", "{}", outcome.stderr);
+}
+
+#[test]
+fn masked_paths_are_empty() {
+    let outcome = Bundle::new()
+        .sh("cat /proc/interrupts /proc/keys /proc/timer_list | wc -c; ls -A /sys/firmware | wc -l; stat -c %t:%T /proc/interrupts; touch /sys/firmware/x")
+        .run();
+    assert_eq!(outcome.stdout, "0\n0\n1:3\n", "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+}
+
+#[test]
+fn devices_and_links() {
+    let outcome = Bundle::new()
+        .set("/linux/devices", json!([{ "path": "/dev/deep/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 432, "uid": 5, "gid": 6 }]))
+        .sh("cd /dev; for d in null zero full random urandom tty deep/fuse; do stat -c '%n %F %t:%T %a %u:%g' $d; done; for l in fd stdin stdout stderr ptmx; do readlink $l; done; echo x > null; dd if=zero bs=3 count=1 2>/dev/null | wc -c")
+        .run();
+    assert_eq!(
+        outcome.stdout,
+        "null character special file 1:3 666 0:0\nzero character special file 1:5 666 0:0\n\
+         full character special file 1:7 666 0:0\nrandom character special file 1:8 666 0:0\n\
+         urandom character special file 1:9 666 0:0\ntty character special file 5:0 666 0:0\n\
+         deep/fuse character special file a:e5 660 5:6\n\
+         /proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n3\n",
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn sysctls() {
+    let outcome = Bundle::new()
+        .set("/linux/sysctl", json!({ "net.ipv4.ip_unprivileged_port_start": "0", "kernel.shmmax": "4096" }))
+        .sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax")
+        .run();
+    assert_eq!(outcome.stdout, "0\n4096\n");
+    for key in ["kernel.panic", "vm.swappiness", "net/../kernel/panic"] {
+        let error = Bundle::new().set("/linux/sysctl", json!({ key: "1" })).try_run().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Spec, "{key}: {error}");
+    }
+}
+
+#[test]
+fn overlay_rootfs() {
+    let mut bundle = Bundle::new().sh("cat /a /b /both; echo new > /new; rm /a");
+    let path = bundle.path().to_path_buf();
+    for (layer, files) in [("one", ["a", "both"]), ("two", ["b", "both"])] {
+        fs::create_dir(path.join(layer)).unwrap();
+        for file in files {
+            fs::write(path.join(layer).join(file), format!("{layer}\n")).unwrap();
+        }
+    }
+    for folder in ["diff", "work", "merged"] {
+        fs::create_dir(path.join(folder)).unwrap();
+    }
+    bundle.rootfs = RootfsSource::Overlay {
+        lower: vec![path.join("two"), path.join("one"), path.join("rootfs")],
+        upper: path.join("diff"),
+        work: path.join("work"),
+    };
+    let bundle = bundle.set("/root/path", json!(path.join("merged")));
+    let outcome = bundle.run();
+    assert_eq!(outcome.stdout, "one\ntwo\ntwo\n", "{}", outcome.stderr);
+    assert_eq!(fs::read_to_string(path.join("diff/new")).unwrap(), "new\n");
+    assert_eq!(fs::read_dir(path.join("merged")).unwrap().count(), 0, "nothing is mounted on the host");
+    assert!(path.join("rootfs/bin").exists());
+}
+
+/// More and longer layers than fit into one page or one string.
+#[test]
+fn overlay_of_many_long_layers() {
+    let mut bundle = Bundle::new().sh("cat /file; ls / | grep -c layer");
+    let path = bundle.path().join("x".repeat(200)).join("y".repeat(100));
+    fs::create_dir_all(&path).unwrap();
+    let mut lower = Vec::new();
+    for layer in (0..60).rev() {
+        let layer_path = path.join(layer.to_string());
+        fs::create_dir(&layer_path).unwrap();
+        fs::write(layer_path.join("file"), format!("{layer}\n")).unwrap();
+        fs::write(layer_path.join(format!("layer{layer}")), "").unwrap();
+        lower.push(layer_path);
+    }
+    lower.push(bundle.rootfs_path());
+    for folder in ["diff", "work", "merged"] {
+        fs::create_dir(path.join(folder)).unwrap();
+    }
+    bundle.rootfs = RootfsSource::Overlay { lower, upper: path.join("diff"), work: path.join("work") };
+    let bundle = bundle.set("/root/path", json!(path.join("merged")));
+    assert_eq!(bundle.run().stdout, "59\n60\n");
+}
+
+#[test]
+fn modes_of_tmpfs() {
+    let tmpfs = |path: &str, options: &[&str]| json!({ "destination": path, "type": "tmpfs", "source": "tmpfs", "options": options });
+    let outcome = Bundle::new()
+        .sh("stat -c '%n %a' /new /etc /a /a/b")
+        .mount(tmpfs("/new", &[]))
+        .mount(tmpfs("/etc", &["size=1m"]))
+        .mount(tmpfs("/a/b", &["mode=700"]))
+        .run();
+    assert_eq!(outcome.stdout, "/new 1777\n/etc 755\n/a 755\n/a/b 700\n", "as with dockerd");
+}
+
+/// Mounts made on the host later come into an `rslave` bind, and go to the host out of an `rshared` one.
+#[test]
+fn propagation() {
+    let bundle = Bundle::new().args(&["sleep", "100"]);
+    let shared = bundle.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let mount =
+        |args: &[&str]| assert!(std::process::Command::new("mount").args(args).status().unwrap().success());
+    let path = shared.to_str().unwrap();
+    mount(&["-t", "tmpfs", "none", path]);
+    mount(&["--make-shared", path]);
+    for folder in ["in", "out"] {
+        fs::create_dir(shared.join(folder)).unwrap();
+    }
+    let bind = |to: &str, propagation: &str| json!({ "destination": to, "type": "bind", "source": path, "options": ["rbind", propagation] });
+    let bundle = bundle
+        .mount(bind("/private", "rprivate"))
+        .mount(bind("/slave", "rslave"))
+        .mount(bind("/shared", "rshared"));
+    let bundle = bundle.set("/process/capabilities", json!({ "bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"] }));
+    let container = bundle.start();
+    mount(&["-t", "tmpfs", "none", shared.join("in").to_str().unwrap()]);
+    fs::write(shared.join("in/mark"), "").unwrap();
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["sh", "-c", "ls -d /*/in/mark; mount -t tmpfs none /slave/out && touch /slave/out/no; mount -t tmpfs none /shared/out && touch /shared/out/yes"],
+        "capabilities": { "bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"] } });
+    let result = exec(&container, process);
+    let seen: Vec<bool> = ["out/yes", "out/no"].iter().map(|name| shared.join(name).exists()).collect();
+    container.delete(true).unwrap();
+    let unmounted = std::process::Command::new("umount").args(["-R", path]).status().unwrap();
+    assert!(unmounted.success());
+    assert_eq!(result.unwrap().1, "/shared/in/mark\n/slave/in/mark\n");
+    assert_eq!(seen, [true, false]);
+}
+
+#[test]
+fn tmpfs_begins_with_what_it_covers() {
+    let bundle = Bundle::new().sh(
+        "cat /seed/file /seed/sub/deep; readlink /seed/link; stat -c %a /seed /seed/file; echo x > /seed/new",
+    );
+    let seed = bundle.rootfs_path().join("seed");
+    fs::create_dir_all(seed.join("sub")).unwrap();
+    fs::write(seed.join("file"), "one\n").unwrap();
+    fs::write(seed.join("sub/deep"), "two\n").unwrap();
+    std::os::unix::fs::symlink("sub/deep", seed.join("link")).unwrap();
+    for (path, mode) in [(seed.clone(), 0o751), (seed.join("file"), 0o640)] {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let outcome = bundle
+        .mount(
+            json!({ "destination": "/seed", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] }),
+        )
+        .run();
+    assert_eq!(outcome.stdout, "one\ntwo\nsub/deep\n751\n640\n", "{}", outcome.stderr);
+    assert!(!seed.join("new").exists());
+}
