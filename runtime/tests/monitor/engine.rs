@@ -195,6 +195,11 @@ impl Drop for Host {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // The cgroup above those of all tests: goes with the last of them.
+        for root in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(root.path().join("wherry-test"));
+        }
+        let _ = fs::remove_dir("/sys/fs/cgroup/wherry-test");
     }
 }
 
