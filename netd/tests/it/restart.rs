@@ -181,3 +181,27 @@ fn a_boot_keeps_networks_and_forgets_sandboxes() {
         assert!(out("iptables-save").contains("-A POSTROUTING -s 172.18.0.0/16 ! -o br-6e6574000000"));
     });
 }
+
+#[test]
+fn without_iptables_the_missing_program_is_named() {
+    alone("restart::without_iptables_the_missing_program_is_named", |host| {
+        host.client.shutdown().unwrap();
+        let socket = host.dir.path().join("exec/netd.sock");
+        eventually("netd has ended", || !socket.exists());
+        let started = std::process::Command::new(env!("CARGO_BIN_EXE_wherry-netd"))
+            .args(["--background", "--exec-root"])
+            .arg(host.dir.path().join("exec"))
+            .arg("--data-root")
+            .arg(host.dir.path().join("data"))
+            .env("PATH", "/nosuch")
+            .status();
+        assert!(started.unwrap().success(), "it starts all the same");
+        let client = wherry_netd::Client::new(socket);
+        let failure = client.configure(settings()).unwrap_err().to_string();
+        assert!(failure.contains("iptables-") && failure.contains("not found in PATH"), "{failure}");
+        let mut without = settings();
+        without.iptables = false;
+        client.configure(without).unwrap();
+        client.create_sandbox(sandbox_spec("a", &[&host.default_bridge()])).unwrap();
+    });
+}
