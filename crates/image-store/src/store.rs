@@ -1,5 +1,6 @@
 //! The store: opening it, reading from it, and the one way in which images enter it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -232,11 +233,15 @@ impl Inner {
         self.overlay.join(".empty")
     }
 
+    /// The topmost first. Overlayfs refuses a folder that is named twice, and a layer that comes again
+    /// further below adds nothing: all that it has is there already, and wins.
     pub(crate) fn lower_dirs(&self, diff_ids: &[DiffId]) -> Vec<PathBuf> {
         if diff_ids.is_empty() {
             return vec![self.empty_layer()];
         }
-        diff_ids.iter().rev().map(|id| self.layer_folder(id).join("diff")).collect()
+        let mut seen = HashSet::new();
+        let from_top = diff_ids.iter().rev().filter(|id| seen.insert(**id));
+        from_top.map(|id| self.layer_folder(id).join("diff")).collect()
     }
 }
 

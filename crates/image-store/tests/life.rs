@@ -278,6 +278,25 @@ fn images_and_containers_can_be_looked_into_without_a_mount_point() {
 }
 
 #[test]
+fn an_image_may_have_a_layer_twice() {
+    let (dir, store) = store();
+    let again = Layer::new().file("f", b"again").file("kept", b"").done();
+    let between = Layer::new().file("f", b"between").file(".wh.kept", b"").done();
+    store.load(&*docker_archive(&[&again, &between, &again], "{}", &["twice"]), &|_| {}).unwrap();
+    let store = {
+        drop(store);
+        Store::open(dir.path()).unwrap()
+    };
+    let id = store.resolve("twice").unwrap();
+    let root = mount_detached(Mountable::Image(&store, &id)).unwrap();
+    assert_eq!(fs::read(below(&root, "f")).unwrap(), b"again");
+    assert!(below(&root, "kept").exists());
+    let (_, result) = store.remove("twice", false, false, &nobody);
+    result.unwrap();
+    assert!(folders(dir.path()).is_empty());
+}
+
+#[test]
 fn many_threads_load_and_remove_without_losing_a_layer() {
     let (dir, store) = store();
     load(&store, &["shared"], "keeper", &["keeper"]);

@@ -183,17 +183,19 @@ impl Token<'_> {
 /// `name=value&…`, percent-encoded.
 fn form(parameters: &[(&str, &str)]) -> String {
     let pairs: Vec<String> =
-        parameters.iter().map(|(name, value)| format!("{name}={}", percent_encode(value))).collect();
+        parameters.iter().map(|(name, value)| format!("{name}={}", query_escape(value))).collect();
     pairs.join("&")
 }
 
-fn percent_encode(text: &str) -> String {
+/// Escapes a value for the query of a URL, as Go's `url.QueryEscape`.
+#[must_use]
+pub fn query_escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
+        match byte {
+            b' ' => out.push('+'),
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => out.push(char::from(b)),
+            b => out.push_str(&format!("%{b:02X}")),
         }
     }
     out

@@ -16,7 +16,7 @@ mod manifest;
 mod repository;
 mod tls;
 
-pub use auth::Credentials;
+pub use auth::{Credentials, query_escape};
 pub use blob::Blob;
 pub use endpoint::{Endpoint, Policy};
 pub use error::{ApiError, DialError, Error, Result, TransportError};

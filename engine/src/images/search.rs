@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use wherry_image_ref::DEFAULT_DOMAIN;
-use wherry_registry::{Client, Credentials};
+use wherry_registry::{Client, Credentials, query_escape};
 
 use super::{create, credentials};
 use crate::engine::Engine;
@@ -60,7 +60,7 @@ pub(super) async fn search(engine: Arc<Engine>, request: &Request) -> Result<Rep
     }
     let client = create::client();
     let (index, term) = index(&engine, &client, term).await?;
-    let url = format!("{}search?q={}&n={limit}", index.url, percent_encode(term));
+    let url = format!("{}search?q={}&n={limit}", index.url, query_escape(term));
     let headers = headers(&credentials::of(request));
     let (status, body) = client
         .get(&url, &headers, index.verify, MAX_ANSWER_BYTES)
@@ -110,19 +110,6 @@ async fn index<'a>(engine: &Engine, client: &Client, term: &'a str) -> Result<(I
             plain.url
         ))),
     }
-}
-
-/// As Go's `url.QueryEscape`.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' ' => out.push('+'),
-            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => out.push(char::from(b)),
-            b => out.push_str(&format!("%{b:02X}")),
-        }
-    }
-    out
 }
 
 async fn ping(client: &Client, index: &Index) -> Result<(), wherry_registry::Error> {
