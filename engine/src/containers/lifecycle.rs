@@ -238,6 +238,12 @@ pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
     let mut more = BTreeMap::new();
     let action = match &event.kind {
         EventKind::Started { .. } => "start".to_owned(),
+        // A restart was called off: the run itself ended, and was told, before.
+        EventKind::Exited { stopped: true, .. }
+            if matches!(container.status().state, State::Restarting { .. }) =>
+        {
+            return;
+        }
         EventKind::Exited { code, .. } | EventKind::StartFailed { code, .. } => {
             let ran_s = match container.status().state {
                 State::Running { started_at_ns, .. } => (event.at_ns - started_at_ns) / 1_000_000_000,

@@ -191,7 +191,9 @@ fn document(container: &Container, sample: &Sample, previous: &Sample) -> Value 
         "precpu_stats": of(previous, "cpu_stats").unwrap_or(zero_cpu),
         "memory_stats": of(sample, "memory_stats").unwrap_or_else(|| json!({})),
     });
-    if let Some(networks) = of(sample, "networks").filter(|n| n.as_object().is_some_and(|map| !map.is_empty())) {
+    if let Some(networks) =
+        of(sample, "networks").filter(|n| n.as_object().is_some_and(|map| !map.is_empty()))
+    {
         shown["networks"] = networks;
     }
     shown
