@@ -89,6 +89,8 @@ pub(crate) enum Gate {
 pub struct ExecOptions {
     /// So many of the caller's descriptors, from 3 on, are handed to the process.
     pub preserve_fds: u32,
+    /// As [`Launch::report_exec_failure`].
+    pub report_exec_failure: bool,
     /// Try it in a paused container as well. The call then returns when the container is resumed.
     pub ignore_paused: bool,
 }
@@ -222,6 +224,7 @@ impl Container {
         let mut plan = crate::plan::process::compile(process, stdio, options.preserve_fds)?;
         plan.seccomp.clone_from(&self.facts.seccomp);
         plan.keyring.clone_from(&self.facts.keyring);
+        plan.report_exec_failure = options.report_exec_failure;
         let join = Join {
             init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
             namespaces: self.facts.namespaces,

@@ -65,6 +65,7 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
             Ok(Made { pid: init.pid, pidfd: init.pidfd, terminal, channel, cgroup, plan, hooks })
         }
         Err(error) => {
+            let error = plan.name_mount(error);
             let _ = pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
             let _ = waitid(WaitId::PidFd(init.pidfd.as_fd()), WaitIdOptions::EXITED);
             Err(error)

@@ -21,7 +21,7 @@ pub enum Error {
         errno: i32,
     },
     /// It exists but may not or cannot be executed (`EACCES`, `EISDIR`).
-    #[error("exec: {name:?}: {}", Errno(*errno))]
+    #[error("exec: {name:?}: {}{}", Errno(*errno), if *errno == libc::EISDIR { ": permission denied" } else { "" })]
     NotExecutable {
         /// `args[0]`.
         name: String,
@@ -49,6 +49,18 @@ pub enum Error {
     BadUser {
         /// The id.
         subject: String,
+        /// Why.
+        errno: i32,
+    },
+    /// A mount of the specification failed. The words are runc's, which some clients look for.
+    #[error("error mounting {origin:?} to rootfs at {target:?}: {}: {}{}", mount_step(*step, origin, target), Errno(*errno), mount_hint(*errno))]
+    Mount {
+        /// What was to be mounted.
+        origin: String,
+        /// Where, in the container.
+        target: String,
+        /// At which step.
+        step: Step,
         /// Why.
         errno: i32,
     },
@@ -146,9 +158,11 @@ impl Error {
             Error::BadCwd { .. } | Error::BadUser { .. } => ErrorKind::BadProcess,
             Error::State { .. } => ErrorKind::State,
             Error::Spec { .. } | Error::InvalidId { .. } | Error::Unsupported { .. } => ErrorKind::Spec,
-            Error::Setup { .. } | Error::System { .. } | Error::InitDied | Error::Hook { .. } => {
-                ErrorKind::System
-            }
+            Error::Mount { .. }
+            | Error::Setup { .. }
+            | Error::System { .. }
+            | Error::InitDied
+            | Error::Hook { .. } => ErrorKind::System,
         }
     }
 
@@ -160,6 +174,7 @@ impl Error {
             | Error::Exec { errno, .. }
             | Error::BadCwd { errno, .. }
             | Error::BadUser { errno, .. }
+            | Error::Mount { errno, .. }
             | Error::Setup { errno, .. } => Some(*errno),
             Error::System { source, .. } => source.raw_os_error(),
             Error::ExecutableNotInPath { .. }
@@ -197,6 +212,21 @@ impl Error {
     /// A fault of the specification.
     pub(crate) fn spec(field: &'static str, reason: impl Into<String>) -> Self {
         Error::Spec { field, reason: reason.into() }
+    }
+}
+
+fn mount_step(step: Step, origin: &str, target: &str) -> String {
+    match step {
+        Step::MakeMountTarget => format!("create mountpoint for {target} mount: make mountpoint {target:?}"),
+        _ => format!("mount src={origin}, dst={target}"),
+    }
+}
+
+fn mount_hint(errno: i32) -> &'static str {
+    if errno == libc::ENOTDIR {
+        ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+    } else {
+        ""
     }
 }
 

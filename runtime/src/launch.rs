@@ -71,6 +71,10 @@ pub struct Launch<'a> {
     pub stdio: Stdio<'a>,
     /// So many of the caller's descriptors, from 3 on, are handed to the process.
     pub preserve_fds: u32,
+    /// Report a failure of `execve` itself (not a program for this machine, its interpreter is missing) as
+    /// [`crate::Error::Exec`]. By default it is the program's, as with runc and Docker: init says so
+    /// on its standard error, and its exit code is 255.
+    pub report_exec_failure: bool,
     /// Let the container use the caller's session keyring. By default it gets its own.
     pub inherit_keyring: bool,
     /// A folder where `create` leaves a socket through which *another* process can start the
@@ -89,6 +93,7 @@ impl<'a> Launch<'a> {
             cgroup_manager: CgroupManager::Cgroupfs,
             stdio: Stdio::Inherit,
             preserve_fds: 0,
+            report_exec_failure: false,
             inherit_keyring: false,
             start_socket_in: None,
         }

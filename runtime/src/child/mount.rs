@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode};
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -103,8 +103,17 @@ pub(crate) fn attach_at(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result
 /// Attaches a mount of the plan to its target in the container's root.
 pub(crate) fn attach<'p>(root: BorrowedFd<'_>, mount: &'p Mount) -> Done<'p> {
     let Some(fd) = mount.fd.get() else { return Err(Errno::BADF).at(Step::Mount, &mount.target) };
-    let target = target::open_or_make(root, &mount.target, mount.onto_folder, mount.follow)
-        .at(Step::MakeMountTarget, &mount.target)?;
+    let target = match target::open_or_make(root, &mount.target, mount.onto_folder, mount.follow) {
+        Err(Errno::NOTDIR) => Err(Errno::NOTDIR).at(Step::Mount, &mount.target)?,
+        other => other.at(Step::MakeMountTarget, &mount.target)?,
+    };
+    if !mount.onto_folder && !target.made {
+        // the kernel's answer to that would be EINVAL
+        let stat = rustix::fs::fstat(&target.fd).at(Step::Mount, &mount.target)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(Errno::NOTDIR).at(Step::Mount, &mount.target);
+        }
+    }
     let mode = if mount.keep_mode && !target.made {
         let stat = rustix::fs::fstat(&target.fd).at(Step::MakeMountTarget, &mount.target)?;
         Some(Mode::from_raw_mode(stat.st_mode & 0o7777))

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::{At, Done, Failure};
 use crate::error::Step;
 use crate::plan::process::ProcessPlan;
-use crate::sys::process::execve;
+use crate::sys::process::{execve, exit};
 
 /// The longest entry for `HOME`, with its name.
 const HOME_MAX: usize = 512;
@@ -47,7 +47,30 @@ fn check(process: &ProcessPlan, path: &CStr, stat: &rustix::fs::Stat) -> Result<
 pub(crate) fn execute<'p>(process: &'p ProcessPlan, program: &'p CStr) -> Done<'p> {
     let mut buffer = [0_u8; HOME_MAX];
     let home = if process.needs_home { Some(home(process.uid, &mut buffer)) } else { None };
-    Err(execve(program, &process.args, &process.env, home)).at(Step::Exec, program)
+    let errno = execve(program, &process.args, &process.env, home);
+    if process.report_exec_failure {
+        return Err(Failure { step: Step::Exec, subject: program, errno });
+    }
+    say_and_exit(program, errno)
+}
+
+/// Ends as a program that could not be executed, in runc's words.
+fn say_and_exit(program: &CStr, errno: Errno) -> ! {
+    let reason: &[u8] = match errno {
+        Errno::NOEXEC => b"exec format error",
+        Errno::NOENT => b"no such file or directory",
+        Errno::ACCESS => b"permission denied",
+        Errno::PERM => b"operation not permitted",
+        Errno::NOMEM => b"cannot allocate memory",
+        Errno::TOOBIG => b"argument list too long",
+        Errno::TXTBSY => b"text file busy",
+        Errno::LOOP => b"too many levels of symbolic links",
+        Errno::IO => b"input/output error",
+        _ => b"the system refused it",
+    };
+    let parts: [&[u8]; 5] = [b"exec ", program.to_bytes(), b": ", reason, b"\n"];
+    let _ = rustix::io::writev(rustix::stdio::stderr(), &parts.map(std::io::IoSlice::new));
+    exit(255)
 }
 
 /// `HOME=` and the user's folder by the container's `/etc/passwd`, else `/`.

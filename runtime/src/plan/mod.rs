@@ -17,7 +17,7 @@ use std::path::{Component, Path};
 use oci_spec::runtime::{Linux, Spec};
 
 use crate::cgroup::{Cgroup, Entry, Hierarchies};
-use crate::{Error, Launch};
+use crate::{Error, Launch, Step};
 use devices::Device;
 use hooks::ChildHooks;
 use mounts::{CgroupView, Mount, Symlink};
@@ -77,6 +77,7 @@ pub(crate) fn compile(
     process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
     process.keyring =
         (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
+    process.report_exec_failure = launch.report_exec_failure;
     process.personality = linux.personality().as_ref().map(process::personality).transpose()?;
     let paths = |field, list: &Option<Vec<String>>| -> Result<Vec<CString>, Error> {
         list.iter()
@@ -104,6 +105,21 @@ pub(crate) fn compile(
         process,
         wait_for_start,
     })
+}
+
+impl Plan {
+    /// A child knows a mount by its target only; says what was to be mounted there.
+    pub(crate) fn name_mount(&self, error: Error) -> Error {
+        let Error::Setup { step, subject, errno } = error else { return error };
+        let is_target = matches!(step, Step::Mount | Step::MountOptions | Step::MakeMountTarget);
+        let mount = self.mounts.iter().find(|m| is_target && m.target.as_bytes() == subject.as_bytes());
+        match mount {
+            Some(mount) => {
+                Error::Mount { origin: mount.source.origin(), target: format!("/{subject}"), step, errno }
+            }
+            None => Error::Setup { step, subject, errno },
+        }
+    }
 }
 
 /// What is asked for must be done or refused, not left out.

@@ -89,6 +89,14 @@ impl Source {
         })
     }
 
+    /// For messages: what the user called it.
+    pub(crate) fn origin(&self) -> String {
+        match self {
+            Source::Filesystem { name, .. } => name.to_string_lossy().into_owned(),
+            Source::Bind { path, .. } => path.to_string_lossy().into_owned(),
+        }
+    }
+
     /// Whether it is a new instance of that file system.
     pub(crate) fn is(&self, wanted: &[u8]) -> bool {
         matches!(self, Source::Filesystem { fstype, .. } if fstype.as_bytes() == wanted)

@@ -48,6 +48,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) stdio: StdioPlan,
     /// Descriptors 3 to here are handed on.
     pub(crate) preserve_fds: u32,
+    /// Whether a failed `execve` is told to the parent; else the child tells it on its standard error.
+    pub(crate) report_exec_failure: bool,
     /// Device and inode of this very program, which may not be executed in a container.
     pub(crate) own_program: Option<(u64, u64)>,
 }
@@ -123,6 +125,7 @@ pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) ->
         keyring: None,
         stdio: stdio_plan(process, stdio)?,
         preserve_fds,
+        report_exec_failure: false,
         own_program: own_program(),
     })
 }

@@ -65,6 +65,30 @@ fn bind_mounts_of_nothing_fail() {
     assert_eq!(error.to_string(), "open mount source /no/such: No such file or directory (os error 2)");
 }
 
+/// The texts are runc's: some clients look for their words.
+#[test]
+fn mounts_that_do_not_fit() {
+    let bind = |to: &str| json!({ "destination": to, "type": "bind", "source": "/etc/hostname", "options": ["rbind"] });
+    let error = Bundle::new().mount(bind("/etc")).try_run().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "error mounting \"/etc/hostname\" to rootfs at \"/etc\": mount src=/etc/hostname, dst=/etc: not a directory: Are you trying \
+         to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type"
+    );
+    let folder =
+        json!({ "destination": "/etc/passwd", "type": "bind", "source": "/tmp", "options": ["rbind"] });
+    let error = Bundle::new().mount(folder).try_run().unwrap_err();
+    assert!(
+        error.to_string().contains("not a directory: Are you trying to mount a directory onto a file"),
+        "{error}"
+    );
+    let error = Bundle::new().mount(bind("/proc/x")).try_run().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "error mounting \"/etc/hostname\" to rootfs at \"/proc/x\": create mountpoint for /proc/x mount: make mountpoint \"/proc/x\": no such file or directory"
+    );
+}
+
 #[test]
 fn readonly_rootfs_and_paths() {
     let outcome = Bundle::new()

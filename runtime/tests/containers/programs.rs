@@ -31,12 +31,6 @@ fn a_signal_ends_it() {
 fn programs_that_cannot_be_run() {
     let bundle = Bundle::new();
     fs::write(bundle.rootfs_path().join("plain"), "text").unwrap();
-    fs::write(bundle.rootfs_path().join("bad"), "\0\0\0not a program").unwrap();
-    fs::write(bundle.rootfs_path().join("script"), "#!/no/such/interpreter\n").unwrap();
-    for name in ["bad", "script"] {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(bundle.rootfs_path().join(name), mode).unwrap();
-    }
     let mut bundle = bundle;
     for (program, message, kind) in [
         ("nosuchcmd", "exec: \"nosuchcmd\": executable file not found in $PATH", ErrorKind::NotFound),
@@ -44,13 +38,37 @@ fn programs_that_cannot_be_run() {
         ("/x", "exec: \"/x\": stat /x: no such file or directory", ErrorKind::NotFound),
         ("/bin/sh/x", "exec: \"/bin/sh/x\": stat /bin/sh/x: not a directory", ErrorKind::NotFound),
         ("/plain", "exec: \"/plain\": permission denied", ErrorKind::NotExecutable),
-        ("/etc", "exec: \"/etc\": is a directory", ErrorKind::NotExecutable),
-        ("/bad", "exec /bad: exec format error", ErrorKind::NotExecutable),
-        ("/script", "exec /script: no such file or directory", ErrorKind::NotFound),
+        ("/etc", "exec: \"/etc\": is a directory: permission denied", ErrorKind::NotExecutable),
     ] {
         bundle = bundle.args(&[program]);
         let error = bundle.try_run().unwrap_err();
         assert_eq!((error.to_string().as_str(), error.kind()), (message, kind), "{program:?}");
+        assert_no_cgroup(&bundle.id);
+    }
+}
+
+/// With runc and Docker it is then the program that fails.
+#[test]
+fn programs_that_execve_refuses() {
+    let bundle = Bundle::new();
+    for (name, content) in [("bad", "\0\0\0not a program"), ("script", "#!/no/such/interpreter\n")] {
+        let path = bundle.rootfs_path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let mut bundle = bundle;
+    for (program, message, kind) in [
+        ("/bad", "exec /bad: exec format error", ErrorKind::NotExecutable),
+        ("/script", "exec /script: no such file or directory", ErrorKind::NotFound),
+    ] {
+        bundle = bundle.args(&[program]);
+        let outcome = bundle.run();
+        assert_eq!((outcome.code, outcome.stderr), (255, format!("{message}\n")));
+        let spec = bundle.parsed();
+        let mut launch = Launch::new(&bundle.id, bundle.path(), &spec, &bundle.rootfs);
+        launch.report_exec_failure = true;
+        let error = Container::run(&launch).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.kind()), (message, kind));
         assert_no_cgroup(&bundle.id);
     }
 }

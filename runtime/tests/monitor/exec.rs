@@ -90,7 +90,7 @@ fn a_failed_exec_leaves_the_client_to_the_engine() {
     let mut engine = started(&mut host);
     for (arguments, kind, text) in [
         (["nosuchcmd"], FailureKind::NotFound, "exec: \"nosuchcmd\": executable file not found in $PATH"),
-        (["/proc"], FailureKind::NotExecutable, "exec: \"/proc\": is a directory"),
+        (["/proc"], FailureKind::NotExecutable, "exec: \"/proc\": is a directory: permission denied"),
     ] {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let fd = std::os::fd::AsFd::as_fd(&theirs);

@@ -53,7 +53,7 @@ fn a_start_that_fails_says_why_and_can_be_tried_again() {
     let wait = engine.wait(WaitCondition::Removed);
     for (program, kind, text) in [
         ("nosuchcmd", FailureKind::NotFound, "exec: \"nosuchcmd\": executable file not found in $PATH"),
-        ("/etc", FailureKind::NotExecutable, "exec: \"/etc\": is a directory"),
+        ("/etc", FailureKind::NotExecutable, "exec: \"/etc\": is a directory: permission denied"),
     ] {
         let failure = engine.call(Request::Start(Box::new(host.start(&[program]))), &[]).unwrap_err();
         assert_eq!((failure.kind, failure.message.as_str()), (kind, text));

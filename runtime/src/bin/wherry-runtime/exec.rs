@@ -31,6 +31,7 @@ pub(crate) fn exec(global: &Global, options: &ExecOptions) -> Result<u8, Failure
     let library_options = wherry_runtime::ExecOptions {
         preserve_fds: preserve_fds(&options.process),
         ignore_paused: options.ignore_paused,
+        ..wherry_runtime::ExecOptions::default()
     };
     let process = container.exec(&process, stdio, &library_options)?;
     hand_over(&options.process, process.pid, process.pidfd.as_fd(), process.terminal.as_ref())?;
