@@ -1,7 +1,6 @@
 //! `GET /images/json`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -68,30 +67,42 @@ pub(crate) fn summaries(
     for (reference, id) in references {
         names.entry(id).or_default().push(reference);
     }
+    let mut containers: HashMap<String, i64> = HashMap::new();
+    for container in engine.containers.all() {
+        *containers.entry(container.record().image.clone()).or_default() += 1;
+    }
+    let mut users_of_chain: HashMap<Digest, usize> = HashMap::new();
+    for chain in images.iter().filter(|_| shared_size).flat_map(|image| chain_ids(image.diff_ids())) {
+        *users_of_chain.entry(chain).or_default() += 1;
+    }
     let mut list = Vec::new();
     for image in &images {
         let named = names.remove(&image.id).unwrap_or_default();
         if let Some(names) = selection.select(image, named, parents.contains(&image.id))? {
-            let shared = if shared_size { shared_bytes(engine, image, &images) } else { -1 };
-            list.push(summary(engine, image, names, shared));
+            let mut summary = summary(image, names);
+            summary.containers = containers.get(&image.id.to_string()).copied().unwrap_or(0);
+            if shared_size {
+                summary.shared_size = shared_bytes(engine, image, &users_of_chain);
+            }
+            list.push(summary);
         }
     }
     list.sort_by_key(|summary| std::cmp::Reverse(summary.created));
     Ok(list)
 }
 
-fn summary(engine: &Engine, image: &Image, names: Vec<Reference>, shared_size: i64) -> Summary {
+fn summary(image: &Image, names: Vec<Reference>) -> Summary {
     let (digests, tags): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.digest().is_some());
     let familiar = |names: Vec<&Reference>| Some(names.into_iter().map(Reference::familiar).collect());
     Summary {
-        containers: super::users(engine, &image.id).len() as i64,
+        containers: 0,
         created: created_ns(image).map_or(0, |ns| ns.div_euclid(1_000_000_000)),
         id: image.id,
         labels: image.config().labels.clone(),
         parent_id: image.parent.map(|id| id.to_string()).unwrap_or_default(),
         repo_digests: familiar(digests),
         repo_tags: familiar(tags),
-        shared_size,
+        shared_size: -1,
         size: image.size_bytes,
         virtual_size: None,
     }
@@ -128,14 +139,9 @@ pub(super) fn created_ns(image: &Image) -> Option<i64> {
 }
 
 /// Bytes of the layers that other images have, too, with all below them.
-fn shared_bytes(engine: &Engine, image: &Image, images: &[Arc<Image>]) -> i64 {
-    let others: Vec<Digest> = images
-        .iter()
-        .filter(|other| other.id != image.id)
-        .flat_map(|other| chain_ids(other.diff_ids()))
-        .collect();
+fn shared_bytes(engine: &Engine, image: &Image, users_of_chain: &HashMap<Digest, usize>) -> i64 {
     let layers = image.diff_ids().iter().zip(chain_ids(image.diff_ids()));
-    let shared = layers.filter(|(_, chain)| others.contains(chain));
+    let shared = layers.filter(|(_, chain)| users_of_chain.get(chain).is_some_and(|users| *users > 1));
     shared.filter_map(|(diff_id, _)| engine.store.layer_size(diff_id)).map(|size| size as i64).sum()
 }
 
