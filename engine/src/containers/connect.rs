@@ -55,7 +55,7 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
     if container.status().state.is_running() {
         let endpoint = network::endpoint(engine, &record, network, &attachment)?;
         let sandbox = engine.netd.connect(&container.id, endpoint).await?;
-        container.set_sandbox(Some(sandbox));
+        refresh(engine, &container, sandbox);
     }
     save(engine, &container, move |record| {
         record.networks.remove("none");
@@ -119,7 +119,7 @@ pub(crate) async fn disconnect(
     }
     if container.status().state.is_running() {
         let sandbox = engine.netd.disconnect(&container.id, &network.spec.id).await?;
-        container.set_sandbox(Some(sandbox));
+        refresh(engine, &container, sandbox);
     }
     save(engine, &container, move |record| {
         record.networks.remove(&name);
@@ -127,6 +127,19 @@ pub(crate) async fn disconnect(
     .await?;
     super::network_event(engine, &container, "disconnect", &network.spec.id).await;
     Ok(())
+}
+
+/// Notes a running container's new endpoints, and writes its /etc files for them: with its first user-defined network
+/// comes 127.0.0.11.
+fn refresh(engine: &Arc<Engine>, container: &Container, sandbox: wherry_netd::protocol::Sandbox) {
+    let joined = network::Joined::Own(Box::new(sandbox.clone()));
+    container.set_sandbox(Some(sandbox));
+    let record = container.record();
+    let written = super::links::resolve(engine, &record)
+        .and_then(|links| super::start::write_etc(engine, &record, &joined, &links));
+    if let Err(error) = written {
+        tracing::warn!(container = %container.id, %error, "the files in /etc could not be brought up to date");
+    }
 }
 
 async fn save(
