@@ -222,6 +222,7 @@ impl Container {
             return Err(Error::State { action: "exec in", status: Status::Paused });
         }
         let mut plan = crate::plan::process::compile(process, stdio, options.preserve_fds)?;
+        plan.grant_at_most_own(self.facts.namespaces & libc::CLONE_NEWUSER != 0)?;
         plan.seccomp.clone_from(&self.facts.seccomp);
         plan.keyring.clone_from(&self.facts.keyring);
         plan.report_exec_failure = options.report_exec_failure;

@@ -225,7 +225,7 @@ fn surroundings<'p>(plan: &'p Plan, channel: &Channel) -> Done<'p, Option<OwnedF
     }
     let slave = match plan.process.stdio {
         crate::plan::process::StdioPlan::Terminal { rows, cols } => {
-            Some(terminal::open(root.as_fd(), channel, plan.process.uid, rows, cols, plan.devices.is_some())?)
+            Some(terminal::open(root.as_fd(), channel, plan.process.uid, rows, cols, true)?)
         }
         _ => None,
     };

@@ -65,6 +65,11 @@ pub(crate) fn compile(
     };
     refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
+    if !namespaces.uts
+        && [spec.hostname(), spec.domainname()].into_iter().flatten().any(|name| !name.is_empty())
+    {
+        return Err(Error::spec("hostname", "cannot be set without a UTS namespace: it would be the host's"));
+    }
     let mut symlinks = Vec::new();
     let view = CgroupView { hierarchies, cgroup, namespaced: namespaces.cgroup };
     let mounts =
@@ -74,6 +79,7 @@ pub(crate) fn compile(
         .iter()
         .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
+    process.grant_at_most_own(namespaces.user.is_some())?;
     process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
     process.keyring =
         (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
@@ -94,8 +100,18 @@ pub(crate) fn compile(
         rootfs: rootfs::compile(launch)?,
         masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
-        hostname: spec.hostname().as_deref().map(|h| c_string("hostname", h)).transpose()?,
-        domainname: spec.domainname().as_deref().map(|d| c_string("domainname", d)).transpose()?,
+        hostname: spec
+            .hostname()
+            .as_deref()
+            .filter(|h| !h.is_empty())
+            .map(|h| c_string("hostname", h))
+            .transpose()?,
+        domainname: spec
+            .domainname()
+            .as_deref()
+            .filter(|d| !d.is_empty())
+            .map(|d| c_string("domainname", d))
+            .transpose()?,
         sysctls: sysctls(spec, &namespaces)?,
         hooks: hooks::compile(launch)?,
         entry: Entry::default(),

@@ -112,6 +112,10 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
             None => all.add_new(kind, flag, linux)?,
         }
     }
+    let mapped = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if all.user.is_none() && (mapped(linux.uid_mappings()) || mapped(linux.gid_mappings())) {
+        return Err(Error::spec("linux.uidMappings", "there is no user namespace to map ids in"));
+    }
     if all.new & u64::from(libc::CLONE_NEWNS.unsigned_abs()) == 0 {
         return Err(Error::Unsupported {
             what: "a container without a mount namespace of its own".into(),

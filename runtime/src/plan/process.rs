@@ -70,6 +70,22 @@ pub(crate) struct CapabilityPlan {
     pub(crate) ambient: u64,
 }
 
+impl ProcessPlan {
+    /// Leaves out capabilities that the caller has not itself and so cannot give (a host may lack some): the
+    /// specification wants such a container to start. In a user namespace a process has all.
+    pub(crate) fn grant_at_most_own(&mut self, user_namespace: bool) -> Result<(), Error> {
+        if let (Some(plan), false) = (&mut self.capabilities, user_namespace) {
+            let own = crate::sys::identity::permitted_capabilities()
+                .map_err(|errno| Error::system("read", "own capabilities", errno))?;
+            plan.sets.effective &= own;
+            plan.sets.permitted &= own;
+            plan.sets.inheritable &= own;
+            plan.ambient &= own;
+        }
+        Ok(())
+    }
+}
+
 /// Compiles.
 pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) -> Result<ProcessPlan, Error> {
     let args = process.args().as_deref().unwrap_or_default();

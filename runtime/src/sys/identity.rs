@@ -40,31 +40,44 @@ pub(crate) struct CapabilitySets {
     pub(crate) inheritable: u64,
 }
 
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The calling thread; 64 capabilities in two halves.
+const CAP_HEADER: CapHeader = CapHeader { version: 0x2008_0522, pid: 0 };
+
 /// `capset` of the calling thread.
 pub(crate) fn set_capabilities(sets: CapabilitySets) -> Sys<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let half = |shift: u32| Data {
+    let half = |shift: u32| CapData {
         effective: low_half(sets.effective >> shift),
         permitted: low_half(sets.permitted >> shift),
         inheritable: low_half(sets.inheritable >> shift),
     };
     let data = [half(0), half(32)];
     // SAFETY: version 3 reads one header and two data structs of this layout.
-    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) })?;
+    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&CAP_HEADER), data.as_ptr()) })?;
     Ok(())
+}
+
+/// The permitted capabilities of the calling thread.
+pub(crate) fn permitted_capabilities() -> Sys<u64> {
+    // the kernel may write its own version into the header
+    let mut header = CAP_HEADER;
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 writes two data structs of this layout.
+    check(unsafe { libc::syscall(libc::SYS_capget, std::ptr::from_mut(&mut header), data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
 }
 
 fn low_half(bits: u64) -> u32 {

@@ -38,6 +38,21 @@ fn forbidden_devices_cannot_be_opened() {
     assert!(outcome.stderr.contains("Operation not permitted"), "{}", outcome.stderr);
 }
 
+/// What belongs to the host is not changed by a container that shares it.
+#[test]
+fn shared_namespaces_are_left_alone() {
+    let namespaces = json!([{ "type": "mount" }, { "type": "pid" }]);
+    let before = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let error = Bundle::new().set("/linux/namespaces", namespaces.clone()).try_run().unwrap_err();
+    assert!(error.to_string().starts_with("config.json: hostname: "), "{error}");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), before);
+    for key in ["net.ipv4.ip_forward", "kernel.shmmax", "kernel.domainname"] {
+        let bundle = Bundle::new().set("/linux/namespaces", namespaces.clone()).set("/hostname", json!(""));
+        let error = bundle.set("/linux/sysctl", json!({ key: "1" })).try_run().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Spec, "{key}: {error}");
+    }
+}
+
 /// 2026-41579: an image whose /dev or /proc is a symbolic link.
 #[test]
 fn links_in_place_of_mount_points_are_refused() {

@@ -111,6 +111,25 @@ fn identity() {
     );
 }
 
+/// Docker's `--privileged` asks for all, also on a host that has not all.
+#[test]
+fn capabilities_that_the_host_lacks() {
+    let all: Vec<&str> = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE \
+         NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT \
+         SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG \
+         WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+        .split_whitespace()
+        .collect();
+    let all: Vec<String> = all.iter().map(|name| format!("CAP_{name}")).collect();
+    let outcome = Bundle::new()
+        .set("/process/capabilities", json!({ "bounding": all, "effective": all, "permitted": all }))
+        .sh("grep CapEff /proc/self/status")
+        .run();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("CapEff")).unwrap();
+    assert_eq!(outcome.stdout.trim(), own);
+}
+
 #[test]
 fn environment_limits_and_names() {
     let outcome = Bundle::new()
