@@ -1,8 +1,9 @@
 //! Images on this host: their configurations, names, and layers on overlayfs.
 //!
-//! A library without threads or a process of its own, apart from one thread that empties
-//! the trash; every call blocks, so async callers use `spawn_blocking`. It must not know
-//! Docker's HTTP API, registries, or containers beyond the id of a writable layer.
+//! A library without a process of its own. Every call blocks, so async callers use
+//! `spawn_blocking`; beside it there are a thread that empties the trash while there is some,
+//! and one that inflates while a layer is unpacked. It must not know Docker's HTTP API,
+//! registries, or containers beyond the id of a writable layer.
 //!
 //! Files, all below the data root (0700/0710, owned by root):
 //!
@@ -17,7 +18,8 @@
 //!
 //! Layers are stored by *diff id*, not by chain: overlayfs does not care in which order its
 //! lower folders came into being, so layers are shared between images whatever lies below,
-//! and unpack in parallel. Compressed blobs are not kept.
+//! and unpack in parallel. Compressed blobs are not kept: `headers.zst` has what of a tar is not
+//! in its files, so that `save` makes the same bytes again.
 //!
 //! Crash safety: a layer is unpacked in `.staging`, checked, and renamed; before an image
 //! enters the index, the file system is synced; the index is replaced through
