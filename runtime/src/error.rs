@@ -52,7 +52,8 @@ pub enum Error {
         /// Why.
         errno: i32,
     },
-    /// A mount of the specification failed. The words are runc's, which some clients look for.
+    /// A mount of the specification failed. The words are those that Docker's users get, which some clients look for:
+    /// runc's, and the hint about files and folders.
     #[error("error mounting {origin:?} to rootfs at {target:?}: {}: {}{}", mount_step(*step, origin, target), Errno(*errno), mount_hint(*errno))]
     Mount {
         /// What was to be mounted.

@@ -16,6 +16,20 @@
 //! 5. The child says over a close-on-exec socket pair what failed, as step, subject and errno; when the
 //!    socket closes without a word, `execve` has succeeded.
 //!
+//! The host's tree is let go of (`pivot_root`) *before* any path of the container is looked up, unless hooks
+//! must see both; from then on every path is walked by the kernel inside the new root (`openat2`,
+//! `RESOLVE_IN_ROOT`), and what is mounted there comes from descriptors that were opened before.
+//! A further process ([`Container::exec`]) joins all namespaces at once, by init's pidfd.
+//!
+//! **Cgroups.** An own thin layer (see `cgroup`): version 1, hybrid and version 2 through the
+//! file system. systemd's D-Bus driver is not there yet; asking for it is an error.
+//!
+//! **Not supported, and refused:** seccomp notifications, Intel RDT, `memoryPolicy`, `netDevices`,
+//! `execCPUAffinity`, a container without a mount namespace of its own.
+//!
+//! **Own program.** A caller that containers must not be able to overwrite by way of `/proc/PID/exe` (CVE-2019-5736)
+//! calls [`protect_own_program`] first, or is started from a sealed copy.
+//!
 //! **Callers with many threads.** A child of a process with threads may find any lock
 //! taken, the allocator's included. That is why the child allocates nothing, takes no lock and
 //! calls no libc function beyond thin wrappers of system calls.
