@@ -6,7 +6,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::{At, Done, Failure, clone};
+use super::inherited::clone_again;
+use super::{At, Done, Failure};
 use crate::error::Step;
 use crate::plan::hooks::ChildHook;
 use crate::sys::process::{
@@ -18,7 +19,7 @@ pub(crate) fn run<'p>(hooks: &'p [ChildHook], state: Option<&OwnedFd>) -> Done<'
     for hook in hooks {
         let Some(state) = state else { return Err(Errno::BADF).at(Step::Hook, &hook.path) };
         rustix::fs::seek(state, rustix::fs::SeekFrom::Start(0)).at(Step::Hook, &hook.path)?;
-        match clone(CloneRequest::default()).at(Step::Hook, &hook.path)? {
+        match clone_again(CloneRequest::default()).at(Step::Hook, &hook.path)? {
             Cloned::Child => {
                 reset_signals();
                 let errno = match duplicate_to(state.as_fd(), 0) {

@@ -8,6 +8,7 @@ mod copy_up;
 mod dev;
 mod hooks;
 mod identity;
+mod inherited;
 mod masks;
 mod mount;
 mod program;
@@ -24,7 +25,7 @@ use rustix::io::Errno;
 use crate::error::Step;
 use crate::plan::Plan;
 use crate::plan::process::ProcessPlan;
-use crate::sys::process::{CloneRequest, Cloned, clone3, exit, reset_signals, set_namespaces, unshare};
+use crate::sys::process::{CloneRequest, Cloned, exit, reset_signals, set_namespaces, unshare};
 use channel::{CREATED, Channel, GO, HOOKS, NO_SUBJECT};
 
 /// Which step failed, on what, and how.
@@ -104,13 +105,7 @@ fn between(plan: &Plan) -> Done<'_, Cloned> {
     }
     let request =
         CloneRequest { flags: plan.namespaces.new, cgroup: plan.entry.clone_into(), as_sibling: true };
-    clone(request).at(Step::Fork, NO_SUBJECT)
-}
-
-#[allow(unsafe_code)] // the child of a child
-fn clone(request: CloneRequest<'_>) -> Result<Cloned, Errno> {
-    // SAFETY: called in a child, which keeps to the rules already; the grandchild goes on by them.
-    unsafe { clone3(request) }
+    inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)
 }
 
 fn init<'p>(
@@ -316,7 +311,7 @@ fn exec_between(join: &crate::exec::Join) -> Done<'static, Cloned> {
     enter_devices_cgroup(&join.entry)?;
     set_namespaces(join.init.as_fd(), join.namespaces).at(Step::JoinNamespace, NO_SUBJECT)?;
     let request = CloneRequest { flags: 0, cgroup: join.entry.clone_into(), as_sibling: true };
-    clone(request).at(Step::Fork, NO_SUBJECT)
+    inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)
 }
 
 fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {

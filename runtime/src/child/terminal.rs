@@ -8,7 +8,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::channel::{Channel, NO_SUBJECT};
-use super::{At, Done, dev, target};
+use super::{At, Done, dev, inherited, target};
 use crate::error::Step;
 use crate::plan::process::{ProcessPlan, StdioPlan};
 use crate::sys::identity::set_controlling_terminal;
@@ -72,22 +72,16 @@ pub(crate) fn set_stdio<'p>(process: &'p ProcessPlan, slave: Option<OwnedFd>) ->
 fn place(fds: [i32; 3]) -> Result<(), Errno> {
     let mut moved = [None, None, None];
     for (number, (fd, moved)) in (0..).zip(fds.into_iter().zip(&mut moved)) {
-        let fd = rustix_borrow(fd);
+        let fd = inherited::descriptor(fd);
         if fd.as_raw_fd() < 3 && fd.as_raw_fd() != number {
             *moved = Some(rustix::io::fcntl_dupfd_cloexec(fd, 3)?);
         }
     }
     for (number, (fd, moved)) in (0..).zip(fds.into_iter().zip(&moved)) {
-        let fd = moved.as_ref().map_or(rustix_borrow(fd), AsFd::as_fd);
+        let fd = moved.as_ref().map_or(inherited::descriptor(fd), AsFd::as_fd);
         duplicate_to(fd, number)?;
     }
     Ok(())
-}
-
-#[allow(unsafe_code)] // a number that was a descriptor in the parent is one in the child
-fn rustix_borrow<'a>(fd: i32) -> BorrowedFd<'a> {
-    // SAFETY: the launch borrows the descriptor, so it is open; the child has a copy of the table.
-    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// Lets a user other than root open `/dev/stdout` and its like: pipes belong to who made them.

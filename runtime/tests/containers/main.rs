@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod attacks;
+mod descriptors;
 mod life;
 mod mounts;
 mod namespaces;

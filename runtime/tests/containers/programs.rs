@@ -195,7 +195,7 @@ fn preserved_descriptors() {
     if reader.as_raw_fd() != 3 {
         let moved = rustix::io::fcntl_dupfd_cloexec(&reader, 3).unwrap();
         if moved.as_raw_fd() != 3 {
-            let _ = nix_dup2(reader.as_fd(), 3);
+            let _ = crate::descriptors::duplicate_to(reader.as_fd(), 3);
         }
         std::mem::forget(moved);
     }
@@ -210,16 +210,6 @@ fn preserved_descriptors() {
     assert_eq!(text(out), "5\nhanded on");
     wait(&container);
     container.delete(false).unwrap();
-}
-
-fn nix_dup2(fd: std::os::fd::BorrowedFd<'_>, number: i32) -> std::io::Result<()> {
-    use std::os::fd::FromRawFd;
-    #[allow(unsafe_code)]
-    // SAFETY: nothing in this process uses the number; it is given up at once.
-    let mut target = unsafe { std::os::fd::OwnedFd::from_raw_fd(number) };
-    rustix::io::dup2(fd, &mut target)?;
-    std::mem::forget(target);
-    Ok(())
 }
 
 #[test]
