@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::entry::{Entry, Stream};
-use crate::timestamp;
 
 /// How the two streams share a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +33,7 @@ impl Format {
         }
         let body = out.len();
         if self.timestamps {
-            timestamp::write_fixed(entry.time_ns, out);
+            wherry_rfc3339::write_fixed(entry.time_ns, out);
             out.push(b' ');
         }
         if self.details {

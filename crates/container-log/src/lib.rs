@@ -15,12 +15,10 @@ mod format;
 mod lines;
 mod parse;
 mod reader;
-mod timestamp;
 mod writer;
 
 pub use entry::{Entry, Stream};
 pub use format::{Format, Framing, write_header};
 pub use lines::MAX_ENTRY;
 pub use reader::{Filled, Query, Reader};
-pub use timestamp::{write_fixed, write_trimmed};
 pub use writer::{Options, Writer};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::entry::Stream;
-use crate::{escape, timestamp};
+use crate::escape;
 
 /// A line's fields; its text is in the buffer that [`parse`] was given.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) fn peek_time(line: &[u8]) -> Option<i64> {
     const KEY: &[u8] = b",\"time\":\"";
     let tail = &line[line.len().saturating_sub(KEY.len() + 40)..];
     let at = tail.windows(KEY.len()).rposition(|window| window == KEY)?;
-    timestamp::parse(tail[at + KEY.len()..].strip_suffix(b"\"}")?)
+    wherry_rfc3339::parse(tail[at + KEY.len()..].strip_suffix(b"\"}")?)
 }
 
 /// The form that we and dockerd write: fixed order of keys, no spaces.
@@ -51,7 +51,7 @@ fn as_written(line: &[u8], text: &mut Vec<u8>) -> Option<Parsed> {
         at = after(line, attributes.end, b",")?;
     }
     at = after(line, at, b"\"time\":\"")?;
-    let time_ns = timestamp::parse(line.get(at..)?.strip_suffix(b"\"}")?)?;
+    let time_ns = wherry_rfc3339::parse(line.get(at..)?.strip_suffix(b"\"}")?)?;
     Some(Parsed { stream, time_ns, attributes })
 }
 
@@ -78,7 +78,7 @@ fn any_json(line: &[u8], text: &mut Vec<u8>) -> Option<Parsed> {
         start..start + raw.get().len()
     });
     text.extend_from_slice(parsed.log.as_bytes());
-    Some(Parsed { stream, time_ns: timestamp::parse(parsed.time.as_bytes())?, attributes })
+    Some(Parsed { stream, time_ns: wherry_rfc3339::parse(parsed.time.as_bytes())?, attributes })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::entry::Stream;
 use crate::lines::Lines;
-use crate::{escape, files, timestamp};
+use crate::{escape, files};
 
 /// Entries are collected up to this many bytes before they are written.
 const BATCH: usize = 256 << 10;
@@ -145,7 +145,7 @@ impl Sink {
         out.push(b'"');
         out.extend_from_slice(&self.attributes);
         out.extend_from_slice(b",\"time\":\"");
-        timestamp::write_trimmed(time_ns, out);
+        wherry_rfc3339::write_trimmed(time_ns, out);
         out.extend_from_slice(b"\"}\n");
         self.entries += 1;
     }

@@ -125,7 +125,7 @@ fn record(
 ) -> Result<(), Failure> {
     hand_over(&options.process, container.pid(), container.pidfd(), terminal)?;
     store.save(&Record {
-        created: time::now().to_rfc3339(),
+        created: time::now(),
         oci_version: spec.version().clone(),
         rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),

@@ -47,7 +47,7 @@ impl Log {
     }
 
     fn line(&self, message: &str) -> String {
-        let time = time::now().to_rfc3339_seconds();
+        let time = time::now_in_seconds();
         if self.json {
             let entry = serde_json::to_string(&Entry { level: "error", msg: message, time });
             return entry.unwrap_or_default() + "\n";

@@ -1,5 +1,7 @@
-//! RFC 3339 times in UTC, to and from nanoseconds since the epoch, without a calendar library:
-//! this runs once for each line of each container.
+//! RFC 3339 times, to and from nanoseconds since the epoch, as Go writes and reads them.
+//!
+//! Shared by logs, the API and the runtime's command. Without a calendar library, since it runs once for each
+//! line of each container. Pure: it knows no clock.
 
 const NS: i64 = 1_000_000_000;
 
@@ -10,6 +12,14 @@ pub fn write_trimmed(time_ns: i64, out: &mut Vec<u8>) {
     let digits = text[20..29].iter().rposition(|&b| b != b'0').map_or(0, |last| last + 1);
     out.extend_from_slice(if digits == 0 { &text[..19] } else { &text[..20 + digits] });
     out.push(b'Z');
+}
+
+/// [`write_trimmed`] as a string.
+#[must_use]
+pub fn trimmed(time_ns: i64) -> String {
+    let mut out = Vec::with_capacity(30);
+    write_trimmed(time_ns, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Appends `time_ns` with nine digits of fraction, as `docker logs --timestamps` shows it.
@@ -61,8 +71,9 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// Parses an RFC 3339 time with zero to nine digits of fraction, `Z` or an offset.
-pub(crate) fn parse(text: &[u8]) -> Option<i64> {
+/// Parses an RFC 3339 time with zero to nine digits of fraction, `Z` or an offset. `None` for what is no such time, or
+/// does not fit.
+pub fn parse(text: &[u8]) -> Option<i64> {
     let [_, _, _, _, b'-', _, _, b'-', _, _, b'T', _, _, b':', _, _, b':', _, _, rest @ ..] = text else {
         return None;
     };
@@ -98,12 +109,6 @@ fn number(digits: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn trimmed(time_ns: i64) -> String {
-        let mut out = Vec::new();
-        write_trimmed(time_ns, &mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn writes_what_go_writes() {
