@@ -77,7 +77,11 @@ fn what_was_half_made_is_removed() {
         gone = gone.replace(&kept.id, &id("gone")).replace(kept.netns.to_str().unwrap(), "/nosuch");
         std::fs::write(folder.join(format!("{}.json", id("gone"))), gone).unwrap();
         sh("iptables -t nat -A DOCKER -p tcp --dport 99 -j DNAT --to-destination 172.17.0.99:80");
-        let squatter = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
+        let mut squatter = None;
+        eventually("the killed netd's port is free", || {
+            squatter = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).ok();
+            squatter.is_some()
+        });
         let left: Vec<_> = host.client.sandboxes().unwrap().into_iter().map(|s| s.id).collect();
         assert_eq!(left.len(), 2, "{left:?}");
         eventually("the half-made namespace is gone", || host.namespaces().len() == 2);
