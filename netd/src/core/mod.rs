@@ -110,7 +110,10 @@ impl Netd {
                 Reply::Ok
             }
             Request::Networks => {
-                Reply::Networks(self.state().networks.iter().map(|n| n.network.clone()).collect())
+                let mut all: Vec<_> = self.state().networks.iter().map(|n| n.network.clone()).collect();
+                // Those of one millisecond by name, so that the order is the same after a restart.
+                all.sort_by(|a, b| (a.created_ms, &a.spec.name).cmp(&(b.created_ms, &b.spec.name)));
+                Reply::Networks(all)
             }
             Request::CreateSandbox(spec) => Reply::Sandbox(Box::new(self.create_sandbox(spec)?)),
             Request::Connect { sandbox, endpoint } => {
