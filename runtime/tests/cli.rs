@@ -267,16 +267,16 @@ fn cgroup_version_2() {
         umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
         W="$1 --root $2/state" ID=$3
         $W run -d -b $2 $ID > $2/out 2>&1
-        cat /sys/fs/cgroup/wherry-tests/$ID/cgroup.max.descendants
+        cat /sys/fs/cgroup/$ID/cgroup.max.descendants
         while ! grep -q null $2/out; do sleep 0.01; done
         $W exec $ID sh -c 'cat /proc/self/cgroup | grep ^0'
         $W exec $ID sh -c 'cat /dev/mem1' 2>&1 | grep -o 'not permitted'
-        $W pause $ID; grep frozen /sys/fs/cgroup/wherry-tests/$ID/cgroup.events; $W state $ID | grep -o paused
-        $W resume $ID; grep frozen /sys/fs/cgroup/wherry-tests/$ID/cgroup.events
+        $W pause $ID; grep frozen /sys/fs/cgroup/$ID/cgroup.events; $W state $ID | grep -o paused
+        $W resume $ID; grep frozen /sys/fs/cgroup/$ID/cgroup.events
         $W events --stats $ID | grep -o '"type":"stats"'
         $W pause $ID
         $W delete -f $ID
-        ls /sys/fs/cgroup/wherry-tests/$ID 2>&1 | grep -o 'No such file'
+        ls /sys/fs/cgroup/$ID 2>&1 | grep -o 'No such file'
         cat $2/out
     "#;
     let program = env!("CARGO_BIN_EXE_wherry-runtime");
@@ -331,7 +331,7 @@ fn spec_and_features() {
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     spec["process"]["terminal"] = json!(false);
     spec["process"]["args"] = json!(["sh", "-c", "echo it works"]);
-    spec["linux"]["cgroupsPath"] = json!("/wherry-tests/spec");
+    spec["linux"]["cgroupsPath"] = json!(format!("/wherry-test-spec-{}", std::process::id()));
     std::fs::write(&path, spec.to_string()).unwrap();
     let root = folder.path().join("state");
     let output = run(&["--root", root.to_str().unwrap(), "run", "spec"]);

@@ -127,7 +127,7 @@ impl Host {
                      "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
                 ],
                 "linux": {
-                    "cgroupsPath": format!("/wherry-test/{}", self.id),
+                    "cgroupsPath": format!("/{}", self.id),
                     "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}],
                 },
             }),
@@ -174,7 +174,7 @@ impl Host {
         let mut found = Vec::new();
         let roots = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
         for root in roots.chain(["/sys/fs/cgroup".into()]) {
-            let path = root.join("wherry-test").join(&self.id);
+            let path = root.join(&self.id);
             if path.exists() {
                 found.push(path);
             }
@@ -195,11 +195,11 @@ impl Drop for Host {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // The cgroup above those of all tests: goes with the last of them.
-        for root in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(root.path().join("wherry-test"));
+        // Its cgroup goes once its processes have left.
+        let end = Instant::now() + LIMIT;
+        while self.cgroups().iter().any(|folder| fs::remove_dir(folder).is_err()) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = fs::remove_dir("/sys/fs/cgroup/wherry-test");
     }
 }
 

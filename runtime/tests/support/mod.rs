@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 use wherry_runtime::{Container, Error, Launch, RootfsSource, Stdio};
 
@@ -122,6 +122,28 @@ impl Bundle {
     }
 }
 
+/// A test that failed leaves no process and no cgroup behind either.
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut left = cgroup_folders(&self.id);
+            left.retain(|folder| fs::remove_dir(folder).is_err());
+            if left.is_empty() || Instant::now() > deadline {
+                return;
+            }
+            for folder in left {
+                let _ = fs::write(folder.join("freezer.state"), "THAWED");
+                let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+                for pid in list.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 pub fn make_rootfs(rootfs: &Path) {
     for folder in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
         fs::create_dir_all(rootfs.join(folder)).unwrap();
@@ -174,7 +196,7 @@ pub fn cgroup_folders(id: &str) -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let mut roots = vec![base.to_path_buf()];
     roots.extend(fs::read_dir(base).unwrap().flatten().map(|e| e.path()).filter(|p| p.is_dir()));
-    roots.into_iter().map(|root| root.join("wherry-tests").join(id)).filter(|path| path.exists()).collect()
+    roots.into_iter().map(|root| root.join(id)).filter(|path| path.exists()).collect()
 }
 
 /// Runs a further process to its end; gives its exit code and its output.
@@ -232,7 +254,7 @@ pub fn default_spec(id: &str) -> Value {
             { "destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"] }
         ],
         "linux": {
-            "cgroupsPath": format!("/wherry-tests/{id}"),
+            "cgroupsPath": format!("/{id}"),
             "resources": { "devices": [
                 { "allow": false, "access": "rwm" },
                 { "allow": true, "type": "c", "major": 1, "minor": 5, "access": "rwm" },
