@@ -9,9 +9,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use wherry_monitor_api::{Event, EventKind, HealthState, HealthStatus, Phase, Request, run_dir};
 
 use super::monitor::{CallError, Monitor, Signal};
-use super::remove;
 use super::state::{State, Transition};
 use super::table::Container;
+use super::{remove, shared_memory};
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -189,6 +189,7 @@ async fn after_exit(
 ) {
     release_network(engine, container).await;
     release_volumes(engine, container).await;
+    shared_memory::release(&engine.config().exec_root, &container.id);
     let mut slot = container.monitor.lock().await;
     if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
         *slot = None;

@@ -19,6 +19,7 @@ mod network;
 mod reconcile;
 pub(crate) mod record;
 mod remove;
+mod shared_memory;
 mod shown;
 pub(crate) mod signals;
 pub(crate) mod spec;

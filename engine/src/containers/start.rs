@@ -22,7 +22,7 @@ use super::record::{Record, StartFailure};
 use super::state::{State, Transition};
 use super::table::Container;
 use super::users::{self, ResolvedUser};
-use super::{remove, spec};
+use super::{remove, shared_memory, spec};
 use crate::config::Config;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -67,6 +67,7 @@ pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> R
 /// After a failed start: the state of before, with the reason.
 async fn undo(engine: &Arc<Engine>, container: &Arc<Container>, previous: State, code: i32, error: &Error) {
     release_network(engine, container).await;
+    shared_memory::release(&engine.config().exec_root, &container.id);
     let previous = Box::new(previous);
     if let Err(invalid) = container.apply(&Transition::StartFailed { previous }) {
         tracing::debug!(container = %container.id, error = %invalid, "start failed, but the state had moved on");
@@ -221,6 +222,7 @@ fn build(
     }
     let pid_ns = joined_namespace(engine, &record.host_config.pid_mode, "pid", "PID")?;
     let ipc_ns = joined_namespace(engine, &record.host_config.ipc_mode, "ipc", "IPC")?;
+    let shm = shared_memory::prepare(engine, record)?;
     let oci = spec::generate(&spec::Input {
         record,
         config: &config,
@@ -230,7 +232,7 @@ fn build(
         etc: &etc,
         pid_ns: pid_ns.as_deref(),
         ipc_ns: ipc_ns.as_deref(),
-        shm: None,
+        shm: shm.as_deref(),
         cgroup_v2: engine.cgroup_v2,
         extra_env: &links.env,
     })?;

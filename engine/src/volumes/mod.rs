@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 pub(crate) use local::{Volume, Volumes};
+pub(crate) use mount::unmount;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, blocking};

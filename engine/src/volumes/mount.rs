@@ -97,7 +97,7 @@ pub(super) fn mount(target: &Path, options: &Options) -> Result<(), MountFailure
 }
 
 /// Unmounts `target`, however often it is mounted; not mounted is fine.
-pub(super) fn unmount(target: &Path) -> io::Result<()> {
+pub(crate) fn unmount(target: &Path) -> io::Result<()> {
     while is_mountpoint(target)? {
         rustix::mount::unmount(target, UnmountFlags::DETACH)?;
     }

@@ -104,6 +104,10 @@ fn namespaces_shared_with_others() {
     let uts = host.exec("readlink /proc/self/ns/uts").ok();
     host.docker("run --rm --uts host busybox readlink /proc/self/ns/uts").prints(uts.out());
     host.docker("run --rm --ipc host busybox true").ok();
+    host.docker("run --rm --ipc container:first busybox true").fails(125, "non-shareable IPC");
+    host.docker("run -d --name giver --ipc shareable busybox sleep 600").ok();
+    host.docker("run --rm --ipc container:giver busybox sh -c 'echo shared >/dev/shm/x'").ok();
+    host.docker("exec giver cat /dev/shm/x").prints("shared");
     host.docker("run --rm --pid host busybox sh -c 'ps -o args | grep -q \"[s]leep 600\"'").ok();
     host.docker("run --rm --network container:nosuch busybox true").fails(125, "No such container: nosuch");
 }

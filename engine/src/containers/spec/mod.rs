@@ -69,8 +69,8 @@ pub(crate) struct Input<'a> {
     pub(crate) pid_ns: Option<&'a Path>,
     /// `/proc/PID/ns/ipc` of the container whose IPC it shares (`IpcMode` `container:X`).
     pub(crate) ipc_ns: Option<&'a Path>,
-    /// A folder to bind to `/dev/shm`, for `IpcMode` `shareable` and `container:X`: a tmpfs that the caller has mounted on the
-    /// host (nosuid, noexec, nodev, mode=1777, size of `ShmSize`). `None`: a tmpfs of its own, or the host's for `host`.
+    /// What to bind to `/dev/shm`: that of the container whose IPC namespace is joined. `None`: a tmpfs of its own, or
+    /// the host's for `host`.
     pub(crate) shm: Option<&'a Path>,
     /// Whether the host has only cgroup v2.
     pub(crate) cgroup_v2: bool,
