@@ -19,7 +19,8 @@
 //! Layers are stored by *diff id*, not by chain: overlayfs does not care in which order its
 //! lower folders came into being, so layers are shared between images whatever lies below,
 //! and unpack in parallel. Compressed blobs are not kept: `headers.zst` has what of a tar is not
-//! in its files, so that `save` makes the same bytes again.
+//! in its files, so that `save` makes the same bytes again, and a push compresses them anew, as dockerd's does.
+//! Containers' own layers are told, packed and exported by reading them where they are (`diff/`).
 //!
 //! Crash safety: a layer is unpacked in `.staging`, checked, and renamed; before an image
 //! enters the index, the file system is synced; the index is replaced through
@@ -29,6 +30,7 @@
 mod archive;
 mod base;
 mod config;
+mod diff;
 mod error;
 mod id;
 mod image;
@@ -45,6 +47,7 @@ mod writable;
 
 pub use archive::{LoadError, LoadEvent, Saved};
 pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
+pub use diff::{Change, ChangeKind};
 pub use error::{Error, Result};
 pub use id::{DiffId, ImageId};
 pub use image::Image;

@@ -32,13 +32,12 @@ pub enum Mountable<'a> {
 /// # Errors
 /// [`Error::Mount`] with the failing step; [`Error::NoSuchImage`].
 pub fn mount_detached(what: Mountable<'_>) -> Result<OwnedFd> {
-    let overlay = Overlay::of(what)?;
-    match overlay.mount() {
-        // Before Linux 6.8 layers cannot be given one by one.
-        Err(failed) if failed.errno == Errno::INVAL => overlay.mount_in_one_page(),
-        mounted => mounted,
-    }
-    .map_err(|Failed { step, errno }| Error::Mount { step, source: errno.into() })
+    Overlay::of(what)?.mount_somehow()
+}
+
+/// Mounts folders above each other, the topmost first, at least two, such that nothing can be written.
+pub(crate) fn mount_read_only(lower: Vec<PathBuf>) -> Result<OwnedFd> {
+    Overlay { lower, writable: None }.mount_somehow()
 }
 
 /// The folders of an overlay.
@@ -73,6 +72,15 @@ impl<'a> Overlay<'a> {
                 Ok(Self { lower, writable: None })
             }
         }
+    }
+
+    fn mount_somehow(&self) -> Result<OwnedFd> {
+        match self.mount() {
+            // Before Linux 6.8 layers cannot be given one by one.
+            Err(failed) if failed.errno == Errno::INVAL => self.mount_in_one_page(),
+            mounted => mounted,
+        }
+        .map_err(|Failed { step, errno }| Error::Mount { step, source: errno.into() })
     }
 
     fn mount(&self) -> std::result::Result<OwnedFd, Failed> {

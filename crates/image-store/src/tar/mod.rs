@@ -3,14 +3,16 @@
 //!
 //! Archives come from strangers. The reader bounds what it keeps in memory, and where two
 //! fields contradict each other (a PAX size and a header size, say) it decides as Go does, so
-//! that nobody can hide an entry from one engine and show it to another. Nothing is written here.
+//! that nobody can hide an entry from one engine and show it to another.
 
+mod encode;
 mod header;
 mod pax;
 mod reader;
 mod sparse;
 mod writer;
 
+pub(crate) use encode::encode;
 pub(crate) use header::{BLOCK, Header, Kind};
 pub(crate) use reader::{Entry, Reader, Tap, truncated};
 pub(crate) use sparse::Region;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::folders::{Folders, clean, split};
 use super::record::Recorder;
 use super::{UnpackError, display, failed};
-use crate::tar::{Entry, Kind, Reader, Region, Tap, truncated};
+use crate::tar::{Entry, Kind, Reader, Region, truncated};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -109,14 +109,15 @@ impl Target {
         let io_failed = |source| UnpackError::Entry { action: "write", path: display(path), source };
         match &entry.sparse {
             None => {
-                source.tap().content(path, entry.stored_bytes).map_err(UnpackError::Record)?;
-                copy(source, &mut file, entry.stored_bytes, &mut self.buffer, false, io_failed)?;
+                source.tap().content(path, 0, entry.stored_bytes).map_err(UnpackError::Record)?;
+                copy(source, &mut file, entry.stored_bytes, &mut self.buffer, io_failed)?;
                 self.size_bytes += entry.stored_bytes;
             }
             Some((real_size, regions)) => {
                 for Region { offset, length } in regions {
                     file.seek(SeekFrom::Start(*offset)).map_err(io_failed)?;
-                    copy(source, &mut file, *length, &mut self.buffer, true, io_failed)?;
+                    source.tap().content(path, *offset, *length).map_err(UnpackError::Record)?;
+                    copy(source, &mut file, *length, &mut self.buffer, io_failed)?;
                 }
                 file.set_len(*real_size).map_err(io_failed)?;
                 self.size_bytes += real_size;
@@ -378,13 +379,12 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<u64, Errno> {
     Ok(freed)
 }
 
-/// Copies `length` bytes of an entry's content, by way of the record too if `tapped`.
+/// Copies `length` bytes of an entry's content.
 fn copy<R: Read>(
     source: Source<'_, R>,
     file: &mut File,
     length: u64,
     buffer: &mut [u8],
-    tapped: bool,
     write_failed: impl Fn(io::Error) -> UnpackError,
 ) -> Result<(), UnpackError> {
     let mut left = length;
@@ -393,9 +393,6 @@ fn copy<R: Read>(
         let piece = buffer.get_mut(..wanted).unwrap_or_default();
         let read = source.read(piece).map_err(truncated)?;
         let piece = piece.get(..read).unwrap_or_default();
-        if tapped {
-            source.tap().raw(piece).map_err(UnpackError::Record)?;
-        }
         file.write_all(piece).map_err(&write_failed)?;
         left -= read as u64;
     }

@@ -1,7 +1,7 @@
 //! Making a layer's tar again, byte by byte, from its files and its recorded headers.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -33,8 +33,8 @@ impl Store {
         while let Some(piece) = pieces.next().context("read", &headers)? {
             match piece {
                 Piece::Raw(bytes) => out.write_all(&bytes).context("write the tar of", &folder)?,
-                Piece::Content { path, size } => {
-                    let copied = copy_file(&root, &path, size, &mut buffer, &mut out);
+                Piece::Content { path, offset, size } => {
+                    let copied = copy_file(&root, &path, (offset, size), &mut buffer, &mut out);
                     copied.context("copy", diff.join(display(&path)))?;
                 }
             }
@@ -47,17 +47,20 @@ impl Store {
     }
 }
 
-/// Copies exactly `size` bytes of a file; links within the path stay in the layer, as when it was unpacked.
+/// Copies a part of a file, given as offset and size; links within the path stay in the layer, as when it was unpacked.
 fn copy_file(
     root: &OwnedFd,
     path: &[u8],
-    size: u64,
+    (offset, size): (u64, u64),
     buffer: &mut [u8],
     out: &mut impl Write,
 ) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let file = File::from(openat2(root.as_fd(), path, flags, Mode::empty(), resolve)?);
+    let mut file = File::from(openat2(root.as_fd(), path, flags, Mode::empty(), resolve)?);
+    if offset > 0 {
+        file.seek(SeekFrom::Start(offset))?;
+    }
     let mut source = file.take(size);
     let mut left = size;
     while left > 0 {

@@ -1,8 +1,8 @@
 //! What of a layer's tar is not in its files: headers, padding, order.
 //!
 //! `headers.zst` lets the tar be made again, byte by byte, for `save`. It is a zstd stream of
-//! pieces: `R`, length, bytes as they stood in the tar; or `F`, size, length of the path, path: the
-//! content of that file. Numbers are little-endian, 8 bytes. The path is what the archive said,
+//! pieces: `R`, length, bytes as they stood in the tar; `F`, size, length of the path, path: the
+//! content of that file; or `S`, offset and then as `F`: a part of it. Numbers are little-endian, 8 bytes. The path is what the archive said,
 //! cleaned; the digest of the result is compared before anybody gets to see it as that layer.
 
 use std::fs::File;
@@ -16,6 +16,7 @@ pub(crate) const FILE: &str = "headers.zst";
 const MAX_PIECE: u64 = 1 << 20;
 const RAW: u8 = b'R';
 const CONTENT: u8 = b'F';
+const PART: u8 = b'S';
 
 /// Writes the record of a layer.
 pub(crate) struct Recorder {
@@ -30,13 +31,18 @@ impl Recorder {
         Ok(Self { out, raw: Vec::new() })
     }
 
-    /// The content of the file at `path`, `size` bytes, stands here.
-    pub(crate) fn content(&mut self, path: &[u8], size: u64) -> io::Result<()> {
+    /// Of the content of the file at `path`, `size` bytes from `offset` on stand here.
+    pub(crate) fn content(&mut self, path: &[u8], offset: u64, size: u64) -> io::Result<()> {
         if size == 0 {
             return Ok(());
         }
         self.flush_raw()?;
-        self.out.write_all(&[CONTENT])?;
+        if offset == 0 {
+            self.out.write_all(&[CONTENT])?;
+        } else {
+            self.out.write_all(&[PART])?;
+            self.out.write_all(&offset.to_le_bytes())?;
+        }
         self.out.write_all(&size.to_le_bytes())?;
         self.out.write_all(&(path.len() as u64).to_le_bytes())?;
         self.out.write_all(path)
@@ -77,7 +83,7 @@ impl Tap for Recorder {
 #[derive(Debug)]
 pub(crate) enum Piece {
     Raw(Vec<u8>),
-    Content { path: Vec<u8>, size: u64 },
+    Content { path: Vec<u8>, offset: u64, size: u64 },
 }
 
 /// Reads the record of a layer.
@@ -95,12 +101,18 @@ impl Pieces {
         }
         match tag {
             [RAW] => Ok(Some(Piece::Raw(self.bytes()?))),
-            [CONTENT] => {
-                let size = self.number()?;
-                Ok(Some(Piece::Content { size, path: self.bytes()? }))
+            [CONTENT] => self.content(0).map(Some),
+            [PART] => {
+                let offset = self.number()?;
+                self.content(offset).map(Some)
             }
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+
+    fn content(&mut self, offset: u64) -> io::Result<Piece> {
+        let size = self.number()?;
+        Ok(Piece::Content { path: self.bytes()?, offset, size })
     }
 
     fn number(&mut self) -> io::Result<u64> {
