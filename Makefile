@@ -6,7 +6,7 @@ N ?= 20
 export ENGINE := $(abspath $(ENGINE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test lint fmt bench acceptance install clean
+.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test lint fmt bench conformance-runtime acceptance install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fmt: ## format all code
 
 bench: root setup build ## measure beside dockerd and podman of ../shared/lab, if there; the numbers go to integration/results
 	@cargo run -q --release -p wherry-bench
+
+conformance-runtime: root setup build ## runc's, crun's and youki's own tests against wherry-runtime, in ../shared/lab; the counts go to integration/results
+	@for suite in runc crun contest; do integration/conformance/$$suite.sh target/release/wherry-runtime; done
 
 acceptance: root setup build ## run ../shared/acceptance against ENGINE (SCRIPTS="01 04 05")
 	@[ -x $(ACCEPTANCE)/run-all.sh ] || { echo "make acceptance: there are no scripts in $(ACCEPTANCE)" >&2; exit 1; }
