@@ -334,6 +334,7 @@ impl Container {
     /// # Errors
     /// [`Error::System`] with the file and the kernel's answer.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        crate::plan::validate::resources(resources)?;
         self.facts.cgroup.apply(resources)?;
         self.facts.cgroup.apply_devices(resources)
     }

@@ -56,7 +56,7 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
         resources.map_or(Ok(()), |resources| cgroup.apply_devices(resources))?;
         plan.entry = plan.entry.with_devices_first();
     }
-    let (channel, init) = fork(&plan, listener.as_ref())?;
+    let (channel, init) = fork(&plan, listener.as_ref()).map_err(|error| plan.explain(error))?;
     drop(listener);
     match bring_up(&plan, &channel, &init, &cgroup, resources, &hooks) {
         Ok(terminal) => {
@@ -65,7 +65,7 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
             Ok(Made { pid: init.pid, pidfd: init.pidfd, terminal, channel, cgroup, plan, hooks })
         }
         Err(error) => {
-            let error = plan.name_mount(error);
+            let error = plan.explain(error);
             let _ = pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
             let _ = waitid(WaitId::PidFd(init.pidfd.as_fd()), WaitIdOptions::EXITED);
             Err(error)
@@ -97,13 +97,14 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// Ids become names of folders.
-pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+/// Whether this can be a container's id: ids become names of folders. Letters, digits, `_`, `+`, `-` and `.`, as runc has it.
+pub fn is_container_id(id: &str) -> bool {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
-    if id.is_empty() || id == "." || id == ".." || id.len() > 1024 || !id.chars().all(fine) {
-        return Err(Error::InvalidId { id: id.to_owned() });
-    }
-    Ok(())
+    !id.is_empty() && id != "." && id != ".." && id.len() <= 1024 && id.chars().all(fine)
+}
+
+fn check_id(id: &str) -> Result<(), Error> {
+    if is_container_id(id) { Ok(()) } else { Err(Error::InvalidId { id: id.to_owned() }) }
 }
 
 fn cgroup_path(launch: &Launch<'_>) -> PathBuf {

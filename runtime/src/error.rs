@@ -93,6 +93,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A `config.json`, or a part of one, cannot be read.
+    #[error("{field}{}{reason}", if field.is_empty() { "" } else { ": " })]
+    Malformed {
+        /// The field, like `process.args[0]`; empty where it is not one field's fault.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The specification or the caller asks for something that this library does not do.
     #[error("{what} is not supported{}", if why.is_empty() { String::new() } else { format!(": {why}") })]
     Unsupported {
@@ -158,7 +166,10 @@ impl Error {
             Error::NotExecutable { .. } | Error::Exec { .. } => ErrorKind::NotExecutable,
             Error::BadCwd { .. } | Error::BadUser { .. } => ErrorKind::BadProcess,
             Error::State { .. } => ErrorKind::State,
-            Error::Spec { .. } | Error::InvalidId { .. } | Error::Unsupported { .. } => ErrorKind::Spec,
+            Error::Spec { .. }
+            | Error::Malformed { .. }
+            | Error::InvalidId { .. }
+            | Error::Unsupported { .. } => ErrorKind::Spec,
             Error::Mount { .. }
             | Error::Setup { .. }
             | Error::System { .. }
@@ -180,6 +191,7 @@ impl Error {
             Error::System { source, .. } => source.raw_os_error(),
             Error::ExecutableNotInPath { .. }
             | Error::Spec { .. }
+            | Error::Malformed { .. }
             | Error::InvalidId { .. }
             | Error::Unsupported { .. }
             | Error::State { .. }
@@ -219,6 +231,7 @@ impl Error {
 fn mount_step(step: Step, origin: &str, target: &str) -> String {
     match step {
         Step::MakeMountTarget => format!("create mountpoint for {target} mount: make mountpoint {target:?}"),
+        Step::InsideProc => format!("{target:?} cannot be mounted because it is inside /proc"),
         _ => format!("mount src={origin}, dst={target}"),
     }
 }
@@ -287,7 +300,9 @@ steps! {
     OpenMount = "open mount source",
     Mount = "mount",
     MountOptions = "set options of mount",
+    MountOption = "mount option",
     MakeMountTarget = "make mount target",
+    InsideProc = "mount inside /proc",
     CopyUp = "copy into tmpfs",
     PivotRoot = "pivot_root to",
     Device = "make device",

@@ -42,6 +42,7 @@ mod error;
 mod exec;
 mod hooks;
 mod launch;
+mod parse;
 mod plan;
 mod protect;
 mod seccomp;
@@ -52,8 +53,10 @@ mod terminal;
 mod userns;
 
 pub use container::{Container, ExecOptions, Process, Status};
+pub use create::is_container_id;
 pub use error::{Error, ErrorKind, Step};
 pub use launch::{CgroupManager, Launch, RootfsSource, Stdio};
+pub use parse::{parse_process, parse_resources, parse_spec};
 pub use protect::protect_own_program;
 pub use state::SavedState;
 pub use stats::{BlockIo, BlockIoEntry, Cpu, Hugetlb, Memory, Pids, Pressure, Stats, Throttling};

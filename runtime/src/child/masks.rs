@@ -57,7 +57,7 @@ fn cover_folder(empty: &mut Option<OwnedFd>, target: &OwnedFd) -> Result<(), Err
     if let Some(empty) = empty {
         return mount::attach_at(mount::clone_tree(empty.as_fd(), c"", false)?.as_fd(), target.as_fd());
     }
-    let tmpfs = mount::new_filesystem(c"tmpfs", c"tmpfs", &[], MountAttr::READONLY.set)?;
+    let tmpfs = mount::plain_filesystem(c"tmpfs", MountAttr::READONLY.set)?;
     mount::attach_at(tmpfs.as_fd(), target.as_fd())?;
     *empty = Some(tmpfs);
     Ok(())

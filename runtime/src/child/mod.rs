@@ -209,8 +209,14 @@ fn surroundings<'p>(plan: &'p Plan, channel: &Channel) -> Done<'p, Option<OwnedF
         // The host's tree goes away before anything is looked up in the container's.
         root::pivot(&plan.rootfs, &root)?;
     }
+    let mut proc = None;
     for mount in &plan.mounts {
-        mount::attach(root.as_fd(), mount)?;
+        mount::attach(root.as_fd(), mount, proc)?;
+        if mount.target.as_bytes() == b"proc"
+            && let Some(fd) = mount.fd.get()
+        {
+            proc = Some(rustix::fs::fstat(fd).at(Step::Mount, &mount.target)?.st_dev);
+        }
     }
     for link in &plan.symlinks {
         target::symlink(root.as_fd(), &link.text, &link.path)?;
@@ -267,7 +273,7 @@ fn proc_root(plan: &Plan) -> Done<'_, OwnedFd> {
     let mounted = plan.mounts.iter().find(|m| m.source.is(b"proc")).and_then(|m| m.fd.get());
     match mounted {
         Some(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::Sysctl, c"proc"),
-        None => mount::new_filesystem(c"proc", c"proc", &[], 0).at(Step::Sysctl, c"proc"),
+        None => mount::plain_filesystem(c"proc", 0).at(Step::Sysctl, c"proc"),
     }
 }
 
@@ -335,7 +341,7 @@ fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channe
         _ => None,
     };
     if let Some((path, value)) = &process.security_label {
-        let proc = mount::new_filesystem(c"proc", c"proc", &[], 0).at(Step::SecurityLabel, value)?;
+        let proc = mount::plain_filesystem(c"proc", 0).at(Step::SecurityLabel, value)?;
         let opened = open_proc_self(proc.as_fd(), path);
         opened.and_then(|fd| rustix::io::write(fd, value.to_bytes())).at(Step::SecurityLabel, value)?;
     }

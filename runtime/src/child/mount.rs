@@ -10,18 +10,37 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::{At, Done, target};
+use super::{At, Done, Failure, target};
 use crate::error::Step;
 use crate::plan::mounts::{Mount, Source};
 use crate::sys::mount::{MountAttr, mount_setattr};
 
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
+/// What may be covered of the container's procfs: itself, by another one (the plan has seen to that), and some files, as
+/// runc has it (LXCFS does that). Anything else could be a trap for who trusts procfs (CVE-2025-52881).
+const MAY_COVER_PROC: [&CStr; 11] = [
+    c"proc",
+    c"proc/cpuinfo",
+    c"proc/diskstats",
+    c"proc/meminfo",
+    c"proc/stat",
+    c"proc/swaps",
+    c"proc/uptime",
+    c"proc/loadavg",
+    c"proc/slabinfo",
+    c"proc/sys/kernel/ns_last_pid",
+    c"proc/sys/crypto/fips_enabled",
+];
+
 /// Makes the mount, detached, with all of its options.
 pub(crate) fn open_source(mount: &Mount) -> Done<'_, OwnedFd> {
     match &mount.source {
         Source::Filesystem { fstype, name, data } => {
-            let fd = new_filesystem(fstype, name, data, mount.attr.set).at(Step::Mount, &mount.target)?;
+            let fd = new_filesystem(fstype, name, data, mount.attr.set).map_err(|refused| match refused {
+                (errno, Some(option)) => Failure { step: Step::MountOption, subject: option, errno },
+                (errno, None) => Failure { step: Step::Mount, subject: &mount.target, errno },
+            })?;
             let (propagation, recursive) = mount.propagation.unwrap_or((0, false));
             let rest = MountAttr { propagation, ..mount.recursive };
             if !rest.is_noop() {
@@ -74,24 +93,32 @@ fn set_options(fd: BorrowedFd<'_>, mount: &Mount, is_tree: bool) -> Result<(), E
     Ok(())
 }
 
-/// A new instance of a file system, detached.
-pub(crate) fn new_filesystem(
+/// A new instance of a file system with options, detached. A failure names the option that was refused, if it was one.
+fn new_filesystem<'p>(
     fstype: &CStr,
     name: &CStr,
-    data: &[(CString, Option<CString>)],
+    data: &'p [(CString, Option<CString>)],
     attributes: u64,
-) -> Result<OwnedFd, Errno> {
-    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, c"source", name)?;
+) -> Result<OwnedFd, (Errno, Option<&'p CStr>)> {
+    let whole = |errno| (errno, None);
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(whole)?;
+    fsconfig_set_string(&context, c"source", name).map_err(whole)?;
     for (key, value) in data {
-        match value {
-            Some(value) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, key)?,
-        }
+        let set = match value {
+            Some(value) => fsconfig_set_string(&context, key, value),
+            None => fsconfig_set_flag(&context, key),
+        };
+        set.map_err(|errno| (errno, Some(key.as_c_str())))?;
     }
-    fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).map_err(|_| Errno::INVAL)?);
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    fsconfig_create(&context).map_err(whole)?;
+    let attributes = u32::try_from(attributes).map_err(|_| whole(Errno::INVAL))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes))
+        .map_err(whole)
+}
+
+/// A new instance of a file system without options, detached.
+pub(crate) fn plain_filesystem(fstype: &CStr, attributes: u64) -> Result<OwnedFd, Errno> {
+    new_filesystem(fstype, fstype, &[], attributes).map_err(|(errno, _)| errno)
 }
 
 /// Attaches a detached mount.
@@ -101,25 +128,24 @@ pub(crate) fn attach_at(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result
 }
 
 /// Attaches a mount of the plan to its target in the container's root.
-pub(crate) fn attach<'p>(root: BorrowedFd<'_>, mount: &'p Mount) -> Done<'p> {
+/// `proc` is the device of the container's procfs, if it is mounted already.
+pub(crate) fn attach<'p>(root: BorrowedFd<'_>, mount: &'p Mount, proc: Option<u64>) -> Done<'p> {
     let Some(fd) = mount.fd.get() else { return Err(Errno::BADF).at(Step::Mount, &mount.target) };
     let target = match target::open_or_make(root, &mount.target, mount.onto_folder, mount.follow) {
         Err(Errno::NOTDIR) => Err(Errno::NOTDIR).at(Step::Mount, &mount.target)?,
         other => other.at(Step::MakeMountTarget, &mount.target)?,
     };
+    let stat = rustix::fs::fstat(&target.fd).at(Step::Mount, &mount.target)?;
+    if proc == Some(stat.st_dev) && !MAY_COVER_PROC.contains(&mount.target.as_c_str()) {
+        return Err(Errno::PERM).at(Step::InsideProc, &mount.target);
+    }
     if !mount.onto_folder && !target.made {
         // the kernel's answer to that would be EINVAL
-        let stat = rustix::fs::fstat(&target.fd).at(Step::Mount, &mount.target)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Err(Errno::NOTDIR).at(Step::Mount, &mount.target);
         }
     }
-    let mode = if mount.keep_mode && !target.made {
-        let stat = rustix::fs::fstat(&target.fd).at(Step::MakeMountTarget, &mount.target)?;
-        Some(Mode::from_raw_mode(stat.st_mode & 0o7777))
-    } else {
-        None
-    };
+    let mode = (mount.keep_mode && !target.made).then(|| Mode::from_raw_mode(stat.st_mode & 0o7777));
     attach_at(fd.as_fd(), target.fd.as_fd()).at(Step::Mount, &mount.target)?;
     if let Some(mode) = mode {
         rustix::fs::chmodat(fd, c".", mode, AtFlags::empty()).at(Step::Mount, &mount.target)?;

@@ -10,6 +10,7 @@ pub(crate) mod namespaces;
 pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod rootfs;
+pub(crate) mod validate;
 
 use std::ffi::CString;
 use std::path::{Component, Path};
@@ -63,6 +64,7 @@ pub(crate) fn compile(
     let Some(linux) = spec.linux() else {
         return Err(Error::spec("linux", "is missing"));
     };
+    validate::spec(spec)?;
     refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     if !namespaces.uts
@@ -124,10 +126,26 @@ pub(crate) fn compile(
 }
 
 impl Plan {
-    /// A child knows a mount by its target only; says what was to be mounted there.
-    pub(crate) fn name_mount(&self, error: Error) -> Error {
+    /// A child knows a mount by its target only, and a field not at all; says what it was about.
+    pub(crate) fn explain(&self, error: Error) -> Error {
         let Error::Setup { step, subject, errno } = error else { return error };
-        let is_target = matches!(step, Step::Mount | Step::MountOptions | Step::MakeMountTarget);
+        let missing = errno == libc::ENOENT || errno == libc::ENOTDIR;
+        if matches!(step, Step::MountRootfs | Step::PivotRoot) && missing && self.rootfs.is_bound() {
+            return Error::spec("root.path", format!("{subject}: there is no such directory"));
+        }
+        if step == Step::JoinNamespace && errno == libc::EINVAL {
+            let reason = format!("{subject} is not a namespace of the type it is listed as");
+            return Error::spec("linux.namespaces", reason);
+        }
+        if step == Step::MountOption {
+            let with = self.mounts.iter().find(|m| m.source.has_option(&subject));
+            let target = with.map(|m| m.target.to_string_lossy()).unwrap_or_default();
+            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+            return Error::spec("mounts.options", format!("{subject:?} of the mount on /{target}: {text}"));
+        }
+        let is_target =
+            matches!(step, Step::Mount | Step::MountOptions | Step::MakeMountTarget | Step::InsideProc);
         let mount = self.mounts.iter().find(|m| is_target && m.target.as_bytes() == subject.as_bytes());
         match mount {
             Some(mount) => {

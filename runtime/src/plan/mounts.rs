@@ -97,6 +97,11 @@ impl Source {
         }
     }
 
+    /// Whether it is a new file system with an option of that name.
+    pub(crate) fn has_option(&self, name: &str) -> bool {
+        matches!(self, Source::Filesystem { data, .. } if data.iter().any(|(key, _)| key.as_bytes() == name.as_bytes()))
+    }
+
     /// Whether it is a new instance of that file system.
     pub(crate) fn is(&self, wanted: &[u8]) -> bool {
         matches!(self, Source::Filesystem { fstype, .. } if fstype.as_bytes() == wanted)
@@ -157,20 +162,25 @@ fn bind(
         Error::spec("mounts.source", format!("the bind mount on {} has none", mount.destination().display()))
     })?;
     let source = bundle.join(source); // an absolute path replaces the bundle's
+    if let Some((option, _)) = options.data.first() {
+        let text = format!("{option:?}: bind mounts cannot have any filesystem-specific options applied");
+        return Err(Error::spec("mounts.options", text));
+    }
+    if target.as_bytes() == b"proc" && !is_procfs(&source) {
+        return Err(not_proc(mount));
+    }
     let meta =
         std::fs::metadata(&source).map_err(|e| Error::system("open mount source", source.display(), e))?;
     let idmap = match (mount.uid_mappings(), mount.gid_mappings()) {
-        (Some(uids), Some(gids)) if !uids.is_empty() => Some(IdMap {
+        (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => Some(IdMap {
             userns: crate::userns::for_mappings(uids, gids)?,
             recursive: options.idmap == Some(true),
         }),
-        _ if options.idmap.is_some() => {
-            return Err(Error::Unsupported {
-                what: "an idmap mount without uidMappings and gidMappings".into(),
-                why: "give the mappings with the mount",
-            });
+        (None, None) if options.idmap.is_none() => None,
+        _ => {
+            let text = "id-mapped mounts must have both uid and gid mappings specified";
+            return Err(Error::spec("mounts.uidMappings", text));
         }
-        _ => None,
     };
     Ok(Mount {
         target,
@@ -189,12 +199,30 @@ fn bind(
     })
 }
 
+/// What looks like the kernel's answers must be the kernel's: masks, read-only paths and the programs of the container
+/// rely on that (CVE-2019-19921).
+fn not_proc(mount: &SpecMount) -> Error {
+    let destination = mount.destination().display();
+    Error::spec("mounts", format!("{destination} cannot be mounted because it is not of type proc"))
+}
+
+fn is_procfs(source: &Path) -> bool {
+    rustix::fs::statfs(source).is_ok_and(|fs| fs.f_type == libc::PROC_SUPER_MAGIC)
+}
+
 fn filesystem(
     mount: &SpecMount,
     fstype: &str,
     target: CString,
     options: &mut Options,
 ) -> Result<Mount, Error> {
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap.is_some() {
+        let text = "id-mapped mounts are only supported for bind-mounts";
+        return Err(Error::spec("mounts.uidMappings", text));
+    }
+    if target.as_bytes() == b"proc" && fstype != "proc" {
+        return Err(not_proc(mount));
+    }
     let tmpfs = fstype == "tmpfs";
     let dev = target.as_bytes() == b"dev";
     let readonly_at_end = (tmpfs || dev) && options.take_readonly();

@@ -88,6 +88,7 @@ impl ProcessPlan {
 
 /// Compiles.
 pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) -> Result<ProcessPlan, Error> {
+    super::validate::process(process)?;
     let args = process.args().as_deref().unwrap_or_default();
     let Some(program) = args.first() else {
         return Err(Error::spec("process.args", "must not be empty"));

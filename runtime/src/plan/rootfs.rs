@@ -20,6 +20,13 @@ pub(crate) struct Rootfs {
     pub(crate) propagation: Option<(u64, bool)>,
 }
 
+impl Rootfs {
+    /// Whether it is what is at `root.path`.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self.source, RootSource::Bind)
+    }
+}
+
 /// Where it comes from.
 #[derive(Debug)]
 pub(crate) enum RootSource {

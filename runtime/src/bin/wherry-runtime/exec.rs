@@ -5,12 +5,12 @@ use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
-use wherry_runtime::{Status, Stdio, protect_own_program};
+use wherry_runtime::{Status, Stdio, parse_process, protect_own_program};
 
 use crate::arguments::{ExecOptions, Global};
 use crate::failure::Failure;
 use crate::foreground::{self, Signals};
-use crate::launch::{check_console, hand_over, load_spec, preserve_fds};
+use crate::launch::{check_console, hand_over, load_spec, preserve_fds, read_json};
 use crate::store::Store;
 
 /// Runs a further program in a container.
@@ -44,8 +44,7 @@ pub(crate) fn exec(global: &Global, options: &ExecOptions) -> Result<u8, Failure
 }
 
 fn read_process(path: &Path) -> Result<Process, Failure> {
-    let text = std::fs::read(path).map_err(Failure::file("read", path))?;
-    serde_json::from_slice(&text).map_err(Failure::file("parse", path))
+    parse_process(&read_json(path)?).map_err(Failure::malformed(path))
 }
 
 /// The container's own process, changed by the options.

@@ -1,6 +1,6 @@
 //! Why a command failed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a command failed, in words for the user.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +70,32 @@ pub(crate) enum Failure {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A specification, or a part of one, cannot be read.
+    #[error("parse {path}: {source}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The field, and what is wrong with it.
+        source: wherry_runtime::Error,
+    },
+    /// A file that cannot be a specification.
+    #[error("read {path}: it is larger than 32 MiB", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
     /// The library failed.
     #[error(transparent)]
     Runtime(#[from] wherry_runtime::Error),
 }
 
 impl Failure {
+    /// For `map_err` of what is read from a file.
+    pub(crate) fn malformed(path: &Path) -> impl FnOnce(wherry_runtime::Error) -> Failure {
+        let path = path.to_owned();
+        move |source| Failure::Malformed { path, source }
+    }
+
     /// For `map_err` of what is done to a file.
     pub(crate) fn file<E: Into<std::io::Error>>(
         action: &'static str,

@@ -1,10 +1,13 @@
 //! `create` and `run`.
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use wherry_runtime::{CgroupManager, Container, Launch, RootfsSource, Stdio, protect_own_program};
+use wherry_runtime::{
+    CgroupManager, Container, Launch, RootfsSource, Stdio, parse_spec, protect_own_program,
+};
 
 use crate::arguments::{Global, LaunchOptions, ProcessOptions};
 use crate::failure::Failure;
@@ -47,8 +50,19 @@ fn bundle(options: &LaunchOptions) -> Result<PathBuf, Failure> {
 /// The bundle's specification.
 pub(crate) fn load_spec(bundle: &Path) -> Result<Spec, Failure> {
     let path = bundle.join("config.json");
-    let text = std::fs::read(&path).map_err(Failure::file("read", &path))?;
-    serde_json::from_slice(&text).map_err(Failure::file("parse", &path))
+    parse_spec(&read_json(&path)?).map_err(Failure::malformed(&path))
+}
+
+/// A file's content; one that is larger than any specification is refused.
+pub(crate) fn read_json(path: &Path) -> Result<Vec<u8>, Failure> {
+    const LARGEST: u64 = 32 << 20;
+    let mut text = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
+    match read {
+        Ok(length) if length as u64 > LARGEST => Err(Failure::TooLarge { path: path.to_owned() }),
+        Ok(_) => Ok(text),
+        Err(error) => Err(Failure::file("read", path)(error)),
+    }
 }
 
 fn is_terminal(spec: &Spec) -> bool {
@@ -75,7 +89,9 @@ fn launch(
     spec: &Spec,
     wait: bool,
 ) -> Result<(Store, Container, Option<OwnedFd>), Failure> {
-    let store = Store::new(&global.root, &options.id)?;
+    let id = &options.id;
+    let store =
+        Store::new(&global.root, id).map_err(|_| wherry_runtime::Error::InvalidId { id: id.clone() })?;
     store.make()?;
     let result = launch_in(&store, global, options, bundle, spec, wait);
     if result.is_err() {

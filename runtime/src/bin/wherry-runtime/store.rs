@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wherry_runtime::{Container, SavedState, Status};
+use wherry_runtime::{Container, SavedState, Status, is_container_id};
 
 use crate::failure::Failure;
 
@@ -34,7 +34,7 @@ pub(crate) struct Store {
 impl Store {
     /// The folder of that container. Ids become names of folders, so what is no id is unknown.
     pub(crate) fn new(root: &Path, id: &str) -> Result<Store, Failure> {
-        if id.is_empty() || id.contains('/') || id == "." || id == ".." {
+        if !is_container_id(id) {
             return Err(Failure::NoSuchContainer);
         }
         Ok(Store { folder: root.join(id) })

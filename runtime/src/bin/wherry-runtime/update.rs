@@ -35,7 +35,9 @@ fn read(path: &Path) -> Result<Value, Failure> {
     } else {
         std::fs::read(path)
     };
-    serde_json::from_slice(&text.map_err(Failure::file("read", path))?).map_err(Failure::file("parse", path))
+    let text = text.map_err(Failure::file("read", path))?;
+    wherry_runtime::parse_resources(&text).map_err(Failure::malformed(path))?; // names the field
+    serde_json::from_slice(&text).map_err(Failure::file("parse", path))
 }
 
 fn set(resources: &mut Value, option: &'static str, value: &str) -> Result<(), Failure> {
