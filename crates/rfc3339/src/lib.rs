@@ -1,7 +1,11 @@
-//! RFC 3339 times, to and from nanoseconds since the epoch, as Go writes and reads them.
+//! RFC 3339 times, to and from nanoseconds since the epoch, and durations, as Go writes and reads them.
 //!
 //! Shared by logs, the API and the runtime's command. Without a calendar library, since it runs once for each
 //! line of each container. Pure: it knows no clock.
+
+mod duration;
+
+pub use duration::{DurationError, duration};
 
 const NS: i64 = 1_000_000_000;
 

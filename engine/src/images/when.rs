@@ -10,7 +10,7 @@ use crate::error::Error;
 /// 500 with dockerd's words for what is none of these.
 pub(crate) fn until(text: &str) -> Result<i64, Error> {
     unix(text)
-        .or_else(|| duration_ns(text).map(|ago| clock::now_ns().saturating_sub(ago)))
+        .or_else(|| wherry_rfc3339::duration(text).ok().map(|ago| clock::now_ns().saturating_sub(ago)))
         .or_else(|| date(text))
         .ok_or_else(|| {
             Error::server(format!(
@@ -28,33 +28,6 @@ fn unix(text: &str) -> Option<i64> {
     }
     let nanos: i64 = format!("{fraction:0<9.9}").parse().ok()?;
     seconds.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
-}
-
-/// A duration as Go's `time.ParseDuration` reads it.
-fn duration_ns(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let scale = match unit {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * scale;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some((sign * total) as i64)
 }
 
 /// `2006-01-02`, with `T15`, `T15:04`, `T15:04:05[.9]` and a zone as far as they are given.
@@ -87,7 +60,6 @@ mod tests {
         check("2020-01-03T01:00", 1_578_013_200 * second);
         check("2020-01-03T01:00:00Z", 1_578_013_200 * second);
         check("2020-01-03T02:00:00+01:00", 1_578_013_200 * second);
-        assert_eq!(duration_ns("1h0m1.5s"), Some(3_601_500_000_000));
         assert!((clock::now_ns() - 3600 * second - until("1h").unwrap()).abs() < 10 * second);
         let error = until("xx").unwrap_err();
         assert_eq!(error.to_string(), "failed to parse value as time or duration: \"xx\"");

@@ -1,0 +1,74 @@
+//! Ports as `EXPOSE` names them.
+
+use std::net::IpAddr;
+
+use crate::{Error, Result};
+
+/// Reads `port[/protocol]`, a range, or `[[address:]host:]port` of which only the port counts, into
+/// `number/protocol`.
+///
+/// # Errors
+/// [`Error::Port`] with dockerd's text.
+pub fn exposed(text: &str) -> Result<Vec<String>> {
+    let mut parts = text.rsplitn(3, ':');
+    let container = parts.next().unwrap_or_default();
+    let host = parts.next().unwrap_or_default();
+    let address = parts.next().unwrap_or_default();
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
+        return Err(Error::Port(format!("Invalid ip address: {bare}")));
+    }
+    let (port, protocol) = match container.split_once('/') {
+        Some(("", _)) => ("", ""),
+        Some((port, protocol)) => (port, protocol.split('/').next().unwrap_or_default()),
+        None => (container, ""),
+    };
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
+    if port.is_empty() {
+        return Err(Error::Port(format!("No port specified: {text}<empty>")));
+    }
+    let (first, last) = range(port).ok_or_else(|| Error::Port(format!("Invalid containerPort: {port}")))?;
+    if !host.is_empty() {
+        let (low, high) = range(host).ok_or_else(|| Error::Port(format!("Invalid hostPort: {host}")))?;
+        if last - first != high - low && first != last {
+            let message = format!("Invalid ranges specified for container and host Ports: {port} and {host}");
+            return Err(Error::Port(message));
+        }
+    }
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(Error::Port(format!("Invalid proto: {protocol}")));
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let mut parts = text.split('-');
+    let number = |part: &str| part.parse::<u16>().ok().filter(|_| !part.starts_with('+'));
+    let first = number(parts.next()?)?;
+    let last = parts.next().map_or(Some(first), number)?;
+    (first <= last).then_some((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_as_dockerd_does() {
+        let check = |text: &str, expect: &[&str]| assert_eq!(exposed(text).unwrap(), expect, "{text}");
+        check("80", &["80/tcp"]);
+        check("53/UDP", &["53/udp"]);
+        check("100-102/tcp", &["100/tcp", "101/tcp", "102/tcp"]);
+        check("8080:80", &["80/tcp"]);
+        check("127.0.0.1:8080:80", &["80/tcp"]);
+        check("[::1]:8080:80/sctp", &["80/sctp"]);
+        let fails = |text: &str, expect: &str| assert_eq!(exposed(text).unwrap_err().to_string(), expect);
+        fails("x", "Invalid containerPort: x");
+        fails("70000", "Invalid containerPort: 70000");
+        fails("9-8", "Invalid containerPort: 9-8");
+        fails("80/foo", "Invalid proto: foo");
+        fails("", "No port specified: <empty>");
+        fails("nowhere:1:80", "Invalid ip address: nowhere");
+        fails("x:80", "Invalid hostPort: x");
+    }
+}
