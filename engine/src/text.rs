@@ -19,6 +19,24 @@ pub(crate) fn go_quote(text: &str) -> String {
     out
 }
 
+/// JSON as Go's encoder writes it: characters that mean something in HTML or JavaScript are escaped.
+pub(crate) fn go_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    let mut text = serde_json::to_string(value).unwrap_or_default();
+    let escapes = [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ];
+    for (character, escape) in escapes {
+        if text.contains(character) {
+            text = text.replace(character, escape);
+        }
+    }
+    text
+}
+
 /// A system error's text as Go prints it: `no such file or directory`.
 pub(crate) fn go_error(error: &std::io::Error) -> String {
     let text = error.to_string();

@@ -9,6 +9,7 @@
 mod auth;
 mod blob;
 mod dial;
+mod download;
 mod endpoint;
 mod error;
 mod http;
@@ -18,6 +19,7 @@ mod tls;
 
 pub use auth::{Credentials, query_escape};
 pub use blob::Blob;
+pub use download::Download;
 pub use endpoint::{Endpoint, Policy};
 pub use error::{ApiError, DialError, Error, Result, TransportError};
 pub use http::Client;

@@ -106,7 +106,8 @@ fn merged(record: &Record, asked: &Asked) -> Result<Config, Error> {
     let mut config = asked.config.clone().unwrap_or_else(|| record.config.clone());
     images::changes::apply(&mut config, &asked.changes)?;
     let container = serde_json::to_value(&record.config).and_then(serde_json::from_value::<ImageConfig>);
-    let container = container.map_err(|error| Error::server(format!("configuration of {}: {error}", record.id)))?;
+    let container =
+        container.map_err(|error| Error::server(format!("configuration of {}: {error}", record.id)))?;
     create::inherit(&mut config, &container);
     Ok(config)
 }

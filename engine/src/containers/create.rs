@@ -26,6 +26,8 @@ use crate::error::Error;
 use crate::server::{ApiVersion, Reply, Request, response};
 use crate::text::go_quote;
 
+pub(super) use merge::inherit;
+
 /// What a client asked for.
 #[derive(Debug)]
 struct Asked {
@@ -87,6 +89,21 @@ fn read(
     }
     let config = part(Some(Value::Object(fields)))?;
     Ok(Asked { name, config, host, networking, platform, version })
+}
+
+/// The configuration in a body that may have more than that, as `commit` takes it; `None` if it has none.
+///
+/// # Errors
+/// 400 in Go's words.
+pub(super) fn read_config(mut body: Value) -> Result<Option<Config>, Error> {
+    strip_nulls(&mut body);
+    let mut fields = match body {
+        Value::Object(fields) => fields,
+        other => return Err(not_an_object(&other)),
+    };
+    fields.remove("HostConfig");
+    fields.remove("NetworkingConfig");
+    if fields.is_empty() { Ok(None) } else { part(Some(Value::Object(fields))).map(Some) }
 }
 
 /// As Go's decoder says it.

@@ -1,5 +1,7 @@
 //! Containers: from the API's requests to monitors, netd and the store, and back.
 
+mod changes;
+mod commit;
 pub(crate) mod config;
 pub(crate) mod connect;
 mod control;
@@ -37,7 +39,9 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
+pub(crate) use commit::commit;
 pub(crate) use list::usage;
+pub(crate) use mounts::clean_path;
 pub(crate) use reconcile::{reconcile, shutdown};
 pub(crate) use streams::time;
 pub(crate) use table::{Container, Containers};
@@ -80,7 +84,7 @@ async fn on_one(
     let known = matches!(
         (method, action),
         ("GET" | "HEAD", "logs")
-            | ("GET", "top" | "stats")
+            | ("GET", "top" | "stats" | "changes" | "export")
             | (
                 "POST",
                 "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize"
@@ -94,6 +98,8 @@ async fn on_one(
     match action {
         "logs" => streams::logs(engine, container, request).await,
         "top" => control::handle_top(engine, container, request).await,
+        "changes" => changes::changes(engine, container).await,
+        "export" => changes::export(engine, container),
         "stats" => stats::stats(container, request).await,
         "start" => {
             start::start(&engine, &container).await?;
@@ -117,7 +123,7 @@ async fn on_one(
 /// dockerd's endpoints that this engine does not serve so far: said in plain words rather than "page not found".
 fn not_yet(method: &str, action: &str) -> Result<Reply, Error> {
     match (method, action) {
-        ("GET", "changes" | "export") | ("GET" | "HEAD" | "PUT", "archive") => {
+        ("GET" | "HEAD" | "PUT", "archive") => {
             Err(Error::NotImplemented(format!("containers: {action} is not supported by this engine yet")))
         }
         _ => Err(Error::PageNotFound),

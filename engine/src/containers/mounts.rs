@@ -12,7 +12,8 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::text::go_quote;
 
-pub(super) use parse::{check_destination, clean_path};
+pub(super) use parse::check_destination;
+pub(crate) use parse::clean_path;
 
 /// The mode that dockerd shows for named volumes without one: shared by all containers, in SELinux's terms.
 const SHARED_LABEL: &str = "z";

@@ -1,6 +1,6 @@
-//! A request's body for code that reads and blocks.
+//! Bodies for code that blocks: a request's to read, an answer's to write.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
@@ -49,5 +49,32 @@ impl Read for BlockingBody {
         let length = self.current.len().min(buffer.len());
         self.current.copy_to_slice(buffer.get_mut(..length).unwrap_or_default());
         Ok(length)
+    }
+}
+
+/// Writes an answer's body from another thread. It fails when the client has gone.
+#[derive(Debug)]
+pub(crate) struct ToClient(mpsc::Sender<Bytes>);
+
+impl ToClient {
+    /// A good size of pieces: each is sent for itself.
+    pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+    /// `sender` is that of a streamed response.
+    pub(crate) fn new(sender: mpsc::Sender<Bytes>) -> Self {
+        Self(sender)
+    }
+}
+
+impl Write for ToClient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.blocking_send(Bytes::copy_from_slice(bytes)) {
+            Ok(()) => Ok(bytes.len()),
+            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

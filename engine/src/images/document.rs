@@ -215,7 +215,8 @@ mod tests {
         let imported = Imported { config: &Config::default(), comment: "m", platform: &platform, layer };
         let document: Value = serde_json::from_slice(&imported.document()).unwrap();
         let names: Vec<&str> = document.as_object().unwrap().keys().map(String::as_str).collect();
-        let expect = "architecture comment config container_config created docker_version history os rootfs variant";
+        let expect =
+            "architecture comment config container_config created docker_version history os rootfs variant";
         assert_eq!(names.join(" "), expect);
         assert_eq!(document["history"][0]["comment"], "m");
         assert_eq!(document["rootfs"]["diff_ids"][0], EMPTY_LAYER);

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use wherry_image_store::{DiffId, Image, ImageConfig, ImageId};
+use wherry_image_store::{DiffId, Document, Image, ImageConfig, ImageId};
 
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{ApiVersion, Reply, response};
+use crate::text::go_json;
 
 /// An image in dockerd's order of fields.
 #[derive(Debug, Serialize)]
@@ -76,7 +77,7 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> Resul
         repo_tags: image.repo_tags.clone(),
         repo_digests: image.repo_digests.clone(),
         parent: image.parent.map(|id| id.to_string()).unwrap_or_default(),
-        comment: document.comment.clone(),
+        comment: comment(document),
         created: created.map(clock::rfc3339),
         container: if version < ApiVersion(1, 45) { document.container.clone() } else { String::new() },
         container_config: (version < ApiVersion(1, 45)).then(empty_container_config),
@@ -95,7 +96,15 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> Resul
         },
         config: config(image.config(), version),
     };
-    Ok(response::json(StatusCode::OK, &inspect).into())
+    // Of all answers this is one whose characters of HTML dockerd escapes.
+    let text = go_json(&inspect) + "\n";
+    Ok(response::with_type(StatusCode::OK, Some("application/json"), text.into()).into())
+}
+
+/// The image's own message, or that of its last step.
+fn comment(document: &Document) -> String {
+    let last = document.history.last().map(|step| &step.comment);
+    Some(&document.comment).filter(|own| !own.is_empty()).or(last).cloned().unwrap_or_default()
 }
 
 /// Where the layers are. `MergedDir` and `WorkDir` are what dockerd would use; nothing is mounted there.
@@ -115,17 +124,22 @@ fn folders(engine: &Engine, image: &Image) -> Option<BTreeMap<&'static str, Stri
     Some(data)
 }
 
+/// Without entries, a null.
+fn list(entries: Option<&Vec<String>>) -> Value {
+    json!(entries.filter(|entries| !entries.is_empty()))
+}
+
 /// What containers inherit: some fields are always there, others when they say something. Before 1.50
 /// there were fields that only containers have, always empty.
 fn config(config: &ImageConfig, version: ApiVersion) -> Value {
     let mut fields = BTreeMap::from([
-        ("Cmd", json!(config.cmd)),
-        ("Entrypoint", json!(config.entrypoint)),
-        ("Env", json!(config.env)),
-        ("Labels", json!(config.labels)),
-        ("OnBuild", json!(config.on_build)),
+        ("Cmd", list(config.cmd.as_ref())),
+        ("Entrypoint", list(config.entrypoint.as_ref())),
+        ("Env", list(config.env.as_ref())),
+        ("Labels", json!(config.labels.as_ref().filter(|labels| !labels.is_empty()))),
+        ("OnBuild", list(config.on_build.as_ref())),
         ("User", json!(config.user)),
-        ("Volumes", json!(config.volumes)),
+        ("Volumes", json!(config.volumes.as_ref().filter(|volumes| !volumes.is_empty()))),
         ("WorkingDir", json!(config.working_dir)),
     ]);
     if config.args_escaped {

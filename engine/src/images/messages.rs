@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::text::go_json;
+
 /// Between two messages about the same thing that are not its last.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -79,14 +81,9 @@ pub(super) fn error(message: &str) -> Bytes {
     render(&Message { error_detail: Some(detail), error: Some(message), ..Message::default() })
 }
 
-/// As Go's encoder: characters that mean something in HTML are escaped, and `\r\n` ends a message.
+/// As Go's encoder; `\r\n` ends a message.
 fn render(message: &Message<'_>) -> Bytes {
-    let mut text = serde_json::to_string(message).unwrap_or_default();
-    for (character, escape) in [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026")] {
-        if text.contains(character) {
-            text = text.replace(character, escape);
-        }
-    }
+    let mut text = go_json(message);
     text.push_str("\r\n");
     text.into()
 }

@@ -6,10 +6,13 @@
 
 mod archive;
 mod body;
+pub(crate) mod changes;
 mod create;
 mod credentials;
 mod distribution;
+pub(crate) mod document;
 mod history;
+mod import;
 mod inspect;
 mod layer;
 mod list;
@@ -21,12 +24,13 @@ mod registry_error;
 mod remove;
 mod save;
 mod search;
-mod tag;
+pub(crate) mod tag;
 pub(crate) mod when;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use body::ToClient;
 pub(crate) use list::summaries;
 use wherry_image_ref::Reference;
 use wherry_image_store::ImageId;
@@ -44,7 +48,10 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
     let (method, segments) = route.parts();
     match (method, segments.as_slice()) {
         ("GET", ["images", "json"]) => list::list(&engine, &request),
-        ("POST", ["images", "create"]) => create::create(engine, &request).await,
+        ("POST", ["images", "create"]) => match request.query.get("fromImage") {
+            None | Some("") => import::import(engine, request).await,
+            Some(_) => create::create(engine, &request).await,
+        },
         ("GET", ["images", "search"]) => search::search(engine, &request).await,
         ("GET", ["distribution", name @ .., "json"]) => {
             distribution::inspect(engine, &name.join("/"), &request).await
@@ -67,7 +74,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
 }
 
 /// Publishes what happened to an image. `name` is the reference or, as dockerd does for some, the id.
-fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
+pub(crate) fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
     let labels = engine.store.image(id).ok().and_then(|image| image.config().labels.clone());
     publish_with(engine, action, id, name, labels.unwrap_or_default());
 }

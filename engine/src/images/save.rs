@@ -1,19 +1,15 @@
 //! `GET /images/get` and `GET /images/{name}/get`: images as a tar.
 
-use std::io::{self, BufWriter, Write};
+use std::io::BufWriter;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
 use wherry_image_ref::Reference;
 use wherry_image_store::{Error as StoreError, ImageId, Saved};
 
+use super::body::ToClient;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{Reply, response};
-
-/// Pieces of the body.
-const PIECE_BYTES: usize = 256 << 10;
 
 pub(super) fn save(engine: Arc<Engine>, names: &[&str]) -> Result<Reply, Error> {
     let mut images: Vec<Saved> = Vec::new();
@@ -33,7 +29,7 @@ pub(super) fn save(engine: Arc<Engine>, names: &[&str]) -> Result<Reply, Error> 
     }
     let (sender, response) = response::stream("application/x-tar");
     tokio::task::spawn_blocking(move || {
-        let mut out = BufWriter::with_capacity(PIECE_BYTES, ToClient(sender));
+        let mut out = BufWriter::with_capacity(ToClient::PIECE_BYTES, ToClient::new(sender));
         match engine.store.save(&images, &mut out) {
             Ok(()) => {
                 for image in &images {
@@ -64,19 +60,4 @@ fn find(engine: &Engine, name: &str) -> Result<Vec<(ImageId, Option<Reference>)>
     let tags = tags.filter(|(other, _)| other.tag().is_some() && other.name_only() == reference);
     let found: Vec<_> = tags.map(|(tag, id)| (id, Some(tag))).collect();
     if found.is_empty() { Ok(vec![(id.map_err(|_| missing())?, None)]) } else { Ok(found) }
-}
-
-struct ToClient(mpsc::Sender<Bytes>);
-
-impl Write for ToClient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0.blocking_send(Bytes::copy_from_slice(bytes)) {
-            Ok(()) => Ok(bytes.len()),
-            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

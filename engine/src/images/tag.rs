@@ -27,13 +27,13 @@ pub(super) async fn tag(engine: Arc<Engine>, name: String, request: &Request) ->
 ///
 /// # Errors
 /// 400 with dockerd's texts.
-pub(super) fn target(repository: Option<&str>, tag: Option<&str>) -> Result<Option<Reference>, Error> {
-    let Some(repository) = repository else { return Ok(None) };
+pub(crate) fn target(repository: Option<&str>, tag: Option<&str>) -> Result<Option<Reference>, Error> {
+    let Some(repository) = repository.filter(|name| !name.is_empty()) else { return Ok(None) };
     let reference: Reference = repository.parse().map_err(wherry_image_store::Error::Reference)?;
     if reference.digest().is_some() {
         return Err(Error::InvalidParameter("cannot import digest reference".into()));
     }
-    let reference = match tag {
+    let reference = match tag.filter(|tag| !tag.is_empty()) {
         Some(tag) => {
             reference.with_tag(tag).map_err(|_| Error::InvalidParameter("invalid tag format".into()))?
         }

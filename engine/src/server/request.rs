@@ -88,6 +88,15 @@ impl Request {
         if bytes.is_empty() { Ok(None) } else { json::parse(&bytes).map(Some) }
     }
 
+    /// As [`Self::json`], with `None` for an empty body; any other must say that it is JSON.
+    ///
+    /// # Errors
+    /// As [`Self::json`].
+    pub(crate) async fn typed_optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let bytes = self.json_bytes().await?;
+        if bytes.is_empty() { Ok(None) } else { json::parse(&bytes).map(Some) }
+    }
+
     async fn json_bytes(&mut self) -> Result<Bytes, Error> {
         let kind = self.header(CONTENT_TYPE.as_str()).unwrap_or("").to_owned();
         let bytes = self.bytes(MAX_JSON).await?;

@@ -51,10 +51,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("POST", ["session" | "grpc"]) => {
             Err(Error::NotImplemented("BuildKit is not supported by this engine yet".into()))
         }
-        ("POST", ["commit"]) => {
-            engine.containers.find(request.query.get("container").unwrap_or(""))?;
-            Err(Error::NotImplemented("docker commit is not supported by this engine yet".into()))
-        }
+        ("POST", ["commit"]) => crate::containers::commit(engine, request).await,
         _ => Err(Error::PageNotFound),
     }
 }

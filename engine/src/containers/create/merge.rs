@@ -8,7 +8,7 @@ use super::super::config::{Config, Empty, HealthConfig};
 
 /// Fills in from the image what the request leaves open, as dockerd does. The program's own signal, variables, ports,
 /// labels and volumes come first; `OnBuild` and `StopTimeout` are not inherited.
-pub(super) fn inherit(config: &mut Config, image: &ImageConfig) {
+pub(in crate::containers) fn inherit(config: &mut Config, image: &ImageConfig) {
     if config.user.is_empty() {
         config.user.clone_from(&image.user);
     }

@@ -1,0 +1,56 @@
+//! `GET /containers/{id}/changes` and `GET /containers/{id}/export`: what a container wrote, and all that it has.
+
+use std::io::BufWriter;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use wherry_image_store::Change;
+
+use super::state::State;
+use super::table::Container;
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::images::ToClient;
+use crate::server::{Reply, response};
+
+/// A changed path, as the API has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Shown {
+    path: String,
+    kind: u8,
+}
+
+pub(super) async fn changes(engine: Arc<Engine>, container: Arc<Container>) -> Result<Reply, Error> {
+    let changes = blocking(move || Ok(engine.store.changes(&container.id)?)).await?;
+    let show = |change: &Change| Shown {
+        path: String::from_utf8_lossy(&change.path).into_owned(),
+        kind: change.kind as u8,
+    };
+    let shown: Vec<Shown> = changes.iter().map(show).collect();
+    // dockerd's list without entries is a null.
+    let shown = Some(shown).filter(|shown| !shown.is_empty());
+    Ok(response::json(StatusCode::OK, &shown).into())
+}
+
+pub(super) fn export(engine: Arc<Engine>, container: Arc<Container>) -> Result<Reply, Error> {
+    let refused = match container.status().state {
+        State::Dead => Some("Dead"),
+        State::Removing => Some("being removed"),
+        _ => None,
+    };
+    if let Some(word) = refused {
+        return Err(Error::Conflict(format!("You cannot export container {} which is {word}", container.id)));
+    }
+    let (sender, response) = response::stream("application/octet-stream");
+    tokio::task::spawn_blocking(move || {
+        let out = BufWriter::with_capacity(ToClient::PIECE_BYTES, ToClient::new(sender));
+        match engine.store.export(&container.id, out) {
+            Ok(()) => super::publish(&engine, &container, "export"),
+            // The head is sent; all that can be done is to leave the archive without its end.
+            Err(error) => tracing::warn!(container = container.id, %error, "export ended early"),
+        }
+    });
+    Ok(response.into())
+}
