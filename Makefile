@@ -53,6 +53,11 @@ bench: root setup build ## measure beside dockerd and podman of ../shared/lab, i
 conformance-runtime: root setup build ## runc's, crun's and youki's own tests against wherry-runtime, in ../shared/lab; the counts go to integration/results
 	@for suite in runc crun contest; do integration/conformance/$$suite.sh target/release/wherry-runtime; done
 
+.PHONY: bench-runtime
+bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki; the numbers go to integration/results (BENCH_ROUNDS=100)
+	cargo build --release -p wherry-runtime -p wherry-bench
+	@target/release/wherry-bench-runtime
+
 acceptance: root setup build ## run ../shared/acceptance against ENGINE (SCRIPTS="01 04 05")
 	@[ -x $(ACCEPTANCE)/run-all.sh ] || { echo "make acceptance: there are no scripts in $(ACCEPTANCE)" >&2; exit 1; }
 	$(ACCEPTANCE)/run-all.sh $(ENGINE) $(SCRIPTS)

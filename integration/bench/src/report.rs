@@ -1,7 +1,8 @@
 //! Medians, ratios, and the page that holds them.
 
 use std::fmt::Write;
-use std::process::Command;
+
+use wherry_bench::{Facts, median};
 
 use crate::contestant::Contestant;
 use crate::memory::Memory;
@@ -29,10 +30,7 @@ impl Metric {
     }
 
     fn median(&self, contestant: usize) -> f64 {
-        let mut times = self.times[contestant].clone();
-        times.sort_by(f64::total_cmp);
-        let middle = times.len() / 2;
-        if times.len() % 2 == 1 { times[middle] } else { (times[middle - 1] + times[middle]) / 2.0 }
+        median(&self.times[contestant])
     }
 }
 
@@ -67,16 +65,17 @@ impl Report {
         let mut text = String::from("# Measured beside the reference engines\n\n");
         let versions: Vec<String> =
             self.contestants.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let facts = Facts::now();
         let _ = writeln!(
             text,
             "Written by `make bench` on {}, commit {}: {}. {} rounds in which the engines take turns, each in a\n\
              private host of the same kind (`tests/host.sh`), image `busybox`; {} cores, load {} at the end. Medians in ms.\n",
-            output("date", &["-u", "+%F %R UTC"]),
-            output("git", &["rev-parse", "--short", "HEAD"]),
+            facts.date,
+            facts.commit,
             versions.join(", "),
             self.rounds,
-            std::thread::available_parallelism().map_or(0, usize::from),
-            output("cut", &["-d ", "-f1", "/proc/loadavg"]),
+            facts.processors,
+            facts.load,
         );
         self.render_times(&mut text);
         self.render_memory(&mut text);
@@ -135,9 +134,4 @@ impl Report {
             let _ = writeln!(text, "- {name}: {each:.0} KiB PSS{verdict}");
         }
     }
-}
-
-fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    output.map_or(String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
 }
