@@ -230,7 +230,7 @@ impl Container {
             init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
             namespaces: self.facts.namespaces,
             user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
-            entry: self.facts.cgroup.entry()?,
+            entry: self.facts.cgroup.entry(self.facts.pid)?,
         };
         spawn(&join, &plan)
     }
@@ -335,8 +335,7 @@ impl Container {
     /// [`Error::System`] with the file and the kernel's answer.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         crate::plan::validate::resources(resources)?;
-        self.facts.cgroup.apply(resources)?;
-        self.facts.cgroup.apply_devices(resources)
+        self.facts.cgroup.update(resources)
     }
 
     /// Kills what is left and removes the cgroups; then `poststop` hooks run. The caller has reaped init,

@@ -3,14 +3,14 @@
 #![allow(unsafe_code)] // clone3
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use crate::cgroup::{Cgroup, Hierarchies};
+use crate::cgroup::{Cgroup, Hierarchies, NewUnit};
 use crate::child::channel::{CREATED, Channel, GO, HOOKS, PACKET_MAX, TERMINAL, parse_failure};
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
@@ -37,28 +37,37 @@ pub(crate) struct Made {
 /// Makes a container; with `wait` init stops before it executes the program.
 pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
     check_id(launch.id)?;
-    if launch.cgroup_manager == CgroupManager::Systemd {
-        return Err(Error::Unsupported {
-            what: "the systemd cgroup driver".into(),
-            why: "use cgroupfs (native.cgroupdriver=cgroupfs)",
-        });
-    }
     let hierarchies = Hierarchies::detect()?;
     let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let cgroup = Cgroup::locate(&hierarchies, &cgroup_path(launch))?;
+    let mut unit = match launch.cgroup_manager {
+        CgroupManager::Cgroupfs => None,
+        CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, &hierarchies)?),
+    };
+    let path = cgroup_path(launch);
+    let mut cgroup = match &unit {
+        Some(unit) => Cgroup::of_unit(&hierarchies, unit)?,
+        None => Cgroup::locate(&hierarchies, path.unwrap_or(Path::new(launch.id)))?,
+    };
     let mut plan = plan::compile(launch, &hierarchies, &cgroup, wait)?;
     let listener = launch.start_socket_in.filter(|_| wait).map(listen).transpose()?;
     let hooks = HookRunner::new(launch);
-    let undo = Undo { cgroup: Some(&cgroup), socket: launch.start_socket_in.filter(|_| wait) };
-    plan.entry = cgroup.make(resources)?;
+    let mut undo = Undo { cgroup: None, socket: launch.start_socket_in.filter(|_| wait) };
+    cgroup.refuse_used()?;
+    let placeholder = unit.as_mut().map(|unit| unit.start(resources)).transpose()?;
+    plan.entry = cgroup.make(resources, path.is_some())?;
+    undo.cgroup = Some(&cgroup);
+    cgroup.delegate(launch.spec)?;
     if plan.namespaces.cgroup {
         // The device rules must be complete when init makes its nodes.
         resources.map_or(Ok(()), |resources| cgroup.apply_devices(resources))?;
         plan.entry = plan.entry.with_devices_first();
     }
     let (channel, init) = fork(&plan, listener.as_ref()).map_err(|error| plan.explain(error))?;
+    let entered = plan.entry.move_in(init.pid);
+    drop(placeholder); // init holds the unit from now on
+    let entered = entered.and_then(|()| unit.as_mut().map_or(Ok(()), NewUnit::finish));
     drop(listener);
-    match bring_up(&plan, &channel, &init, &cgroup, resources, &hooks) {
+    match entered.and_then(|()| bring_up(&plan, &channel, &init, &cgroup, resources, &hooks)) {
         Ok(terminal) => {
             undo.commit();
             plan.entry = crate::cgroup::Entry::default();
@@ -107,9 +116,9 @@ fn check_id(id: &str) -> Result<(), Error> {
     if is_container_id(id) { Ok(()) } else { Err(Error::InvalidId { id: id.to_owned() }) }
 }
 
-fn cgroup_path(launch: &Launch<'_>) -> PathBuf {
-    let path = launch.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    path.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(launch.id))
+fn cgroup_path<'a>(launch: &Launch<'a>) -> Option<&'a Path> {
+    let path = launch.spec.linux().as_ref()?.cgroups_path().as_deref();
+    path.filter(|path| !path.as_os_str().is_empty())
 }
 
 /// A socket in `folder` that listens. Bound by way of a descriptor: the path may be longer than a

@@ -126,6 +126,24 @@ pub enum Error {
     /// The child ended before it had executed the program, without a report (killed, out of memory).
     #[error("the container's init ended before it executed the program")]
     InitDied,
+    /// A limit cannot be set on this host: its controller or its file is missing, or it does not fit to the others.
+    #[error("{field}: {reason}")]
+    Limit {
+        /// The field, like `linux.resources.memory.limit`.
+        field: String,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// systemd, which the caller wants to make the cgroups, cannot be asked or refuses.
+    #[error("{action} {unit}: {reason}")]
+    Systemd {
+        /// What was asked: `start`, `stop`, `set limits of`, ...
+        action: &'static str,
+        /// The unit's name.
+        unit: String,
+        /// systemd's answer, or why there is none.
+        reason: String,
+    },
     /// A hook failed.
     #[error("error running {name} hook #{index}: {reason}")]
     Hook {
@@ -168,12 +186,14 @@ impl Error {
             Error::State { .. } => ErrorKind::State,
             Error::Spec { .. }
             | Error::Malformed { .. }
+            | Error::Limit { .. }
             | Error::InvalidId { .. }
             | Error::Unsupported { .. } => ErrorKind::Spec,
             Error::Mount { .. }
             | Error::Setup { .. }
             | Error::System { .. }
             | Error::InitDied
+            | Error::Systemd { .. }
             | Error::Hook { .. } => ErrorKind::System,
         }
     }
@@ -192,10 +212,12 @@ impl Error {
             Error::ExecutableNotInPath { .. }
             | Error::Spec { .. }
             | Error::Malformed { .. }
+            | Error::Limit { .. }
             | Error::InvalidId { .. }
             | Error::Unsupported { .. }
             | Error::State { .. }
             | Error::InitDied
+            | Error::Systemd { .. }
             | Error::Hook { .. } => None,
         }
     }

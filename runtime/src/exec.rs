@@ -44,7 +44,9 @@ pub(crate) fn spawn(join: &Join, plan: &ProcessPlan) -> Result<Process, Error> {
     let pidfd = Pid::from_raw(pid)
         .ok_or(Error::InitDied)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(failed))?;
-    let result = set_oom_score(pid, plan.oom_score_adj).and_then(|()| finish(&channel));
+    let result = set_oom_score(pid, plan.oom_score_adj)
+        .and_then(|()| join.entry.move_in(pid))
+        .and_then(|()| finish(&channel));
     match result {
         Ok(terminal) => Ok(Process { pid, pidfd, terminal }),
         Err(error) => {

@@ -22,7 +22,7 @@
 //! A further process ([`Container::exec`]) joins all namespaces at once, by init's pidfd.
 //!
 //! **Cgroups.** An own thin layer (see `cgroup`): version 1, hybrid and version 2 through the
-//! file system. systemd's D-Bus driver is not there yet; asking for it is an error.
+//! file system, or made by systemd, asked over D-Bus ([`CgroupManager::Systemd`]).
 //!
 //! **Not supported, and refused:** seccomp notifications, Intel RDT, `memoryPolicy`, `netDevices`,
 //! `execCPUAffinity`, a container without a mount namespace of its own.

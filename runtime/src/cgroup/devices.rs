@@ -51,10 +51,7 @@ pub(crate) fn apply_v1(folders: &[Folder], rules: &[LinuxDeviceCgroup]) -> Resul
         if rules.iter().all(LinuxDeviceCgroup::allow) {
             return Ok(());
         }
-        return Err(Error::Unsupported {
-            what: "the cgroup controller devices".into(),
-            why: "it is not mounted",
-        });
+        return Err(super::missing::controller("devices", "devices"));
     };
     // what comes before a rule about everything does not matter (Docker repeats its list)
     let first = rules.iter().rposition(|rule| line(rule) == "a").unwrap_or(0);

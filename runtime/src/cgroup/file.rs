@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::Error;
 
@@ -14,6 +15,7 @@ pub(crate) fn write(folder: &Path, name: &str, value: &str) -> Result<(), Error>
         .and_then(|file| rustix::io::write(&file, value.as_bytes()));
     match result {
         Ok(_) => Ok(()),
+        Err(Errno::NOENT) if exists(folder, "cgroup.procs") => Err(super::missing::error(folder, name)),
         Err(errno) => Err(Error::system("write", format!("{value:?} to {}", path.display()), errno)),
     }
 }
@@ -63,14 +65,14 @@ pub(crate) fn make_folder(path: &Path) -> Result<bool, Error> {
     let mode = Mode::from_raw_mode(0o755);
     match rustix::fs::mkdirat(CWD, path, mode) {
         Ok(()) => Ok(true),
-        Err(rustix::io::Errno::EXIST) => Ok(false),
-        Err(rustix::io::Errno::NOENT) => {
+        Err(Errno::EXIST) => Ok(false),
+        Err(Errno::NOENT) => {
             if let Some(parent) = path.parent() {
                 make_folder(parent)?;
             }
             match rustix::fs::mkdirat(CWD, path, mode) {
                 Ok(()) => Ok(true),
-                Err(rustix::io::Errno::EXIST) => Ok(false),
+                Err(Errno::EXIST) => Ok(false),
                 Err(errno) => Err(Error::system("make cgroup", path.display(), errno)),
             }
         }

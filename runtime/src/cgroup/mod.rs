@@ -5,14 +5,19 @@
 //! for what is not limited, and `clone3` into version 2; libcgroups opens every file by path,
 //! enters by `cgroup.procs`, and brings a D-Bus and an eBPF dependency into each monitor's memory.
 
+mod delegate;
 mod device_program;
 mod devices;
 mod file;
 mod hierarchy;
+mod missing;
 mod oom;
+mod placeholder;
+mod rootless;
 mod signal;
 mod stats_v1;
 mod stats_v2;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -24,6 +29,12 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use file::{open_folder as open_path, write};
 pub(crate) use hierarchy::Hierarchies;
+pub(crate) use placeholder::Placeholder;
+pub(crate) use systemd::NewUnit;
+
+use rootless::is_rootless;
+use systemd::Unit;
+use v2::{swap_limit, weight as cpu_weight};
 
 use crate::{Error, Stats};
 
@@ -39,6 +50,11 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
+    /// Whether its hierarchy has a name and no controllers.
+    fn is_for_names_only(&self) -> bool {
+        self.controllers.iter().all(|controller| controller.starts_with("name="))
+    }
+
     /// Whether its hierarchy has the controller.
     pub(crate) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|c| c == controller)
@@ -52,6 +68,9 @@ pub(crate) struct Cgroup {
     v1: Vec<Folder>,
     /// The version 2 folder. Beside `v1` it limits nothing, but kills and freezes as one.
     v2: Option<Folder>,
+    /// The systemd unit whose folders these are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
 }
 
 /// How a process enters a cgroup.
@@ -64,6 +83,8 @@ pub(crate) struct Entry {
     pub(crate) devices: Option<OwnedFd>,
     /// The v2 folder, for `clone3` with `CLONE_INTO_CGROUP`.
     pub(crate) v2: Option<OwnedFd>,
+    /// The unit into which its manager must move the process, which may not enter by itself.
+    pub(crate) unit: Option<Unit>,
 }
 
 impl Entry {
@@ -81,6 +102,11 @@ impl Entry {
         self
     }
 
+    /// Moves a new process, where it could not enter by itself.
+    pub(crate) fn move_in(&self, pid: i32) -> Result<(), Error> {
+        self.unit.as_ref().map_or(Ok(()), |unit| unit.attach(pid))
+    }
+
     /// The v2 folder.
     pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(AsFd::as_fd)
@@ -89,7 +115,8 @@ impl Entry {
 
 impl Cgroup {
     /// Where the cgroup with this path is in each hierarchy. An absolute path is below the hierarchies'
-    /// mount points, a relative one below the caller's own group. Nothing is made yet.
+    /// mount points. A relative one is below the caller's own group, with version 2 beside it: a group that has
+    /// processes cannot give its controllers to groups below. Nothing is made yet.
     pub(crate) fn locate(hierarchies: &Hierarchies, path: &Path) -> Result<Self, Error> {
         if path.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
             return Err(Error::spec("linux.cgroupsPath", format!("{} has a ..", path.display())));
@@ -98,7 +125,10 @@ impl Cgroup {
         let inner = path.strip_prefix("/").unwrap_or(path);
         let base = |controllers: &str, root: &Path| -> PathBuf {
             let own = own.iter().find(|(c, _)| c == controllers).map_or("/", |(_, p)| p.as_str());
-            Path::new(own).strip_prefix(root).map(Path::to_path_buf).unwrap_or_default()
+            let inside = Path::new(own).strip_prefix(root).unwrap_or(Path::new(""));
+            // a caller outside of its cgroup namespace sees its own group as /../..
+            let visible = !inside.components().any(|c| matches!(c, std::path::Component::ParentDir));
+            if visible { inside.to_path_buf() } else { PathBuf::new() }
         };
         let v1 = hierarchies
             .v1
@@ -111,10 +141,35 @@ impl Cgroup {
             .collect();
         let v2 = hierarchies.v2.as_ref().map(|mount| Folder {
             controllers: Vec::new(),
-            path: mount.join(base("", Path::new("/"))).join(inner),
+            path: mount.join(base("", Path::new("/")).parent().unwrap_or(Path::new(""))).join(inner),
             mount: mount.clone(),
         });
-        Ok(Cgroup { v1, v2 })
+        Ok(Cgroup { v1, v2, unit: None })
+    }
+
+    /// Where a unit's cgroup is.
+    pub(crate) fn of_unit(hierarchies: &Hierarchies, new: &NewUnit) -> Result<Self, Error> {
+        let mut cgroup = Self::locate(hierarchies, &new.cgroup)?;
+        cgroup.unit = Some(new.unit.clone());
+        Ok(cgroup)
+    }
+
+    /// Refuses a group that is in use, as runc does: its processes would share the container's limits, and would die
+    /// with it.
+    ///
+    /// # Errors
+    /// [`Error::Spec`].
+    pub(crate) fn refuse_used(&self) -> Result<(), Error> {
+        let exists = self.members().is_some_and(|folder| file::exists(&folder.path, "cgroup.procs"));
+        if !exists {
+            return Ok(());
+        }
+        let used = |reason: String| Err(Error::spec("linux.cgroupsPath", reason));
+        match self.processes()?.len() {
+            0 if self.is_frozen() => used("container's cgroup unexpectedly frozen".to_owned()),
+            0 => Ok(()),
+            count => used(format!("container's cgroup is not empty: {count} process(es) found")),
+        }
     }
 
     /// The v1 folders.
@@ -127,39 +182,59 @@ impl Cgroup {
         self.v1.is_empty() && self.v2.is_some()
     }
 
-    /// Makes the folders, and what must be set before a process can enter (`cpuset`).
-    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<Entry, Error> {
+    /// Makes the folders, and what must be set before a process can enter (`cpuset`). Without privileges, folders that may
+    /// not be made are left out, unless the specification names the path or asks for limits.
+    pub(crate) fn make(&mut self, resources: Option<&LinuxResources>, named: bool) -> Result<Entry, Error> {
         let mut entry = Entry::default();
-        for folder in &self.v1 {
+        let mut failed = Ok(());
+        self.v1.retain(|folder| {
+            if failed.is_err() {
+                return true;
+            }
             match v1::make(folder) {
                 Ok(tasks) => entry.add(folder, tasks),
                 // a named hierarchy is for bookkeeping only, and may be mounted read-only
-                Err(_) if folder.controllers.iter().all(|c| c.starts_with("name=")) => {}
-                Err(error) => return Err(error),
+                Err(_) if folder.is_for_names_only() => {}
+                // a limit that needs it will say that it is not there
+                Err(error) if !named && rootless::explains(&error) => return false,
+                Err(error) => failed = Err(error),
             }
-        }
-        if let Some(folder) = &self.v2 {
-            match v2::make(folder, self.unified().then_some(resources).flatten()) {
-                Ok(fd) => entry.v2 = Some(fd),
-                Err(_) if !self.unified() => {}
-                Err(error) => return Err(error),
+            true
+        });
+        failed?;
+        let Some(folder) = &self.v2 else { return Ok(entry) };
+        match v2::make(folder, self.unified().then_some(resources).flatten()) {
+            Ok(_) if self.unit.as_ref().is_some_and(Unit::moves_processes) => {
+                entry.unit.clone_from(&self.unit)
+            }
+            Ok(fd) => entry.v2 = Some(fd),
+            Err(_) if !self.unified() => {}
+            Err(error) => {
+                let limited = resources.is_some_and(rootless::asks_for_limits);
+                if named || limited || !rootless::explains(&error) {
+                    return Err(error);
+                }
+                self.v2 = None;
             }
         }
         Ok(entry)
     }
 
-    /// How a further process enters.
-    pub(crate) fn entry(&self) -> Result<Entry, Error> {
+    /// How a further process enters. `init` is a process that is in.
+    pub(crate) fn entry(&self, init: i32) -> Result<Entry, Error> {
         let mut entry = Entry::default();
         for folder in &self.v1 {
             match file::open_write(&folder.path.join("tasks")) {
                 Ok(tasks) => entry.add(folder, tasks),
-                Err(_) if folder.controllers.iter().all(|c| c.starts_with("name=")) => {}
+                Err(_) if folder.is_for_names_only() => {}
                 Err(error) => return Err(error),
             }
         }
         if let Some(folder) = &self.v2 {
-            match file::open_folder(&folder.path) {
+            match v2::open_for_process(folder, init) {
+                Ok(_) if self.unit.as_ref().is_some_and(Unit::moves_processes) => {
+                    entry.unit.clone_from(&self.unit)
+                }
                 Ok(fd) => entry.v2 = Some(fd),
                 Err(_) if !self.unified() => {}
                 Err(error) => return Err(error),
@@ -176,16 +251,27 @@ impl Cgroup {
         }
     }
 
+    /// Sets new limits and device rules of a container that runs.
+    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if let Some(unit) = &self.unit {
+            unit.set(resources)?;
+        }
+        self.apply(resources)?;
+        self.apply_devices(resources)
+    }
+
     /// Sets which devices may be used: the rules of the specification, in their order.
     pub(crate) fn apply_devices(&self, resources: &LinuxResources) -> Result<(), Error> {
         let Some(rules) = resources.devices().as_deref().filter(|rules| !rules.is_empty()) else {
             return Ok(());
         };
         let rules = &devices::with_defaults(rules);
-        match &self.v2 {
+        let result = match &self.v2 {
             Some(folder) if self.unified() => devices::apply_v2(folder, rules),
             _ => devices::apply_v1(&self.v1, rules),
-        }
+        };
+        // who has no privileges makes no device nodes either: the rules only say what holds anyway
+        if result.is_err() && is_rootless() { Ok(()) } else { result }
     }
 
     /// A sample of the counters.

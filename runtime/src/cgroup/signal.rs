@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// A folder in which all processes are.
-    fn members(&self) -> Option<&Folder> {
+    pub(super) fn members(&self) -> Option<&Folder> {
         // memory is the v1 hierarchy that cannot be left out; any other will do
         self.v1.iter().find(|f| f.has("memory")).or(self.v1.first()).or(self.v2.as_ref())
     }
@@ -96,12 +96,17 @@ impl Cgroup {
     pub(crate) fn destroy(&self) -> Result<(), Error> {
         // usually all have left already: then one rmdir for each folder is all there is to do
         let mut rest: Vec<&Folder> = self.folders().filter(|folder| remove(&folder.path).is_err()).collect();
+        if !rest.is_empty() {
+            let _ = self.signal_all(libc::SIGKILL);
+            if self.is_frozen() {
+                let _ = self.freeze(false); // v1: frozen processes do not die
+            }
+        }
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
         if rest.is_empty() {
             return Ok(());
-        }
-        let _ = self.signal_all(libc::SIGKILL);
-        if self.is_frozen() {
-            let _ = self.freeze(false); // v1: frozen processes do not die
         }
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(200);

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxRdma, LinuxResources};
 
-use super::Folder;
-use super::file::{exists, make_folder, open_folder, read, write};
+use super::file::{exists, make_folder, open_folder, read, read_number, write};
+use super::{Folder, missing};
 use crate::Error;
 
 /// Makes the folder with the controllers that the resources need, plus those that statistics want.
@@ -51,9 +51,27 @@ fn controllers(folder: &Path, file: &str) -> BTreeSet<String> {
     read(folder, file).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
+/// The folder that a further process is born in: the container's, or that of `init` where the container itself manages
+/// groups below its own (systemd inside), which then must have no processes.
+pub(crate) fn open_for_process(folder: &Folder, init: i32) -> Result<OwnedFd, Error> {
+    if controllers(&folder.path, "cgroup.subtree_control").is_empty() {
+        return open_folder(&folder.path);
+    }
+    let table = read(Path::new("/proc"), &format!("{init}/cgroup")).unwrap_or_default();
+    let inner = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let inner = folder.mount.join(inner);
+    open_folder(if inner.starts_with(&folder.path) { &inner } else { &folder.path })
+}
+
 /// Sets limits.
 pub(crate) fn apply(folder: &Folder, resources: &LinuxResources) -> Result<(), Error> {
     let path = &folder.path;
+    if resources.network().as_ref().is_some_and(|network| {
+        network.class_id().is_some_and(|class| class != 0)
+            || !network.priorities().as_deref().unwrap_or_default().is_empty()
+    }) {
+        return Err(missing::only_v1("network"));
+    }
     if let Some(memory) = resources.memory() {
         apply_memory(path, memory)?;
     }
@@ -81,14 +99,27 @@ pub(crate) fn apply(folder: &Folder, resources: &LinuxResources) -> Result<(), E
         write(path, "rdma.max", &rdma_line(device, limit))?;
     }
     for (name, value) in resources.unified().iter().flatten() {
-        if name.contains('/') || !name.contains('.') {
-            return Err(Error::spec("linux.resources.unified", format!("{name:?} is not a cgroup file")));
-        }
-        for line in value.lines() {
-            write(path, name, line)?;
-        }
+        apply_unified(path, name, value)?;
     }
     Ok(())
+}
+
+/// A file by its name.
+fn apply_unified(path: &Path, name: &str, value: &str) -> Result<(), Error> {
+    let invalid = |reason: &str| {
+        Err(Error::spec("linux.resources.unified", format!("unified resource {name:?} {reason}")))
+    };
+    if name.contains('/') {
+        return invalid("must be a file name (no slashes)");
+    }
+    let Some((controller, _)) = name.split_once('.') else {
+        return invalid("must be in the form CONTROLLER.PARAMETER");
+    };
+    if controller != "cgroup" && !controllers(path, "cgroup.controllers").contains(controller) {
+        return invalid(&format!("can't be set: controller {controller:?} not available"));
+    }
+    // files like io.max take one line with each write
+    value.lines().try_for_each(|line| write(path, name, line))
 }
 
 /// A line of `rdma.max`.
@@ -106,8 +137,28 @@ fn limit_text(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
 
+/// What the kernel itself would do without a word: kill what does not fit under a lower limit.
+fn check_usage(path: &Path, memory: &LinuxMemory) -> Result<(), Error> {
+    if memory.check_before_update() != Some(true) {
+        return Ok(());
+    }
+    let Some(usage) = read_number(path, "memory.current") else { return Ok(()) };
+    for (name, limit) in [("memory+swap", memory.swap()), ("memory", memory.limit())] {
+        if let Some(limit) = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit != 0)
+            && limit <= usage
+        {
+            let reason = format!("rejecting {name} limit {limit} <= usage {usage}");
+            return Err(Error::Limit {
+                field: "linux.resources.memory.checkBeforeUpdate".to_owned(),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The swap limit alone, from the specification's limit of memory and swap together.
-fn swap_limit(memory: Option<i64>, together: Option<i64>) -> Result<Option<String>, Error> {
+pub(crate) fn swap_limit(memory: Option<i64>, together: Option<i64>) -> Result<Option<String>, Error> {
     let invalid = |reason: &str| Err(Error::spec("linux.resources.memory.swap", reason));
     match (memory.filter(|v| *v != 0), together.filter(|v| *v != 0)) {
         (Some(-1), None) => Ok(Some("max".to_owned())),
@@ -122,6 +173,14 @@ fn swap_limit(memory: Option<i64>, together: Option<i64>) -> Result<Option<Strin
 }
 
 fn apply_memory(path: &Path, memory: &LinuxMemory) -> Result<(), Error> {
+    // swappiness is the whole host's, and who is killed for want of memory is a matter of memory.oom.group
+    if memory.swappiness().is_some() {
+        return Err(missing::only_v1("memory.swappiness"));
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        return Err(missing::only_v1("memory.disableOOMKiller"));
+    }
+    check_usage(path, memory)?;
     if let Some(swap) = swap_limit(memory.limit(), memory.swap())? {
         // "no limit" and "no swap at all" hold by themselves where the kernel has no swap accounting
         if exists(path, "memory.swap.max") || (swap != "max" && swap != "0") {
@@ -190,8 +249,20 @@ fn apply_cpu(path: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
     if let Some(shares) = cpu.shares().filter(|s| *s != 0 && cpu.idle() != Some(1)) {
         write(path, "cpu.weight", &weight(shares).to_string())?;
     }
+    if cpu.realtime_runtime().is_some_and(|v| v != 0) || cpu.realtime_period().is_some_and(|v| v != 0) {
+        return Err(missing::only_v1("cpu.realtimeRuntime"));
+    }
     let quota = cpu.quota().filter(|q| *q != 0);
     let period = cpu.period().filter(|p| *p != 0);
+    // a burst is never above the quota: a lower one is set before the quota, a higher one after it
+    let mut late_burst = cpu.burst().map(|burst| burst.to_string());
+    if let Some(burst) = &late_burst {
+        match write(path, "cpu.max.burst", burst) {
+            Ok(()) => late_burst = None,
+            Err(error) if error.errno() == Some(libc::EINVAL) && quota.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
     if quota.is_some() || period.is_some() {
         let quota = match quota {
             Some(quota) => limit_text(quota),
@@ -203,8 +274,8 @@ fn apply_cpu(path: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
         let value = period.map_or(quota.clone(), |period| format!("{quota} {period}"));
         write(path, "cpu.max", &value)?;
     }
-    if let Some(burst) = cpu.burst() {
-        write(path, "cpu.max.burst", &burst.to_string())?;
+    if let Some(burst) = late_burst {
+        write(path, "cpu.max.burst", &burst)?;
     }
     for (name, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
         if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
@@ -215,18 +286,23 @@ fn apply_cpu(path: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
 }
 
 fn apply_io(path: &Path, io: &LinuxBlockIo) -> Result<(), Error> {
+    if io.leaf_weight().is_some_and(|weight| weight != 0) {
+        return Err(missing::only_v1("blockIO.leafWeight"));
+    }
+    // the BFQ scheduler has version 1's range of 10 to 1000; io.weight has 1 to 10000
+    let bfq = exists(path, "io.bfq.weight");
+    let file = if bfq { "io.bfq.weight" } else { "io.weight" };
+    let scaled =
+        |weight: u16| if bfq { u64::from(weight) } else { 1 + (u64::from(weight).max(10) - 10) * 9999 / 990 };
     if let Some(weight) = io.weight().filter(|w| *w != 0) {
-        if exists(path, "io.bfq.weight") {
-            write(path, "io.bfq.weight", &weight.to_string())?;
-        } else {
-            // v1's 10..1000 onto v2's 1..10000
-            let weight = 1 + (u64::from(weight).max(10) - 10) * 9999 / 990;
-            write(path, "io.weight", &weight.to_string())?;
-        }
+        write(path, file, &scaled(weight).to_string())?;
     }
     for device in io.weight_device().iter().flatten() {
         if let Some(weight) = device.weight() {
-            write(path, "io.bfq.weight", &format!("{}:{} {weight}", device.major(), device.minor()))?;
+            write(path, file, &format!("{}:{} {}", device.major(), device.minor(), scaled(weight)))?;
+        }
+        if device.leaf_weight().is_some_and(|weight| weight != 0) {
+            return Err(missing::only_v1("blockIO.weightDevice.leafWeight"));
         }
     }
     for (key, devices) in [
@@ -236,7 +312,9 @@ fn apply_io(path: &Path, io: &LinuxBlockIo) -> Result<(), Error> {
         ("wiops", io.throttle_write_iops_device()),
     ] {
         for device in devices.iter().flatten() {
-            write(path, "io.max", &format!("{}:{} {key}={}", device.major(), device.minor(), device.rate()))?;
+            // none is 0 in version 1
+            let rate = if device.rate() == 0 { "max".to_owned() } else { device.rate().to_string() };
+            write(path, "io.max", &format!("{}:{} {key}={rate}", device.major(), device.minor()))?;
         }
     }
     Ok(())
