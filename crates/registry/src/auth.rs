@@ -1,6 +1,7 @@
 //! Getting in: Basic, or a bearer token from the place that the registry names.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,9 @@ use crate::repository::failure;
 use crate::{Error, Result, TransportError};
 
 const MAX_TOKEN_BYTES: usize = 1 << 20;
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// As what we ask for tokens.
+const CLIENT_ID: &str = "docker";
 
 /// What a user has for a registry. All empty means anonymous.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -32,10 +36,10 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The `Authorization` header for name and password, if there are any.
+    /// The `Authorization` header for name and password, if there are both.
     #[must_use]
     pub fn basic(&self) -> Option<HeaderValue> {
-        if self.username.is_empty() && self.password.is_empty() {
+        if self.username.is_empty() || self.password.is_empty() {
             return None;
         }
         let pair = STANDARD.encode(format!("{}:{}", self.username, self.password));
@@ -76,25 +80,63 @@ impl Challenge {
         if basic { Self::Basic } else { Self::Nothing }
     }
 
-    /// The `Authorization` header for requests with this `scope` (`repository:PATH:pull`).
+    /// The `Authorization` header for requests with these `scopes` (`repository:PATH:pull`).
     pub(crate) async fn authorize(
         &self,
         client: &Client,
         credentials: &Credentials,
-        scope: &str,
+        scopes: &[String],
         verify: bool,
-    ) -> std::result::Result<Option<HeaderValue>, AuthError> {
+    ) -> std::result::Result<Grant, AuthError> {
         match self {
-            Self::Nothing => Ok(None),
-            Self::Basic => credentials.basic().map(Some).ok_or(AuthError::NoCredentials),
+            Self::Nothing => Ok(Grant::lasting(None)),
+            Self::Basic => match credentials.basic() {
+                Some(header) => Ok(Grant::lasting(Some(header))),
+                None => Err(AuthError::NoCredentials),
+            },
             Self::Bearer { .. } if !credentials.registry_token.is_empty() => {
-                Ok(secret(format!("Bearer {}", credentials.registry_token)))
+                Ok(Grant::lasting(secret(format!("Bearer {}", credentials.registry_token))))
             }
             Self::Bearer { realm, service } => {
-                let token = Token { client, credentials, scope, verify, realm, service: service.as_deref() };
-                Ok(secret(format!("Bearer {}", token.fetch().await.map_err(AuthError::Token)?)))
+                let service = service.as_deref();
+                let token = Token { client, credentials, scopes, verify, realm, service, offline: false };
+                Ok(token.fetch().await.map_err(AuthError::Token)?.grant())
             }
         }
+    }
+
+    /// As [`Self::authorize`] without a scope, and asks for a token that can take the password's place.
+    pub(crate) async fn log_in(
+        &self,
+        client: &Client,
+        credentials: &Credentials,
+        verify: bool,
+    ) -> std::result::Result<(Grant, String), AuthError> {
+        let Self::Bearer { realm, service } = self else {
+            return Ok((self.authorize(client, credentials, &[], verify).await?, String::new()));
+        };
+        let service = service.as_deref();
+        let token = Token { client, credentials, scopes: &[], verify, realm, service, offline: true };
+        let answer = token.fetch().await.map_err(AuthError::Token)?;
+        Ok((answer.grant(), answer.refresh_token))
+    }
+}
+
+/// Leave to make requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) header: Option<HeaderValue>,
+    /// When it ends, if it does.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Grant {
+    fn lasting(header: Option<HeaderValue>) -> Self {
+        Self { header, until: None }
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
     }
 }
 
@@ -107,10 +149,11 @@ pub(crate) enum AuthError {
 impl AuthError {
     /// The failure of the request that needed it.
     pub(crate) fn of(self, ask: &Ask) -> Error {
-        match self {
-            Self::NoCredentials => crate::http::transport(ask, TransportError::NoCredentials),
-            Self::Token(error) => error,
-        }
+        let source = match self {
+            Self::NoCredentials => TransportError::NoCredentials,
+            Self::Token(error) => TransportError::Token(Box::new(error)),
+        };
+        crate::http::transport(ask, source)
     }
 }
 
@@ -118,11 +161,16 @@ impl AuthError {
 struct Token<'a> {
     client: &'a Client,
     credentials: &'a Credentials,
-    scope: &'a str,
+    scopes: &'a [String],
     verify: bool,
     realm: &'a str,
     service: Option<&'a str>,
+    /// Whether a token is wanted that lasts, in place of the password.
+    offline: bool,
 }
+
+/// Older servers do not say how long, and meant this.
+const LEAST_LIFE_S: u64 = 60;
 
 #[derive(Deserialize)]
 struct TokenAnswer {
@@ -130,10 +178,22 @@ struct TokenAnswer {
     token: String,
     #[serde(default)]
     access_token: String,
+    #[serde(default)]
+    refresh_token: String,
+    #[serde(default)]
+    expires_in: u64,
+}
+
+impl TokenAnswer {
+    fn grant(&self) -> Grant {
+        let token = if self.access_token.is_empty() { &self.token } else { &self.access_token };
+        let life = Duration::from_secs(self.expires_in.max(LEAST_LIFE_S));
+        Grant { header: secret(format!("Bearer {token}")), until: Instant::now().checked_add(life) }
+    }
 }
 
 impl Token<'_> {
-    async fn fetch(&self) -> Result<String> {
+    async fn fetch(&self) -> Result<TokenAnswer> {
         let ask = if self.credentials.identity_token.is_empty() { self.get() } else { self.post() };
         let response = self.client.send(&ask).await?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -141,39 +201,43 @@ impl Token<'_> {
         if !status.is_success() {
             return Err(failure(status, &headers, &body));
         }
-        let answer: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|e| Error::Manifest(format!("unable to decode token response: {e}")))?;
-        let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
-        if token.is_empty() {
-            return Err(Error::Manifest(
-                "authorization server did not include a token in the response".into(),
-            ));
+        let answer: TokenAnswer =
+            serde_json::from_slice(&body).map_err(|e| Error::TokenAnswer(e.to_string()))?;
+        if answer.token.is_empty() && answer.access_token.is_empty() {
+            return Err(Error::NoToken);
         }
-        Ok(token)
+        Ok(answer)
     }
 
     fn get(&self) -> Ask {
-        let mut parameters = vec![("scope", self.scope)];
-        parameters.extend(self.service.map(|service| ("service", service)));
-        if !self.credentials.username.is_empty() {
-            parameters.push(("account", &self.credentials.username));
+        let mut parameters = Vec::new();
+        let basic = self.credentials.basic();
+        if basic.is_some() {
+            parameters.push(("account", self.credentials.username.as_str()));
         }
+        if self.offline {
+            parameters.extend([("client_id", CLIENT_ID), ("offline_token", "true")]);
+        }
+        parameters.extend(self.scopes.iter().map(|scope| ("scope", scope.as_str())));
+        parameters.extend(self.service.map(|service| ("service", service)));
         let separator = if self.realm.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}{}", self.realm, form(&parameters));
         let mut ask = Ask::new(Method::GET, url, self.verify);
-        ask.headers.extend(self.credentials.basic().map(|value| (AUTHORIZATION, value)));
+        ask.timeout = TOKEN_TIMEOUT;
+        ask.headers.extend(basic.map(|value| (AUTHORIZATION, value)));
         ask
     }
 
     fn post(&self) -> Ask {
         let mut ask = Ask::new(Method::POST, self.realm, self.verify);
         let parameters = [
-            ("scope", self.scope),
-            ("service", self.service.unwrap_or_default()),
-            ("client_id", "docker"),
+            ("client_id", CLIENT_ID),
             ("grant_type", "refresh_token"),
             ("refresh_token", &self.credentials.identity_token),
+            ("scope", &self.scopes.join(" ")),
+            ("service", self.service.unwrap_or_default()),
         ];
+        ask.timeout = TOKEN_TIMEOUT;
         ask.body = Bytes::from(form(&parameters));
         ask.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         ask

@@ -48,6 +48,37 @@ pub enum Error {
     /// It is not an image that containers are made of.
     #[error("unsupported media type {0}")]
     MediaType(String),
+    /// A configuration has another digest than it was asked for by.
+    #[error("image config verification failed for digest {0}")]
+    ConfigDigest(Digest),
+    /// It did not work, how often so ever it was tried.
+    #[error("download failed after attempts={attempts}: {last}")]
+    Attempts {
+        /// How often.
+        attempts: u32,
+        /// The last failure.
+        last: Box<Error>,
+    },
+    /// There is no such blob.
+    #[error("unknown blob")]
+    BlobUnknown,
+    /// An upload has been forgotten by the registry.
+    #[error("blob upload unknown")]
+    UploadUnknown,
+    /// A token server's answer is not JSON of the right shape.
+    #[error("unable to decode token response: {0}")]
+    TokenAnswer(String),
+    /// A token server's answer has no token.
+    #[error("authorization server did not include a token in the response")]
+    NoToken,
+    /// A login was answered, but not well.
+    #[error("login attempt to {url} failed with status: {status}")]
+    Login {
+        /// The address that was tried.
+        url: String,
+        /// The answer's status.
+        status: hyper::StatusCode,
+    },
     /// A document is larger than any honest one.
     #[error("the registry's answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -75,11 +106,29 @@ pub enum TransportError {
     #[error("{0}")]
     Http(#[from] hyper::Error),
     /// Nothing came in time.
-    #[error("net/http: timeout awaiting response headers")]
+    #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     Timeout,
+    /// A transfer stood still.
+    #[error("net/http: timeout awaiting response body")]
+    Stalled,
+    /// A transfer ended before its end.
+    #[error("unexpected EOF")]
+    Truncated,
+    /// The answer to a request for a part is another part.
+    #[error("the part of the blob does not begin where it was asked for")]
+    WrongRange,
+    /// No connection to the proxy.
+    #[error("proxyconnect tcp: {0}")]
+    ProxyDial(DialError),
+    /// The proxy refuses, or cannot be used.
+    #[error("{0}")]
+    Proxy(String),
     /// The registry wants a name and password, and there are none.
     #[error("no basic auth credentials")]
     NoCredentials,
+    /// The token server gave none.
+    #[error("{0}")]
+    Token(Box<Error>),
     /// More redirections than anybody needs.
     #[error("stopped after 10 redirects")]
     Redirects,
@@ -147,7 +196,66 @@ impl Error {
             | Self::Manifest(_)
             | Self::NoMatchingManifest(_)
             | Self::MediaType(_)
+            | Self::ConfigDigest(_)
+            | Self::Attempts { .. }
+            | Self::BlobUnknown
+            | Self::UploadUnknown
+            | Self::TokenAnswer(_)
+            | Self::NoToken
+            | Self::Login { .. }
             | Self::TooLarge(_) => None,
+        }
+    }
+
+    /// Whether the same request may well succeed later: connections break and servers have bad moments, but refusals
+    /// stay.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Api(errors) => !errors.first().is_some_and(|error| {
+                let refusals = ["UNAUTHORIZED", "UNSUPPORTED", "DENIED", "TOOMANYREQUESTS", "NAME_UNKNOWN"];
+                refusals.contains(&error.code.as_str())
+            }),
+            Self::Transport { source, .. } => match source {
+                TransportError::NoCredentials | TransportError::Url => false,
+                TransportError::Token(error) => error.is_passing(),
+                TransportError::Dial(_)
+                | TransportError::NotTls
+                | TransportError::Certificate(_)
+                | TransportError::TlsTimeout
+                | TransportError::Tls(_)
+                | TransportError::Http(_)
+                | TransportError::Timeout
+                | TransportError::Stalled
+                | TransportError::Truncated
+                | TransportError::WrongRange
+                | TransportError::ProxyDial(_)
+                | TransportError::Proxy(_)
+                | TransportError::Redirects => true,
+            },
+            Self::Status(_) | Self::UploadUnknown | Self::TokenAnswer(_) => true,
+            Self::ErrorBody { .. }
+            | Self::ManifestDigest(_)
+            | Self::Manifest(_)
+            | Self::NoMatchingManifest(_)
+            | Self::MediaType(_)
+            | Self::ConfigDigest(_)
+            | Self::Attempts { .. }
+            | Self::BlobUnknown
+            | Self::NoToken
+            | Self::Login { .. }
+            | Self::TooLarge(_) => false,
+        }
+    }
+
+    /// As dockerd shows it when an upload ends for it: a request that lacked credentials is not named.
+    #[must_use]
+    pub fn of_upload(&self) -> String {
+        match self {
+            Self::Transport { source: TransportError::NoCredentials, .. } => {
+                TransportError::NoCredentials.to_string()
+            }
+            other => other.to_string(),
         }
     }
 }

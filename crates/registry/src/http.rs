@@ -6,21 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{
+    AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT,
+};
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
-use crate::{Error, Result, TransportError, dial, tls};
+use crate::connection::{Connection, Peer};
+use crate::outgoing::{Outgoing, Pieces};
+use crate::proxy::Proxies;
+use crate::{Error, Result, TransportError};
 
-/// How long a server may think before its answer's head comes.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long setting up TLS may take.
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may think before its answer's head comes. Registries that mirror others fetch first.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_REDIRECTS: usize = 10;
 
 /// Makes requests, and keeps connections. Clones share them.
@@ -33,16 +32,23 @@ pub struct Client {
 struct Inner {
     user_agent: HeaderValue,
     certificates: PathBuf,
-    idle: Mutex<HashMap<Peer, Vec<SendRequest<Full<Bytes>>>>>,
+    proxies: Proxies,
+    /// Sent with each request.
+    headers: HeaderMap,
+    idle: Mutex<HashMap<Peer, Vec<Connection>>>,
 }
 
-/// To whom a connection leads, and whether it was checked that it does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Peer {
-    https: bool,
-    host: String,
-    port: u16,
-    verified: bool,
+/// How a [`Client`] presents itself, and which way it takes.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// What it calls itself.
+    pub user_agent: String,
+    /// The folder that has registries' certificates in `HOST/` (dockerd: `/etc/docker/certs.d`).
+    pub certificates: PathBuf,
+    /// The proxies to use.
+    pub proxies: Proxies,
+    /// More headers of each request, such as `X-Meta-…`.
+    pub headers: HeaderMap,
 }
 
 /// One request. It has no body, or a small one.
@@ -54,22 +60,37 @@ pub(crate) struct Ask {
     pub(crate) body: Bytes,
     /// Whether certificates are checked.
     pub(crate) verify: bool,
+    /// How long the answer's head may take to come.
+    pub(crate) timeout: Duration,
 }
 
 impl Ask {
     pub(crate) fn new(method: Method, url: impl Into<String>, verify: bool) -> Self {
-        Self { method, url: url.into(), headers: HeaderMap::new(), body: Bytes::new(), verify }
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self { method, url: url.into(), headers, body, verify, timeout: HEAD_TIMEOUT }
+    }
+
+    /// Gives it this `Authorization`, in place of another.
+    pub(crate) fn authorize(&mut self, header: Option<HeaderValue>) {
+        if let Some(header) = header {
+            self.headers.insert(AUTHORIZATION, header);
+        }
     }
 }
 
 impl Client {
-    /// A client that calls itself `user_agent` and finds registries' certificates in
-    /// `certificates/HOST` (dockerd: `/etc/docker/certs.d`).
+    /// A client with these settings.
     #[must_use]
-    pub fn new(user_agent: &str, certificates: impl Into<PathBuf>) -> Self {
-        let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("docker"));
+    pub fn new(settings: Settings) -> Self {
+        let user_agent = HeaderValue::from_str(&settings.user_agent);
         Self {
-            inner: Arc::new(Inner { user_agent, certificates: certificates.into(), idle: Mutex::default() }),
+            inner: Arc::new(Inner {
+                user_agent: user_agent.unwrap_or(HeaderValue::from_static("docker")),
+                certificates: settings.certificates,
+                proxies: settings.proxies,
+                headers: settings.headers,
+                idle: Mutex::default(),
+            }),
         }
     }
 
@@ -81,7 +102,7 @@ impl Client {
     pub async fn get(
         &self,
         url: &str,
-        headers: &[(hyper::header::HeaderName, HeaderValue)],
+        headers: &[(HeaderName, HeaderValue)],
         verify: bool,
         limit: usize,
     ) -> Result<(hyper::StatusCode, Bytes)> {
@@ -101,7 +122,7 @@ impl Client {
             let location = response.headers().get(LOCATION).and_then(|l| l.to_str().ok());
             let Some(location) = location.filter(|_| redirected) else { return Ok(response) };
             let target = absolute(&ask.url, location).ok_or_else(|| transport(&ask, TransportError::Url))?;
-            if authority(&target) != authority(&ask.url) {
+            if origin(&target) != origin(&ask.url) {
                 ask.headers.remove(AUTHORIZATION);
             }
             ask.url = target;
@@ -109,19 +130,39 @@ impl Client {
         Err(transport(&ask, TransportError::Redirects))
     }
 
+    /// Sends a request with a body that is made meanwhile. It is sent once, and not elsewhere.
+    pub(crate) async fn send_pieces(&self, ask: &Ask, pieces: Pieces) -> Result<Response<Incoming>> {
+        let sent = async {
+            let (uri, peer) = target(ask)?;
+            let mut fresh = peer.connect(&self.inner.proxies, &self.inner.certificates).await?;
+            let request = self.request(ask, &uri, &fresh, Outgoing::Pieces(pieces))?;
+            // As long as it takes: whoever wants it knows when it has been enough.
+            let response = fresh.sender.send_request(request).await?;
+            self.keep(peer, fresh);
+            Ok(response)
+        };
+        sent.await.map_err(|source| transport(ask, source))
+    }
+
     async fn send_once(&self, ask: &Ask) -> std::result::Result<Response<Incoming>, TransportError> {
-        let uri: Uri = ask.url.parse().map_err(|_| TransportError::Url)?;
-        let peer = Peer::of(&uri, ask.verify).ok_or(TransportError::Url)?;
+        match tokio::time::timeout(ask.timeout, self.send_unlimited(ask)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(TransportError::Timeout),
+        }
+    }
+
+    async fn send_unlimited(&self, ask: &Ask) -> std::result::Result<Response<Incoming>, TransportError> {
+        let (uri, peer) = target(ask)?;
         // A kept connection may have been closed by the other side just now: then a new one is made.
         while let Some(mut kept) = self.take_idle(&peer) {
-            if kept.ready().await.is_ok()
+            if kept.sender.ready().await.is_ok()
                 && let Ok(response) = self.exchange(&mut kept, ask, &uri).await
             {
                 self.keep(peer, kept);
                 return Ok(response);
             }
         }
-        let mut fresh = self.connect(&peer).await?;
+        let mut fresh = peer.connect(&self.inner.proxies, &self.inner.certificates).await?;
         let response = self.exchange(&mut fresh, ask, &uri).await?;
         self.keep(peer, fresh);
         Ok(response)
@@ -129,35 +170,46 @@ impl Client {
 
     async fn exchange(
         &self,
-        connection: &mut SendRequest<Full<Bytes>>,
+        connection: &mut Connection,
         ask: &Ask,
         uri: &Uri,
     ) -> std::result::Result<Response<Incoming>, TransportError> {
+        let request = self.request(ask, uri, connection, Outgoing::Whole(ask.body.clone()))?;
+        Ok(connection.sender.send_request(request).await?)
+    }
+
+    fn request(
+        &self,
+        ask: &Ask,
+        uri: &Uri,
+        connection: &Connection,
+        body: Outgoing,
+    ) -> std::result::Result<Request<Outgoing>, TransportError> {
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let mut request = Request::builder().method(ask.method.clone()).uri(path);
+        let mut request = Request::builder().method(ask.method.clone());
+        request = if connection.proxy.is_some() { request.uri(ask.url.as_str()) } else { request.uri(path) };
         if let Some(headers) = request.headers_mut() {
+            headers.extend(self.inner.headers.clone());
             headers.extend(ask.headers.clone());
             headers.insert(USER_AGENT, self.inner.user_agent.clone());
             let host = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
             headers.insert(HOST, host.ok_or(TransportError::Url)?);
+            let for_proxy = connection.proxy.clone().flatten();
+            headers.extend(for_proxy.map(|value| (PROXY_AUTHORIZATION, value)));
         }
-        let request = request.body(Full::new(ask.body.clone())).map_err(|_| TransportError::Url)?;
-        match tokio::time::timeout(HEAD_TIMEOUT, connection.send_request(request)).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(TransportError::Timeout),
-        }
+        request.body(body).map_err(|_| TransportError::Url)
     }
 
     /// A kept connection that is not busy with an earlier answer's body.
-    fn take_idle(&self, peer: &Peer) -> Option<SendRequest<Full<Bytes>>> {
+    fn take_idle(&self, peer: &Peer) -> Option<Connection> {
         let mut idle = self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.get_mut(peer)?;
-        connections.retain(|connection| !connection.is_closed());
-        let free = connections.iter().position(SendRequest::is_ready)?;
+        connections.retain(|connection| !connection.sender.is_closed());
+        let free = connections.iter().position(|connection| connection.sender.is_ready())?;
         Some(connections.swap_remove(free))
     }
 
-    fn keep(&self, peer: Peer, connection: SendRequest<Full<Bytes>>) {
+    fn keep(&self, peer: Peer, connection: Connection) {
         let mut idle = self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.entry(peer).or_default().push(connection);
     }
@@ -167,53 +219,12 @@ impl Client {
         let mut idle = self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.clear();
     }
-
-    async fn connect(&self, peer: &Peer) -> std::result::Result<SendRequest<Full<Bytes>>, TransportError> {
-        let stream = dial::dial(&peer.host, peer.port).await?;
-        if !peer.https {
-            return serve(TokioIo::new(stream)).await;
-        }
-        let name = ServerName::try_from(peer.host.clone()).map_err(|_| TransportError::Url)?;
-        let folder = self.inner.certificates.join(peer.registry());
-        let config = tls::config(Some(&folder), peer.verified);
-        let connecting = TlsConnector::from(config).connect(name, stream);
-        let connected = tokio::time::timeout(TLS_TIMEOUT, connecting).await;
-        let stream = connected.map_err(|_| TransportError::TlsTimeout)?;
-        let stream = stream.map_err(|error| tls::failure(error, &peer.host))?;
-        serve(TokioIo::new(stream)).await
-    }
 }
 
-impl Peer {
-    fn of(uri: &Uri, verified: bool) -> Option<Self> {
-        let https = match uri.scheme_str()? {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        Some(Self { https, host, port, verified })
-    }
-
-    /// As the registry is called in `certs.d`.
-    fn registry(&self) -> String {
-        if self.port == 443 { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
-    }
-}
-
-/// Runs the connection's work in a task that ends with it.
-async fn serve<S>(stream: S) -> std::result::Result<SendRequest<Full<Bytes>>, TransportError>
-where
-    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let (sender, connection) = handshake(stream).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a registry's connection ended");
-        }
-    });
-    Ok(sender)
+fn target(ask: &Ask) -> std::result::Result<(Uri, Peer), TransportError> {
+    let uri: Uri = ask.url.parse().map_err(|_| TransportError::Url)?;
+    let peer = Peer::of(&uri, ask.verify).ok_or(TransportError::Url)?;
+    Ok((uri, peer))
 }
 
 /// Reads an answer's body.
@@ -232,18 +243,22 @@ pub(crate) fn transport(ask: &Ask, source: TransportError) -> Error {
         Method::HEAD => "Head",
         Method::POST => "Post",
         Method::PUT => "Put",
+        Method::PATCH => "Patch",
+        Method::DELETE => "Delete",
         _ => "Get",
     };
     Error::Transport { method, url: ask.url.clone(), source }
 }
 
-fn authority(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    rest.split(['/', '?']).next()
+/// Scheme, host and port as written: what credentials are for.
+pub(crate) fn origin(url: &str) -> &str {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    let end = url.get(after_scheme..).and_then(|rest| rest.find(['/', '?']));
+    end.and_then(|end| url.get(..after_scheme + end)).unwrap_or(url)
 }
 
 /// The target of a redirection, which may be relative.
-fn absolute(base: &str, location: &str) -> Option<String> {
+pub(crate) fn absolute(base: &str, location: &str) -> Option<String> {
     if location.starts_with("http://") || location.starts_with("https://") {
         return Some(location.to_owned());
     }

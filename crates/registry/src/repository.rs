@@ -1,23 +1,28 @@
 //! A repository in a registry: tags, manifests, blobs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LINK};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderMap, HeaderValue, LINK};
 use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use wherry_image_ref::Digest;
 
-use crate::auth::{self, Challenge};
+use crate::auth::{self, Challenge, Grant};
 use crate::error::ApiError;
-use crate::http::{Ask, read};
-use crate::{Blob, Client, Credentials, Endpoint, Error, Result, manifest};
+use crate::http::{Ask, origin, read};
+use crate::outgoing::Pieces;
+use crate::{Client, Credentials, Endpoint, Error, Result, manifest};
 
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
 const MAX_LIST_BYTES: usize = 16 << 20;
 const MAX_ERROR_BYTES: usize = 1 << 20;
+/// How often a small blob is asked for, and the wait after the first time; it doubles.
+const SMALL_ATTEMPTS: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// A repository that answers. Clones share connection and token.
 #[derive(Debug, Clone)]
@@ -32,7 +37,18 @@ struct Inner {
     path: String,
     credentials: Credentials,
     challenge: Challenge,
-    authorization: Mutex<Option<HeaderValue>>,
+    /// `repository:PATH:pull` or `…:push,pull`.
+    scope: String,
+    grant: Mutex<Option<Grant>>,
+}
+
+/// What is to be done in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Pull,
+    /// Reading and writing.
+    Push,
 }
 
 /// What a tag means now.
@@ -54,15 +70,13 @@ impl Repository {
         endpoint: &Endpoint,
         path: &str,
         credentials: &Credentials,
+        access: Access,
     ) -> Result<Self> {
-        let ask = Ask::new(Method::GET, format!("{}/v2/", endpoint.url), endpoint.verify);
-        let response = client.send(&ask).await?;
-        let status = response.status();
-        let challenge = Challenge::of(status, response.headers());
-        if status.is_server_error() {
-            return Err(Error::Status(status));
-        }
-        read(&ask, response, MAX_ERROR_BYTES).await?;
+        let challenge = ping(client, endpoint).await?;
+        let actions = match access {
+            Access::Pull => "pull",
+            Access::Push => "push,pull",
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 client: client.clone(),
@@ -70,7 +84,8 @@ impl Repository {
                 path: path.to_owned(),
                 credentials: credentials.clone(),
                 challenge,
-                authorization: Mutex::new(None),
+                scope: format!("repository:{path}:{actions}"),
+                grant: Mutex::new(None),
             }),
         })
     }
@@ -126,23 +141,30 @@ impl Repository {
         Ok(all)
     }
 
-    /// Opens a blob for reading from its first byte. The caller checks the digest: it reads as it comes.
+    /// Reads a blob of at most `limit` bytes, and checks its digest. Passing failures are tried again.
     ///
     /// # Errors
-    /// As [`Self::resolve`].
-    pub async fn blob(&self, digest: &Digest) -> Result<Blob> {
-        let response = self.open_blob(digest, 0).await?;
-        Ok(Blob::new(self.clone(), *digest, response))
+    /// As [`Self::resolve`]; [`Error::TooLarge`], [`Error::ConfigDigest`].
+    pub async fn small_blob(&self, digest: &Digest, limit: usize) -> Result<Bytes> {
+        let (mut attempts, mut wait) = (0, FIRST_WAIT);
+        loop {
+            let failure = match self.try_small_blob(digest, limit).await {
+                Ok(body) if Digest::of(&body) == *digest => return Ok(body),
+                Ok(_) => return Err(Error::ConfigDigest(*digest)),
+                Err(failure) => failure,
+            };
+            attempts += 1;
+            if attempts == SMALL_ATTEMPTS || !failure.is_passing() {
+                return Err(Error::Attempts { attempts, last: Box::new(failure) });
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
     }
 
-    /// Reads a blob of at most `limit` bytes, and checks its digest.
-    ///
-    /// # Errors
-    /// As [`Self::resolve`]; [`Error::TooLarge`], [`Error::ManifestDigest`].
-    pub async fn small_blob(&self, digest: &Digest, limit: usize) -> Result<Bytes> {
+    async fn try_small_blob(&self, digest: &Digest, limit: usize) -> Result<Bytes> {
         let response = self.open_blob(digest, 0).await?;
-        let body = read(&self.ask(Method::GET, &format!("blobs/{digest}")), response, limit).await?;
-        if Digest::of(&body) == *digest { Ok(body) } else { Err(Error::ManifestDigest(*digest)) }
+        read(&self.ask(Method::GET, &format!("blobs/{digest}")), response, limit).await
     }
 
     /// A blob from byte `offset` on.
@@ -153,7 +175,11 @@ impl Repository {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
             ask.headers.extend(range.ok().map(|range| (hyper::header::RANGE, range)));
         }
-        self.good(self.authorized(&mut ask).await?, &ask).await
+        let response = self.authorized(&mut ask).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Err(Error::BlobUnknown);
+        }
+        self.good(response, &ask).await
     }
 
     async fn document(&self, path: &str, limit: usize) -> Result<Bytes> {
@@ -173,7 +199,7 @@ impl Repository {
     }
 
     /// Turns an answer that is a failure into one.
-    async fn good(&self, response: Response<Incoming>, ask: &Ask) -> Result<Response<Incoming>> {
+    pub(crate) async fn good(&self, response: Response<Incoming>, ask: &Ask) -> Result<Response<Incoming>> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -183,51 +209,96 @@ impl Repository {
         Err(failure(status, &headers, &body))
     }
 
-    /// Sends with the token that we have; when it has expired, once more with a new one.
-    async fn authorized(&self, ask: &mut Ask) -> Result<Response<Incoming>> {
-        let (had, authorization) = self.authorization(ask, None).await?;
-        if let Some(value) = authorization.clone() {
-            ask.headers.insert(AUTHORIZATION, value);
-        }
+    /// Sends with the leave that we have; when it is refused, once more with a new one.
+    pub(crate) async fn authorized(&self, ask: &mut Ask) -> Result<Response<Incoming>> {
+        let (had, grant) = self.authorize(ask, None).await?;
         let response = self.inner.client.send(ask).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !had {
             return Ok(response);
         }
-        let (_, renewed) = self.authorization(ask, authorization.as_ref()).await?;
-        if let Some(value) = renewed {
-            ask.headers.insert(AUTHORIZATION, value);
-        }
+        self.authorize(ask, grant.as_ref()).await?;
         self.inner.client.send(ask).await
     }
 
-    /// The header, from the first request on; anew if `stale` is the one that we have. Also says
-    /// whether it had been there before.
-    async fn authorization(
+    /// As [`Self::authorized`], for a body that can be sent only once.
+    pub(crate) async fn authorized_pieces(
         &self,
-        ask: &Ask,
+        ask: &mut Ask,
+        pieces: Pieces,
+    ) -> Result<Response<Incoming>> {
+        self.authorize(ask, None).await?;
+        self.inner.client.send_pieces(ask, pieces).await
+    }
+
+    /// As [`Self::authorized`], with leave to read another repository, too.
+    pub(crate) async fn authorized_for(&self, ask: &mut Ask, from: &str) -> Result<Response<Incoming>> {
+        let inner = &self.inner;
+        let scopes = [inner.scope.clone(), format!("repository:{from}:pull")];
+        let grant = inner
+            .challenge
+            .authorize(&inner.client, &inner.credentials, &scopes, inner.endpoint.verify)
+            .await;
+        let grant = grant.map_err(|error| error.of(ask))?;
+        ask.authorize(grant.header);
+        inner.client.send(ask).await
+    }
+
+    /// Gives the request its header, from the first request on; anew if `stale` is the one that we have. Also
+    /// says whether it had been there before. Other hosts get none: they know their own redirections.
+    async fn authorize(
+        &self,
+        ask: &mut Ask,
         stale: Option<&HeaderValue>,
     ) -> Result<(bool, Option<HeaderValue>)> {
         let inner = &self.inner;
-        // Held while a token is fetched: whoever else needs it waits for the same one.
-        let mut kept = inner.authorization.lock().await;
-        if kept.is_some() && kept.as_ref() != stale {
-            return Ok((true, kept.clone()));
+        if origin(&ask.url) != origin(&inner.endpoint.url) {
+            return Ok((false, None));
         }
-        let scope = format!("repository:{}:pull", inner.path);
-        let fetched =
-            inner.challenge.authorize(&inner.client, &inner.credentials, &scope, inner.endpoint.verify).await;
-        *kept = fetched.map_err(|error| error.of(ask))?;
-        Ok((false, kept.clone()))
+        // Held while a token is fetched: whoever else needs it waits for the same one.
+        let mut kept = inner.grant.lock().await;
+        let fresh = kept
+            .as_ref()
+            .filter(|grant| grant.holds() && (stale.is_none() || grant.header.as_ref() != stale));
+        let (had, grant) = match fresh {
+            Some(grant) => (true, grant.clone()),
+            None => {
+                let scopes = std::slice::from_ref(&inner.scope);
+                let (client, verify) = (&inner.client, inner.endpoint.verify);
+                let fetched = inner.challenge.authorize(client, &inner.credentials, scopes, verify).await;
+                let grant = fetched.map_err(|error| error.of(ask))?;
+                *kept = Some(grant.clone());
+                (false, grant)
+            }
+        };
+        ask.authorize(grant.header.clone());
+        Ok((had, grant.header))
     }
 
-    fn ask(&self, method: Method, path: &str) -> Ask {
-        let url = if path.starts_with('/') {
-            format!("{}{path}", self.inner.endpoint.url)
+    /// A request below the repository, or at an absolute path or address.
+    pub(crate) fn ask(&self, method: Method, path: &str) -> Ask {
+        let endpoint = &self.inner.endpoint;
+        let url = if path.starts_with("http://") || path.starts_with("https://") {
+            path.to_owned()
+        } else if path.starts_with('/') {
+            format!("{}{path}", origin(&endpoint.url))
         } else {
-            format!("{}/v2/{}/{path}", self.inner.endpoint.url, self.inner.path)
+            format!("{}/v2/{}/{path}", endpoint.url, self.inner.path)
         };
-        Ask::new(method, url, self.inner.endpoint.verify)
+        Ask::new(method, url, endpoint.verify)
     }
+}
+
+/// How long a registry may take to say what it wants.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Asks a registry whether it is one, and what it wants.
+pub(crate) async fn ping(client: &Client, endpoint: &Endpoint) -> Result<Challenge> {
+    let mut ask = Ask::new(Method::GET, format!("{}/v2/", endpoint.url), endpoint.verify);
+    ask.timeout = PING_TIMEOUT;
+    let response = client.send(&ask).await?;
+    let challenge = Challenge::of(response.status(), response.headers());
+    read(&ask, response, MAX_ERROR_BYTES).await?;
+    Ok(challenge)
 }
 
 fn digest_header(headers: &HeaderMap) -> Option<Digest> {

@@ -52,7 +52,13 @@ fn build(mut roots: RootCertStore, files: Files, verify: bool) -> ClientConfig {
     config
 }
 
+/// The host's certificates, read once: there are many.
 fn system_roots() -> RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    ROOTS.get_or_init(read_system_roots).clone()
+}
+
+fn read_system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "a system certificate cannot be read");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use wherry_registry::{Client, Credentials, Endpoint, Repository};
+use wherry_registry::{Access, Client, Credentials, Endpoint, Repository, Settings};
 
 const CA: &str = include_str!("certificates/ca.crt");
 const OWN: &str = include_str!("certificates/server.crt");
@@ -50,12 +50,10 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<()> {
 }
 
 async fn connect(address: SocketAddr, certificates: &Path, verify: bool) -> Result<(), String> {
-    let client = Client::new("test/1", certificates);
+    let client = Client::new(Settings { certificates: certificates.into(), ..Settings::default() });
     let endpoint = Endpoint { url: format!("https://{address}"), mirror: false, verify };
-    Repository::connect(&client, &endpoint, "a", &Credentials::default())
-        .await
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    let connected = Repository::connect(&client, &endpoint, "a", &Credentials::default(), Access::Pull).await;
+    connected.map(|_| ()).map_err(|e| e.to_string())
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
     headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
@@ -129,7 +130,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
         return None;
     }
     let mut words = line.split_whitespace().map(str::to_owned);
-    let mut seen = Seen { method: words.next()?, path: words.next()?, headers: Vec::new() };
+    let mut seen = Seen { method: words.next()?, path: words.next()?, headers: Vec::new(), body: Vec::new() };
     let mut length = 0;
     loop {
         line.clear();
@@ -140,7 +141,11 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
         }
         seen.headers.push((name.to_lowercase(), value.to_owned()));
     }
-    reader.take(length).read_to_end(&mut Vec::new()).ok()?;
+    if seen.header("transfer-encoding") == Some("chunked") {
+        seen.body = read_chunks(&mut reader)?;
+    } else {
+        reader.take(length).read_to_end(&mut seen.body).ok()?;
+    }
     shared.seen.lock().unwrap().push(seen.clone());
     let answer = (shared.handler)(&seen);
     let mut head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
@@ -160,5 +165,20 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
             None
         }
         None => out.write_all(&answer.body).ok(),
+    }
+}
+
+/// The content of chunks; `None` if the last one does not come.
+fn read_chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let size = u64::from_str_radix(line.trim_end(), 16).ok()?;
+        reader.by_ref().take(size).read_to_end(&mut body).ok()?;
+        reader.read_line(&mut line).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
     }
 }
