@@ -10,6 +10,7 @@ use crate::containers::Containers;
 use crate::containers::monitor::Program;
 use crate::error::Error;
 use crate::events::Bus;
+use crate::images::Registries;
 use crate::networks::Netd;
 use crate::volumes::Volumes;
 
@@ -26,6 +27,8 @@ pub(crate) struct Engine {
     pub(crate) events: Bus,
     /// Images and writable layers. Blocking: call through [`blocking`].
     pub(crate) store: Store,
+    /// What pulls and pushes share.
+    pub(crate) registries: Registries,
     /// Host networking.
     pub(crate) netd: Netd,
     /// All containers.

@@ -48,6 +48,9 @@ pub enum Error {
     /// It is not an image that containers are made of.
     #[error("unsupported media type {0}")]
     MediaType(String),
+    /// The configuration of an image cannot be had.
+    #[error("error pulling image configuration: {0}")]
+    Config(Box<Error>),
     /// A configuration has another digest than it was asked for by.
     #[error("image config verification failed for digest {0}")]
     ConfigDigest(Digest),
@@ -196,6 +199,7 @@ impl Error {
             | Self::Manifest(_)
             | Self::NoMatchingManifest(_)
             | Self::MediaType(_)
+            | Self::Config(_)
             | Self::ConfigDigest(_)
             | Self::Attempts { .. }
             | Self::BlobUnknown
@@ -239,6 +243,7 @@ impl Error {
             | Self::Manifest(_)
             | Self::NoMatchingManifest(_)
             | Self::MediaType(_)
+            | Self::Config(_)
             | Self::ConfigDigest(_)
             | Self::Attempts { .. }
             | Self::BlobUnknown

@@ -15,6 +15,9 @@ pub(crate) const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2
 const CONFIGS: [&str; 2] =
     ["application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json"];
 
+const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
+const LAYER_TYPE: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
 /// A blob by digest, type and size.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +53,15 @@ pub struct Manifest {
     pub config: Descriptor,
     /// Its layers, the lowest first.
     pub layers: Vec<Descriptor>,
+}
+
+/// A layer as a gzipped blob of a registry.
+#[derive(Debug, Clone, Copy)]
+pub struct PushedLayer {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
 }
 
 /// What a document turned out to be.
@@ -100,6 +112,49 @@ impl Manifest {
             }
             Document { media_type, .. } => Err(Error::MediaType(media_type)),
         }
+    }
+}
+
+impl Manifest {
+    /// The media type of what [`Self::docker`] makes.
+    pub const DOCKER_TYPE: &'static str = "application/vnd.docker.distribution.manifest.v2+json";
+
+    /// A manifest in Docker's schema 2, byte for byte as dockerd writes it, so that the same image gets the same digest.
+    #[must_use]
+    pub fn docker(config: &Digest, config_size: u64, layers: &[PushedLayer]) -> Vec<u8> {
+        let blob = |media_type: &str, size: u64, digest: &Digest, depth: &str| {
+            format!(
+                "{{\n{depth}   \"mediaType\": \"{media_type}\",\n{depth}   \"size\": {size},\n{depth}   \"digest\": \"{digest}\"\n{depth}}}"
+            )
+        };
+        let config = blob(CONFIG_TYPE, config_size, config, "   ");
+        let layers: Vec<String> = layers
+            .iter()
+            .map(|layer| format!("      {}", blob(LAYER_TYPE, layer.size, &layer.digest, "      ")))
+            .collect();
+        let layers = match layers.as_slice() {
+            [] => "[]".to_owned(),
+            layers => format!("[\n{}\n   ]", layers.join(",\n")),
+        };
+        format!(
+            "{{\n   \"schemaVersion\": 2,\n   \"mediaType\": \"{}\",\n   \"config\": {config},\n   \"layers\": {layers}\n}}",
+            Self::DOCKER_TYPE
+        )
+        .into_bytes()
+    }
+}
+
+impl Descriptor {
+    /// Whether it is a gzipped layer by its media type.
+    #[must_use]
+    pub fn is_gzip(&self) -> bool {
+        self.media_type.ends_with("gzip")
+    }
+
+    /// Whether it is a layer that registries need not have: Windows' base layers are such.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.media_type.contains(".foreign.") || self.media_type.contains(".nondistributable.")
     }
 }
 
@@ -164,7 +219,8 @@ impl Platform {
     }
 
     /// Whether an image for this platform runs on `host`.
-    fn runs_on(&self, host: &Self) -> bool {
+    #[must_use]
+    pub fn runs_on(&self, host: &Self) -> bool {
         let (image, host) = (self.normal(), host.normal());
         let same = image.os == host.os && image.architecture == host.architecture;
         match image.architecture.as_str() {

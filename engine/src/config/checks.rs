@@ -34,6 +34,29 @@ pub(super) fn mirror(text: &str) -> Result<String, String> {
     Ok(format!("{}/", text.trim_end_matches('/')))
 }
 
+/// A registry or network; a scheme before it is dropped.
+pub(super) fn insecure_registry(text: &str) -> Result<String, String> {
+    let lower = text.to_lowercase();
+    let scheme = ["http://", "https://"].into_iter().find(|scheme| lower.starts_with(scheme));
+    let bare = text.get(scheme.map_or(0, str::len)..).unwrap_or(text);
+    if bare.contains("://") {
+        return Err(format!("insecure registry {bare} should not contain '://'"));
+    }
+    if bare.starts_with('-') || bare.ends_with('-') {
+        return Err(format!("invalid index name ({bare}). Cannot begin or end with a hyphen"));
+    }
+    if bare.parse::<ipnetwork::IpNetwork>().is_ok() {
+        return Ok(bare.into());
+    }
+    let port = bare.rsplit_once(':').filter(|_| !bare.ends_with(']')).map(|(_, port)| port);
+    let valid = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '[' | ']');
+    if bare.is_empty() || !valid || !bare.chars().all(plain) {
+        return Err(format!("insecure registry {bare} is not valid: invalid host {}", go_quote(bare)));
+    }
+    Ok(bare.into())
+}
+
 /// A search domain; `.` means none.
 pub(super) fn domain(text: &str) -> Result<String, String> {
     let label =

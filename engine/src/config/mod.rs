@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use ipnetwork::Ipv4Network;
 use wherry_netd::protocol::{DefaultBridge, Settings as NetworkSettings};
+use wherry_registry::Proxies;
 
 use file::FileSettings;
 use options::Effect;
@@ -83,6 +84,14 @@ pub(crate) struct Config {
     pub(crate) registry_mirrors: Vec<String>,
     /// Registries (hosts or CIDRs) that may be spoken to without TLS; 127.0.0.0/8 always.
     pub(crate) insecure_registries: Vec<String>,
+    /// Layers that are fetched at once; 0 means any number.
+    pub(crate) max_downloads: usize,
+    /// Layers that are sent at once; 0 means any number.
+    pub(crate) max_uploads: usize,
+    /// How often a layer is asked for in vain.
+    pub(crate) max_download_attempts: u32,
+    /// The proxies to registries, where they are not those of our environment.
+    pub(crate) proxies: Proxies,
     /// Daemon-wide network settings.
     pub(crate) network: NetworkSettings,
     /// Default resolvers of containers.
@@ -151,7 +160,7 @@ impl Config {
         })
     }
 
-    /// The settings with what can be reloaded (debug, labels, registries, live restore, shutdown timeout, shm size) read
+    /// The settings with what can be reloaded (debug, labels, registries, transfers, live restore, shutdown timeout, shm size) read
     /// anew from the file; everything else stays as it was at start.
     ///
     /// # Errors
@@ -163,6 +172,9 @@ impl Config {
             labels: fresh.labels,
             insecure_registries: fresh.insecure_registries,
             registry_mirrors: fresh.registry_mirrors,
+            max_downloads: fresh.max_downloads,
+            max_uploads: fresh.max_uploads,
+            max_download_attempts: fresh.max_download_attempts,
             live_restore: fresh.live_restore,
             shutdown_timeout_s: fresh.shutdown_timeout_s,
             default_shm_bytes: fresh.default_shm_bytes,
@@ -200,6 +212,9 @@ impl Config {
         source: Source,
     ) -> Self {
         let text = |id, default: &str| given.text(id).unwrap_or(default).to_string();
+        fn counted<T: TryFrom<i64>>(given: Option<i64>, default: T) -> T {
+            given.and_then(|n| T::try_from(n).ok()).unwrap_or(default)
+        }
         let hosts = match given.list("hosts") {
             [] => vec![DEFAULT_HOST.to_string()],
             hosts => hosts.to_vec(),
@@ -216,6 +231,14 @@ impl Config {
             log_level: text("log-level", "info"),
             registry_mirrors: given.list("registry-mirrors").to_vec(),
             insecure_registries: given.list("insecure-registries").to_vec(),
+            max_downloads: counted(given.int("max-concurrent-downloads"), 3),
+            max_uploads: counted(given.int("max-concurrent-uploads"), 5),
+            max_download_attempts: counted(given.int("max-download-attempts"), 5),
+            proxies: Proxies {
+                http: text("http-proxy", ""),
+                https: text("https-proxy", ""),
+                exceptions: text("no-proxy", ""),
+            },
             network,
             dns: given.ips("dns").to_vec(),
             dns_opts: given.list("dns-opts").to_vec(),
@@ -265,6 +288,14 @@ fn check_values(given: &Settings) -> Result<(), String> {
     }
     if let Some(mtu) = given.int("mtu").filter(|m| *m < 0 || *m > i64::from(u16::MAX)) {
         return Err(format!("invalid default MTU: {mtu}"));
+    }
+    for what in ["max-concurrent-downloads", "max-concurrent-uploads"] {
+        if let Some(number) = given.int(what).filter(|n| *n < 0) {
+            return Err(format!("invalid {}: {number}", what.replace('-', " ")));
+        }
+    }
+    if let Some(number) = given.int("max-download-attempts").filter(|n| *n <= 0) {
+        return Err(format!("invalid max download attempts: {number}"));
     }
     for option in given.list("exec-opts") {
         match option.split_once('=') {

@@ -96,7 +96,6 @@ const TLS: &str =
 const TLS_FILE: &str = "TLS is not supported yet";
 const ONE_RUNTIME: &str = "containers always run in the built-in runtime";
 const REALTIME: &str = "realtime budgets are not handed out by the daemon";
-const PROXY: &str = "set HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the daemon's environment";
 
 /// All options, in the order of `--help`.
 pub(super) static OPTIONS: &[Spec] = &[
@@ -167,8 +166,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("host-gateway-ip", Kind::Ips, "IP addresses that 'host-gateway' in --add-host resolves to")
         .key("host-gateway-ips")
         .refused(&[], "'host-gateway' is the default bridge's address"),
-    option("http-proxy", Kind::Text, "HTTP proxy URL to use for outgoing traffic").refused(&[""], PROXY),
-    option("https-proxy", Kind::Text, "HTTPS proxy URL to use for outgoing traffic").refused(&[""], PROXY),
+    option("http-proxy", Kind::Text, "HTTP proxy URL to use for outgoing traffic"),
+    option("https-proxy", Kind::Text, "HTTPS proxy URL to use for outgoing traffic"),
     option(
         "icc",
         Kind::Bool,
@@ -177,8 +176,12 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("init", Kind::Bool, "Run an init in the container to forward signals and reap processes"),
     option("init-path", Kind::Text, "Path to the docker-init binary")
         .no_effect("the init process is built in"),
-    option("insecure-registry", Kind::List(checks::any), "Enable insecure registry communication")
-        .key("insecure-registries"),
+    option(
+        "insecure-registry",
+        Kind::List(checks::insecure_registry),
+        "Enable insecure registry communication",
+    )
+    .key("insecure-registries"),
     option("ip", Kind::Ip, "Host IP for port publishing from the default bridge network (default 0.0.0.0)"),
     option("ip-forward", Kind::Bool, "Enable IP forwarding in system configuration (default true)"),
     option(
@@ -203,12 +206,9 @@ pub(super) static OPTIONS: &[Spec] = &[
     )
     .short('l'),
     option("log-opt", Kind::Map, "Default log driver options for containers").key("log-opts"),
-    option("max-concurrent-downloads", Kind::Int, "Set the max concurrent downloads")
-        .no_effect("layers are fetched as the connection allows"),
-    option("max-concurrent-uploads", Kind::Int, "Set the max concurrent uploads")
-        .no_effect("layers are sent as the connection allows"),
-    option("max-download-attempts", Kind::Int, "Set the max download attempts for each pull")
-        .no_effect("the number is fixed"),
+    option("max-concurrent-downloads", Kind::Int, "Set the max concurrent downloads (default 3)"),
+    option("max-concurrent-uploads", Kind::Int, "Set the max concurrent uploads (default 5)"),
+    option("max-download-attempts", Kind::Int, "Set the max download attempts for each pull (default 5)"),
     option("metrics-addr", Kind::Text, "Set default address and port to serve the metrics api on")
         .refused(&[""], "there is no metrics endpoint"),
     option("mtu", Kind::Int, "Set the MTU for the default \"bridge\" network (default 1500)"),
@@ -216,8 +216,7 @@ pub(super) static OPTIONS: &[Spec] = &[
         .no_effect("swarm mode comes later"),
     option("no-new-privileges", Kind::Bool, "Set no-new-privileges by default for new containers")
         .refused(&[], "give --security-opt no-new-privileges to the containers"),
-    option("no-proxy", Kind::Text, "Hosts or IP addresses for which the proxy is skipped")
-        .refused(&[""], PROXY),
+    option("no-proxy", Kind::Text, "Hosts or IP addresses for which the proxy is skipped"),
     option("node-generic-resource", Kind::List(checks::any), "Advertise user-defined resource")
         .key("node-generic-resources")
         .no_effect("swarm mode comes later"),

@@ -21,6 +21,7 @@ use crate::containers::{self, Containers};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::events::Bus;
+use crate::images::Registries;
 use crate::networks::Netd;
 use crate::volumes::{self, Volumes};
 
@@ -96,16 +97,17 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
     let id = identity::read_or_make(&config.data_root)?;
     let (data_root, exec_root) = (config.data_root.clone(), config.exec_root.clone());
     let settings = config.network.clone();
-    let (netd, store, volumes, containers, monitor_program) = blocking(move || {
+    let (netd, store, registries, volumes, containers, monitor_program) = blocking(move || {
         let netd = Netd::open(&exec_root, &data_root, &sibling("wherry-netd"))?;
         netd.client().configure(settings)?;
         let store = wherry_image_store::Store::open(&data_root)
             .map_err(|e| Error::server(format!("open the image store: {e}")))?;
+        let registries = Registries::open(&data_root, &store)?;
         let volumes = Volumes::open(&data_root)?;
         let containers = Containers::open(&data_root)?;
         let program = sibling("wherry-monitor");
         let monitor_program = Program::load(&program).map_err(Error::io("load", program.display()))?;
-        Ok((netd, store, volumes, containers, monitor_program))
+        Ok((netd, store, registries, volumes, containers, monitor_program))
     })
     .await?;
     Ok(Arc::new(Engine {
@@ -114,6 +116,7 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
         config: RwLock::new(Arc::new(config)),
         events: Bus::default(),
         store,
+        registries,
         netd,
         containers,
         volumes,

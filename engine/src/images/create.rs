@@ -3,38 +3,24 @@
 use std::sync::Arc;
 
 use wherry_image_ref::{Digest, Reference};
-use wherry_registry::{Client, Platform, Policy};
+use wherry_registry::Platform;
 
 use super::pull::Pull;
-use super::{credentials, output};
+use super::{credentials, output, registry};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{Reply, Request};
-
-/// Where registries' certificates are, by host.
-const CERTIFICATES: &str = "/etc/docker/certs.d";
-
-/// A client for one request: its connections end with it.
-pub(super) fn client() -> Client {
-    Client::new("docker/28.5.2 (linux)", CERTIFICATES)
-}
-
-/// The administrator's settings of this moment.
-pub(super) fn policy(engine: &Engine) -> Policy {
-    let config = engine.config();
-    Policy { mirrors: config.registry_mirrors.clone(), insecure: config.insecure_registries.clone() }
-}
 
 pub(super) async fn create(engine: Arc<Engine>, request: &Request) -> Result<Reply, Error> {
     let platform = request.query.get("platform").map(Platform::parse).transpose();
     let platform = platform.map_err(Error::InvalidParameter)?;
     let image = request.query.get("fromImage").unwrap_or_default();
     let reference = reference(image, request.query.get("tag"))?;
-    let credentials = credentials::of(request);
+    let (client, credentials) = (registry::client(&engine, request), credentials::of(request));
     output::respond(move |output| {
         let pull = Pull {
-            client: client(),
-            policy: policy(&engine),
+            client,
+            policy: registry::policy(&engine),
             credentials,
             reference,
             platform,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use wherry_image_ref::{Digest, Reference};
-use wherry_registry::{Error as Failure, Repository};
+use wherry_registry::{Access, Error as Failure, Repository};
 
 use super::registry_error::translate;
-use super::{create, credentials};
+use super::{credentials, registry};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{Reply, Request, response};
@@ -18,10 +18,11 @@ const MAX_CONFIG_BYTES: usize = 8 << 20;
 pub(super) async fn inspect(engine: Arc<Engine>, name: &str, request: &Request) -> Result<Reply, Error> {
     let reference = name.parse::<Reference>().map_err(wherry_image_store::Error::Reference)?.or_latest();
     let credentials = credentials::of(request);
-    let client = create::client();
+    let client = registry::client(&engine, request);
     let mut last = None;
-    for endpoint in create::policy(&engine).endpoints(reference.domain()).await {
-        let connected = Repository::connect(&client, &endpoint, reference.path(), &credentials).await;
+    for endpoint in registry::policy(&engine).endpoints(reference.domain()).await {
+        let connected =
+            Repository::connect(&client, &endpoint, reference.path(), &credentials, Access::Pull).await;
         match connected {
             Ok(repository) => match describe(&repository, &reference).await {
                 Ok(found) => return Ok(response::json(StatusCode::OK, &found).into()),

@@ -8,13 +8,13 @@ use hyper::StatusCode;
 use tokio::sync::mpsc;
 use wherry_image_ref::Reference;
 use wherry_image_store::{Expected, ImageId, NewImage};
-use wherry_registry::{Download, Platform};
+use wherry_registry::{Client, Download, Platform};
 
 use super::body::BlockingBody;
 use super::document::Imported;
 use super::messages::{self, Pace};
 use super::output::Output;
-use super::{changes, output, tag};
+use super::{changes, output, registry, tag};
 use crate::containers::config::Config;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -37,10 +37,11 @@ pub(super) async fn import(engine: Arc<Engine>, request: Request) -> Result<Repl
     let comment = query.get("message").filter(|text| !text.is_empty()).map(str::to_owned);
     let comment = comment.unwrap_or_else(|| format!("Imported from {source}"));
     let instructions: Vec<String> = query.all("changes").map(str::to_owned).collect();
+    let client = registry::client(&engine, &request);
     output::respond(move |output| async move {
         let body = match source.as_str() {
             "-" => BlockingBody::new(request.body),
-            url => download(url, &output).await?,
+            url => download(&client, url, &output).await?,
         };
         let platform = platform.unwrap_or_else(Platform::host);
         if platform.os != "linux" {
@@ -87,13 +88,13 @@ fn make(engine: &Engine, asked: &Asked, body: BlockingBody) -> Result<ImageId, E
 }
 
 /// Begins to fetch `source`, which is an address, `http://` if it does not say.
-async fn download(source: &str, output: &Output) -> Result<BlockingBody, Error> {
+async fn download(client: &Client, source: &str, output: &Output) -> Result<BlockingBody, Error> {
     let url = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
     if url.starts_with("://") {
         return Err(Error::InvalidParameter(format!("parse {}: missing protocol scheme", go_quote(&url))));
     }
     let failed = |error: wherry_registry::Error| Error::server(error.to_string());
-    let download = super::create::client().download(&url).await.map_err(failed)?;
+    let download = client.download(&url).await.map_err(failed)?;
     let status = download.status();
     if status.is_client_error() || status.is_server_error() {
         let text = download.text().await.map_err(failed)?;

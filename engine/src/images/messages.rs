@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use wherry_image_ref::Digest;
 
 use crate::text::go_json;
 
@@ -28,6 +29,8 @@ struct Message<'a> {
     error_detail: Option<ErrorDetail<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aux: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -73,6 +76,12 @@ pub(super) fn progress(text: &str, id: &str, current: u64, total: u64) -> Bytes 
         id: Some(id),
         ..Message::default()
     })
+}
+
+/// `{"progressDetail":{},"aux":…}`: what a push made, for programs.
+pub(super) fn pushed(tag: &str, digest: &Digest, size: usize) -> Bytes {
+    let aux = serde_json::json!({ "Tag": tag, "Digest": digest, "Size": size });
+    render(&Message { detail: Some(Detail::default()), aux: Some(aux), ..Message::default() })
 }
 
 /// The end of a stream that failed.

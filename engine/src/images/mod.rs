@@ -8,7 +8,7 @@ mod archive;
 mod body;
 pub(crate) mod changes;
 mod create;
-mod credentials;
+pub(crate) mod credentials;
 mod distribution;
 pub(crate) mod document;
 mod history;
@@ -20,25 +20,49 @@ mod messages;
 mod output;
 mod pattern;
 mod pull;
+mod push;
+pub(crate) mod registry;
 mod registry_error;
 mod remove;
 mod save;
 mod search;
+mod sources;
 pub(crate) mod tag;
+mod transfers;
 pub(crate) mod when;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use body::ToClient;
 pub(crate) use list::summaries;
 use wherry_image_ref::Reference;
-use wherry_image_store::ImageId;
+use wherry_image_store::{ImageId, Store};
 
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::router::Route;
 use crate::server::{Reply, Request};
+
+/// What all pulls and pushes share.
+#[derive(Debug)]
+pub(crate) struct Registries {
+    downloads: transfers::Transfers<layer::Fetched>,
+    uploads: transfers::Transfers<push::Pushed>,
+    sources: sources::Sources,
+}
+
+impl Registries {
+    /// Opens what is kept in `data_root`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn open(data_root: &Path, store: &Store) -> Result<Self, Error> {
+        let sources = sources::Sources::open(data_root, store)?;
+        Ok(Self { downloads: Default::default(), uploads: Default::default(), sources })
+    }
+}
 
 /// Finds the handler of a path below `/images` or `/distribution`.
 ///
@@ -57,9 +81,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
             distribution::inspect(engine, &name.join("/"), &request).await
         }
         ("GET", ["images", "get"]) => save::save(engine, &request.query.all("names").collect::<Vec<_>>()),
-        ("POST", ["images", .., "push"]) => {
-            Err(Error::NotImplemented("docker push is not supported by this engine yet".into()))
-        }
+        ("POST", ["images", name @ .., "push"]) => push::push(engine, &name.join("/"), &request).await,
         ("GET", ["images", name @ .., "get"]) => save::save(engine, &[&name.join("/")]),
         ("POST", ["images", "load"]) => archive::load(engine, request),
         ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,

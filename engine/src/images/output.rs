@@ -60,7 +60,7 @@ pub(super) struct Output {
 
 impl Output {
     /// `begun` is told when the first message is sent.
-    fn new(client: mpsc::Sender<Bytes>, begun: oneshot::Sender<()>) -> Self {
+    pub(super) fn new(client: mpsc::Sender<Bytes>, begun: oneshot::Sender<()>) -> Self {
         Self { client, begun: Arc::new(Mutex::new(Some(begun))) }
     }
 

@@ -7,24 +7,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wherry_image_ref::{Digest, Reference};
 use wherry_image_store::{DiffId, Document, ImageId, Layer, NewImage};
 use wherry_registry::{
-    Client, Credentials, Descriptor, Endpoint, Error as Failure, Manifest, Platform, Policy, Repository,
+    Access, Client, Credentials, Descriptor, Error as Failure, Manifest, Platform, Policy, Repository,
     Selected,
 };
 
-use super::layer::{self, Job};
+use super::layer::{Fetched, Job};
 use super::messages;
 use super::output::Output;
+use super::registry::Endpoints;
 use super::registry_error::{allows_fallback, translate};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
-/// Layers that are fetched at once.
-const PARALLEL: usize = 3;
 const MAX_CONFIG_BYTES: usize = 8 << 20;
 
 /// What is to be pulled, and for whom.
@@ -40,12 +38,46 @@ pub(super) struct Pull {
     pub(super) output: Output,
 }
 
-/// Why a pull ended.
-pub(super) enum Stop {
+/// Why a pull or push ended.
+#[derive(Debug)]
+pub(crate) enum Stop {
     /// The registry's doing: another endpoint may do better.
     Registry(Failure),
     /// Ours: no endpoint would help.
     Own(Error),
+    /// Either, of a layer that others wanted, too.
+    Shared(Arc<Stop>),
+}
+
+impl Stop {
+    /// The registry's failure, if it is one.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Registry(failure) => Some(failure),
+            Self::Own(_) => None,
+            Self::Shared(stop) => stop.failure(),
+        }
+    }
+
+    /// The answer, where the registry's failures are told by `tell`.
+    pub(super) fn into_error(self, tell: impl Fn(&Failure) -> Error) -> Error {
+        match self {
+            Self::Registry(failure) => tell(&failure),
+            Self::Own(error) => error,
+            Self::Shared(stop) => match (stop.failure(), &*stop) {
+                (Some(failure), _) => tell(failure),
+                (None, stop) => Error::server(stop.text()),
+            },
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Registry(failure) => failure.to_string(),
+            Self::Own(error) => error.to_string(),
+            Self::Shared(stop) => stop.text(),
+        }
+    }
 }
 
 impl From<Failure> for Stop {
@@ -72,36 +104,32 @@ impl Pull {
     /// # Errors
     /// The last endpoint's failure, in dockerd's words.
     pub(super) async fn run(&self) -> Result<(), Error> {
-        let (mut last, mut tls_works) = (None, false);
-        for endpoint in self.policy.endpoints(self.reference.domain()).await {
-            if tls_works && !endpoint.mirror && !endpoint.is_https() {
-                continue; // whoever speaks TLS is never spoken to in the clear
-            }
+        let tell = |failure: &Failure| translate(failure, &self.reference);
+        let mut endpoints = Endpoints::to_pull(&self.policy, &self.reference).await;
+        let mut last = Error::server(format!("no endpoints found for {}", self.reference.familiar()));
+        while let Some(endpoint) = endpoints.next() {
+            let path = self.reference.path();
             let connected =
-                Repository::connect(&self.client, &endpoint, self.reference.path(), &self.credentials).await;
+                Repository::connect(&self.client, &endpoint, path, &self.credentials, Access::Pull).await;
             let repository = match connected {
                 Ok(repository) => repository,
                 Err(failure) => {
-                    tracing::info!(endpoint = endpoint.url, error = %failure, "next endpoint");
-                    last = Some(failure);
+                    tracing::info!(endpoint = endpoint.url, error = %failure, "attempting the next endpoint");
+                    last = tell(&failure);
                     continue;
                 }
             };
-            tls_works |= endpoint.is_https() && !endpoint.mirror;
+            endpoints.answered(&endpoint);
             match self.from(&repository).await {
                 Ok(()) => return Ok(()),
-                Err(Stop::Own(error)) => return Err(error),
-                Err(Stop::Registry(failure)) if allows_fallback(&failure, endpoint.mirror) => {
-                    log_fallback(&endpoint, &failure);
-                    last = Some(failure);
+                Err(stop) if stop.failure().is_some_and(|f| allows_fallback(f, endpoint.mirror)) => {
+                    last = stop.into_error(tell);
+                    tracing::info!(endpoint = endpoint.url, error = %last, "attempting the next endpoint");
                 }
-                Err(Stop::Registry(failure)) => return Err(translate(&failure, &self.reference)),
+                Err(stop) => return Err(stop.into_error(tell)),
             }
         }
-        Err(match last {
-            Some(failure) => translate(&failure, &self.reference),
-            None => Error::server(format!("no endpoints found for {}", self.reference.familiar())),
-        })
+        Err(last)
     }
 
     async fn from(&self, repository: &Repository) -> Result<(), Stop> {
@@ -165,7 +193,10 @@ impl Pull {
         let id = ImageId(manifest.config.digest);
         let config = match self.engine.store.raw_config(&id) {
             Ok(config) => Bytes::from(config),
-            Err(_) => repository.small_blob(&manifest.config.digest, MAX_CONFIG_BYTES).await?,
+            Err(_) => {
+                let read = repository.small_blob(&manifest.config.digest, MAX_CONFIG_BYTES).await;
+                read.map_err(|failure| Failure::Config(Box::new(failure)))?
+            }
         };
         let layers = self.layers(repository, &manifest, &config).await?;
         self.commit(reference, digest, config, layers).await
@@ -218,48 +249,60 @@ impl Pull {
         let mut kept = Vec::new();
         while let Some(finished) = fetched.join_next().await {
             match finished {
-                Ok(layer) => kept.push(layer?),
+                Ok(layer) => kept.push(layer.map_err(Stop::Shared)?),
                 Err(ended) => return Err(Error::server(format!("a layer's transfer ended: {ended}")).into()),
             }
         }
+        self.remember(manifest, diff_ids).await?;
         self.hold(diff_ids)
     }
 
-    /// Starts a task for each layer that is missing; those that run are ended when the set is dropped.
+    /// Follows the transfer of each layer that is missing; who else wants it follows the same one. Transfers that
+    /// nobody follows any more are called off, as when the set is dropped.
     async fn start(
         &self,
         repository: &Repository,
         descriptors: &[Descriptor],
         diff_ids: &[DiffId],
-    ) -> JoinSet<Result<Layer, Stop>> {
+    ) -> JoinSet<Result<Fetched, Arc<Stop>>> {
         let mut tasks = JoinSet::new();
         let mut seen = HashSet::new();
-        let mut jobs = Vec::new();
         for (descriptor, diff_id) in descriptors.iter().zip(diff_ids) {
             let id = descriptor.digest.short();
             if let Some(layer) = self.engine.store.layer(diff_id) {
                 self.output.send(messages::state("Already exists", &id)).await;
-                tasks.spawn(async move { Ok(layer) });
-            } else if seen.insert(*diff_id) {
-                self.output.send(messages::state("Pulling fs layer", &id)).await;
-                jobs.push((descriptor.clone(), *diff_id));
+                tasks.spawn(async move { Ok(Arc::new(layer)) });
+                continue;
             }
-        }
-        let slots = Arc::new(Semaphore::new(PARALLEL));
-        for (number, (descriptor, diff_id)) in jobs.into_iter().enumerate() {
-            if number >= PARALLEL {
-                self.output.send(messages::state("Waiting", &descriptor.digest.short())).await;
+            if !seen.insert(*diff_id) {
+                continue;
             }
-            let job = Job {
-                store: self.engine.store.clone(),
-                repository: repository.clone(),
-                descriptor,
-                diff_id,
-                output: self.output.clone(),
-            };
-            tasks.spawn(layer::fetch(job, slots.clone()));
+            self.output.send(messages::state("Pulling fs layer", &id)).await;
+            let (engine, repository) = (self.engine.clone(), repository.clone());
+            let (descriptor, diff_id) = (descriptor.clone(), *diff_id);
+            let name = format!("{} {diff_id}", descriptor.digest);
+            let transfer =
+                self.engine.registries.downloads.join(name, move |reporter| {
+                    Job { engine, repository, descriptor, diff_id, reporter }.run()
+                });
+            let output = self.output.clone();
+            tasks.spawn(async move { transfer.follow(&output).await });
         }
         tasks
+    }
+
+    /// Notes where the layers are, for pushes.
+    async fn remember(&self, manifest: &Manifest, diff_ids: &[DiffId]) -> Result<(), Stop> {
+        let (engine, repository) = (self.engine.clone(), self.reference.clone());
+        let blobs = manifest.layers.iter().zip(diff_ids).filter(|(blob, _)| blob.is_gzip());
+        let known: Vec<_> = blobs.map(|(blob, diff_id)| (*diff_id, blob.digest)).collect();
+        Ok(blocking(move || {
+            for (diff_id, digest) in known {
+                engine.registries.sources.remember(&diff_id, digest, &repository);
+            }
+            Ok(())
+        })
+        .await?)
     }
 
     fn hold(&self, diff_ids: &[DiffId]) -> Result<Vec<Layer>, Stop> {
@@ -296,8 +339,4 @@ impl Pull {
         .await?;
         Ok(is_new)
     }
-}
-
-fn log_fallback(endpoint: &Endpoint, failure: &Failure) {
-    tracing::info!(endpoint = endpoint.url, error = %failure, "attempting the next endpoint");
 }

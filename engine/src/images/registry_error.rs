@@ -9,7 +9,7 @@ use crate::error::Error;
 /// that it mirrors, and what is no answer of a registry at all says nothing either.
 pub(super) fn allows_fallback(failure: &Failure, mirror: bool) -> bool {
     match failure {
-        Failure::Api(_) => mirror,
+        Failure::Api(_) | Failure::Config(_) => mirror,
         Failure::MediaType(_) => false,
         Failure::Transport { .. }
         | Failure::Status(_)
@@ -17,6 +17,13 @@ pub(super) fn allows_fallback(failure: &Failure, mirror: bool) -> bool {
         | Failure::ManifestDigest(_)
         | Failure::Manifest(_)
         | Failure::NoMatchingManifest(_)
+        | Failure::ConfigDigest(_)
+        | Failure::Attempts { .. }
+        | Failure::BlobUnknown
+        | Failure::UploadUnknown
+        | Failure::TokenAnswer(_)
+        | Failure::NoToken
+        | Failure::Login { .. }
         | Failure::TooLarge(_) => true,
     }
 }

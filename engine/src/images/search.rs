@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use wherry_image_ref::DEFAULT_DOMAIN;
 use wherry_registry::{Client, Credentials, query_escape};
 
-use super::{create, credentials};
+use super::{credentials, registry};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{Filters, Reply, Request, response};
@@ -58,7 +58,7 @@ pub(super) async fn search(engine: Arc<Engine>, request: &Request) -> Result<Rep
         let text = format!("invalid repository name: repository name ({term}) should not have a scheme");
         return Err(Error::InvalidParameter(text));
     }
-    let client = create::client();
+    let client = registry::client(&engine, request);
     let (index, term) = index(&engine, &client, term).await?;
     let url = format!("{}search?q={}&n={limit}", index.url, query_escape(term));
     let headers = headers(&credentials::of(request));
@@ -90,7 +90,7 @@ async fn index<'a>(engine: &Engine, client: &Client, term: &'a str) -> Result<(I
     if !host.contains(['.', ':']) && host != "localhost" {
         return Ok((hub, term));
     }
-    let verify = !create::policy(engine).is_insecure(host).await;
+    let verify = !registry::policy(engine).is_insecure(host).await;
     let secure = Index { url: format!("https://{host}/v1/"), verify };
     let Err(https) = ping(client, &secure).await else { return Ok((secure, rest)) };
     if verify {
