@@ -194,6 +194,10 @@ fn hostile_layers_are_refused() {
     check(Layer::new().raw(EntryType::new(b'Z'), "z", "", b"").done(), "unhandled tar header type 90");
     // A whiteout or a mode of what a link points to must not reach out.
     check(Layer::new().symlink("s", "/").raw_file("s/../../.wh.x", b"").done(), "outside of the layer");
+    // ".." is there already, and so would be the folder above the layer, to be marked as opaque
+    for name in [".wh...", "d/.wh...", ".wh..", "d/.wh.."] {
+        check(Layer::new().dir("d", 0o755).raw_file(name, b"").done(), "outside of the layer");
+    }
     let mut huge = Layer::header(EntryType::XHeader, 0o644);
     huge.set_size(1 << 40);
     huge.set_cksum();

@@ -224,6 +224,10 @@ impl Target {
         if name.starts_with(AUFS) {
             return Ok(());
         }
+        // these always exist, and are not this folder's to hide
+        if matches!(hidden, b"." | b"..") {
+            return Err(UnpackError::Escapes { path: display(name) });
+        }
         let folder = self.folders.ensure(parent)?;
         match mknodat(folder, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {
