@@ -6,7 +6,7 @@ N ?= 20
 export ENGINE := $(abspath $(ENGINE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test lint fmt bench conformance-runtime acceptance install clean
+.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime acceptance install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test-reference: root setup ## the end-to-end tests against the dockerd of ../sha
 
 kill-test: root setup build ## the engine is killed under load, N times in a row (N=20); the counts go to integration/results
 	@integration/kill-test.sh $(N)
+
+fuzz: root setup ## the fuzz targets, each for SECONDS=600 (TARGETS="layer config" runs some); figures go to integration/results
+	@integration/fuzz.sh $(or $(SECONDS),600)
 
 lint: setup ## format, clippy, dependencies, sources
 	cargo fmt --all --check

@@ -36,25 +36,14 @@ pub(crate) struct Made {
 
 /// Makes a container; with `wait` init stops before it executes the program.
 pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
-    check_id(launch.id)?;
-    let hierarchies = Hierarchies::detect()?;
+    let Prepared { mut unit, mut cgroup, mut plan } = prepare(launch, wait)?;
     let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let mut unit = match launch.cgroup_manager {
-        CgroupManager::Cgroupfs => None,
-        CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, &hierarchies)?),
-    };
-    let path = cgroup_path(launch);
-    let mut cgroup = match &unit {
-        Some(unit) => Cgroup::of_unit(&hierarchies, unit)?,
-        None => Cgroup::locate(&hierarchies, path.unwrap_or(Path::new(launch.id)))?,
-    };
-    let mut plan = plan::compile(launch, &hierarchies, &cgroup, wait)?;
     let listener = launch.start_socket_in.filter(|_| wait).map(listen).transpose()?;
     let hooks = HookRunner::new(launch);
     let mut undo = Undo { cgroup: None, socket: launch.start_socket_in.filter(|_| wait) };
     cgroup.refuse_used()?;
     let placeholder = unit.as_mut().map(|unit| unit.start(resources)).transpose()?;
-    plan.entry = cgroup.make(resources, path.is_some())?;
+    plan.entry = cgroup.make(resources, cgroup_path(launch).is_some())?;
     undo.cgroup = Some(&cgroup);
     cgroup.delegate(launch.spec)?;
     if plan.namespaces.cgroup {
@@ -79,6 +68,40 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
             let _ = waitid(WaitId::PidFd(init.pidfd.as_fd()), WaitIdOptions::EXITED);
             Err(error)
         }
+    }
+}
+
+/// All that is known before anything is made.
+struct Prepared {
+    unit: Option<NewUnit>,
+    cgroup: Cgroup,
+    plan: Plan,
+}
+
+/// Refuses all that can be refused without making anything.
+fn prepare(launch: &Launch<'_>, wait: bool) -> Result<Prepared, Error> {
+    check_id(launch.id)?;
+    let hierarchies = Hierarchies::detect()?;
+    let unit = match launch.cgroup_manager {
+        CgroupManager::Cgroupfs => None,
+        CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, &hierarchies)?),
+    };
+    let cgroup = match &unit {
+        Some(unit) => Cgroup::of_unit(&hierarchies, unit)?,
+        None => Cgroup::locate(&hierarchies, cgroup_path(launch).unwrap_or(Path::new(launch.id)))?,
+    };
+    let plan = plan::compile(launch, &hierarchies, &cgroup, wait)?;
+    Ok(Prepared { unit, cgroup, plan })
+}
+
+impl Launch<'_> {
+    /// Checks all that can be checked without making anything: the specification is compiled as for
+    /// [`crate::Container::create`], and thrown away.
+    ///
+    /// # Errors
+    /// What `create` would say.
+    pub fn validate(&self) -> Result<(), Error> {
+        prepare(self, false).map(drop)
     }
 }
 
