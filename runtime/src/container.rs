@@ -17,6 +17,7 @@ use crate::create::{START_SOCKET, hear, make, start_address};
 use crate::exec::{Join, spawn};
 use crate::hooks::HookRunner;
 use crate::plan::namespaces::Namespaces;
+use crate::plan::scheduling::MemoryPolicy;
 use crate::seccomp::Filter;
 use crate::state::{SavedState, start_time};
 use crate::sys::process::pidfd_send_signal;
@@ -66,6 +67,11 @@ pub(crate) struct Facts {
     pub(crate) namespaces: i32,
     /// What processes of an exec are filtered with.
     pub(crate) seccomp: Option<Filter>,
+    /// What further processes have of what belongs to the container, not to its init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<u64>,
     /// The name of the session keyring, if the container has its own.
     pub(crate) keyring: Option<std::ffi::CString>,
     pub(crate) hooks: HookRunner,
@@ -118,8 +124,8 @@ impl Container {
     /// Lets init execute the program; returns once it has.
     ///
     /// # Errors
-    /// [`Error::State`] when it is not waiting for that; else why the program could not be executed. The
-    /// container is then stopped, and still to be deleted.
+    /// [`Error::State`] when it is not waiting for that; else why the program could not be executed, or
+    /// [`Error::Hook`] for a `poststart` hook. The container is then stopped, and still to be deleted.
     pub fn start(&mut self) -> Result<(), Error> {
         let gate = std::mem::replace(&mut self.gate, Gate::Open);
         let refused = |status| Error::State { action: "start", status };
@@ -146,8 +152,10 @@ impl Container {
         if let Some(folder) = &self.facts.start_socket_in {
             let _ = std::fs::remove_file(folder.join(START_SOCKET));
         }
-        hear(&channel, false, |_| Ok(()))?;
-        self.facts.hooks.after_start(self.facts.pid)
+        hear(&channel, false, |_, _| Ok(()))?;
+        self.facts.hooks.after_start(self.facts.pid).inspect_err(|_| {
+            let _ = self.kill(libc::SIGKILL); // it may have ended
+        })
     }
 
     /// [`Container::create`] and [`Container::start`] without the stop in between.
@@ -178,6 +186,8 @@ impl Container {
             cgroup: made.cgroup,
             namespaces: namespace_flags(&made.plan.namespaces),
             seccomp: made.plan.process.seccomp,
+            memory_policy: made.plan.process.memory_policy,
+            personality: made.plan.process.personality,
             keyring: made.plan.process.keyring,
             hooks: made.hooks,
             start_socket_in,
@@ -225,6 +235,8 @@ impl Container {
         plan.grant_at_most_own(self.facts.namespaces & libc::CLONE_NEWUSER != 0)?;
         plan.seccomp.clone_from(&self.facts.seccomp);
         plan.keyring.clone_from(&self.facts.keyring);
+        plan.memory_policy.clone_from(&self.facts.memory_policy);
+        plan.personality = self.facts.personality;
         plan.report_exec_failure = options.report_exec_failure;
         let join = Join {
             init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
@@ -232,7 +244,12 @@ impl Container {
             user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
             entry: self.facts.cgroup.entry(self.facts.pid)?,
         };
-        spawn(&join, &plan)
+        spawn(&join, &plan, |listener, pid| match plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
+            Some(path) => {
+                path.hand_over(&listener, pid, self.facts.hooks.state("running", Some(self.facts.pid)))
+            }
+            None => Ok(()),
+        })
     }
 
     /// In which state it is.

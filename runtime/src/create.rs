@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::cgroup::{Cgroup, Hierarchies, NewUnit};
-use crate::child::channel::{CREATED, Channel, GO, HOOKS, PACKET_MAX, TERMINAL, parse_failure};
+use crate::child::channel::{CREATED, Channel, GO, HOOKS, LISTENER, PACKET_MAX, TERMINAL, parse_failure};
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
 use crate::plan::namespaces::User;
@@ -51,6 +51,7 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
         resources.map_or(Ok(()), |resources| cgroup.apply_devices(resources))?;
         plan.entry = plan.entry.with_devices_first();
     }
+    crate::prepare::for_user_namespace(&plan)?;
     let (channel, init) = fork(&plan, listener.as_ref()).map_err(|error| plan.explain(error))?;
     let entered = plan.entry.move_in(init.pid);
     drop(placeholder); // init holds the unit from now on
@@ -213,8 +214,8 @@ fn bring_up(
     resources: Option<&LinuxResources>,
     hooks: &HookRunner,
 ) -> Result<Option<OwnedFd>, Error> {
-    if let Some(User::New { uid_map, gid_map }) = &plan.namespaces.user {
-        crate::userns::write_mappings(init.pid, uid_map, gid_map)?;
+    if let Some(User::New { uids, gids }) = &plan.namespaces.user {
+        crate::userns::write_mappings(init.pid, uids, gids)?;
         tell(channel)?;
     }
     if let Some(state) = &plan.hooks.state {
@@ -230,8 +231,12 @@ fn bring_up(
     if !plan.hooks.in_parent {
         tell(channel)?;
     }
-    hear(channel, plan.wait_for_start, |message| match message {
-        HOOKS => {
+    let listener = plan.process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+    hear(channel, plan.wait_for_start, |message, fd| match (message, fd, listener) {
+        (LISTENER, Some(fd), Some(listener)) => {
+            listener.hand_over(&fd, init.pid, hooks.state("creating", Some(init.pid)))
+        }
+        (HOOKS, ..) => {
             hooks.before_pivot(init.pid)?;
             tell(channel)?; // the hooks have run
             tell(channel) // and the limits are set
@@ -252,7 +257,7 @@ fn tell(channel: &Channel) -> Result<(), Error> {
 pub(crate) fn hear(
     channel: &Channel,
     until_created: bool,
-    mut answer: impl FnMut(u8) -> Result<(), Error>,
+    mut answer: impl FnMut(u8, Option<OwnedFd>) -> Result<(), Error>,
 ) -> Result<Option<OwnedFd>, Error> {
     let mut terminal = None;
     let mut buffer = [0; PACKET_MAX];
@@ -265,7 +270,7 @@ pub(crate) fn hear(
             None | Some([]) => return Ok(terminal),
             Some([TERMINAL]) => terminal = received.fd,
             Some([CREATED]) if until_created => return Ok(terminal),
-            Some([message]) => answer(*message)?,
+            Some([message]) => answer(*message, received.fd)?,
             Some(packet) => {
                 if let Some((step, errno, subject)) = parse_failure(packet) {
                     return Err(Error::from_report(step, errno, subject));

@@ -341,6 +341,8 @@ steps! {
     OomScoreAdj = "write oom_score_adj",
     Scheduler = "set scheduler",
     IoPriority = "set I/O priority",
+    Affinity = "set CPU affinity",
+    MemoryPolicy = "set memory policy",
     Personality = "set personality",
     Stdio = "set standard I/O",
     Keyring = "join session keyring",

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::cgroup::Entry;
-use crate::child::channel::{Channel, GO, PACKET_MAX, PID, TERMINAL, parse_failure};
+use crate::child::channel::{Channel, GO, PACKET_MAX, PID, parse_failure};
+use crate::create::hear;
 use crate::plan::process::ProcessPlan;
 use crate::sys::process::{CloneRequest, Cloned, clone3};
 use crate::{Error, Process};
@@ -25,8 +26,13 @@ pub(crate) struct Join {
     pub(crate) entry: Entry,
 }
 
-/// Starts a process; returns once it has been executed.
-pub(crate) fn spawn(join: &Join, plan: &ProcessPlan) -> Result<Process, Error> {
+/// Starts a process; returns once it has been executed. The listener of its seccomp filter, if that has
+/// one, goes to `hand_over`, with the process's id.
+pub(crate) fn spawn(
+    join: &Join,
+    plan: &ProcessPlan,
+    hand_over: impl FnOnce(OwnedFd, i32) -> Result<(), Error>,
+) -> Result<Process, Error> {
     let failed = |errno| Error::system("make", "a process in the container", errno);
     let (channel, theirs) = Channel::pair().map_err(failed)?;
     // SAFETY: the child runs `run_exec`, which keeps to what is allowed and never returns.
@@ -46,7 +52,7 @@ pub(crate) fn spawn(join: &Join, plan: &ProcessPlan) -> Result<Process, Error> {
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(failed))?;
     let result = set_oom_score(pid, plan.oom_score_adj)
         .and_then(|()| join.entry.move_in(pid))
-        .and_then(|()| finish(&channel));
+        .and_then(|()| finish(&channel, |fd| hand_over(fd, pid)));
     match result {
         Ok(terminal) => Ok(Process { pid, pidfd, terminal }),
         Err(error) => {
@@ -75,25 +81,19 @@ pub(crate) fn set_oom_score(pid: i32, score: Option<i32>) -> Result<(), Error> {
     crate::cgroup::write(std::path::Path::new(&format!("/proc/{pid}")), "oom_score_adj", &score.to_string())
 }
 
-fn finish(channel: &Channel) -> Result<Option<OwnedFd>, Error> {
+fn finish(
+    channel: &Channel,
+    hand_over: impl FnOnce(OwnedFd) -> Result<(), Error>,
+) -> Result<Option<OwnedFd>, Error> {
     let broken = |errno| Error::system("talk to", "the child", errno);
     match channel.tell(GO) {
         // it has failed already, and said why
         Ok(()) | Err(rustix::io::Errno::PIPE) => {}
         Err(errno) => return Err(broken(errno)),
     }
-    let mut terminal = None;
-    let mut buffer = [0; PACKET_MAX];
-    loop {
-        let received = channel.receive(&mut buffer).map_err(broken)?;
-        match buffer.get(..received.length) {
-            None | Some([]) => return Ok(terminal),
-            Some([TERMINAL]) => terminal = received.fd,
-            Some(packet) => {
-                if let Some((step, errno, subject)) = parse_failure(packet) {
-                    return Err(Error::from_report(step, errno, subject));
-                }
-            }
-        }
-    }
+    let mut hand_over = Some(hand_over);
+    hear(channel, false, |_, listener| match (listener, hand_over.take()) {
+        (Some(listener), Some(hand_over)) => hand_over(listener),
+        _ => Ok(()),
+    })
 }

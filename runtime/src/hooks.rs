@@ -24,11 +24,11 @@ pub(crate) struct HookRunner {
     hooks: Option<Hooks>,
 }
 
-/// The state as hooks read it (runtime specification, "State").
-#[derive(Serialize)]
+/// The state as hooks and seccomp's listeners read it (runtime specification, "State").
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct HookState<'a> {
-    oci_version: &'a str,
+pub(crate) struct State<'a> {
+    pub(crate) oci_version: &'a str,
     id: &'a str,
     status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,8 +42,9 @@ impl HookRunner {
     /// The hooks of a launch.
     pub(crate) fn new(launch: &Launch<'_>) -> Self {
         let hooks = launch.spec.hooks().clone();
-        if hooks.is_none() {
-            return HookRunner::default();
+        let seccomp = launch.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        if hooks.is_none() && seccomp.is_none_or(|seccomp| seccomp.listener_path().is_none()) {
+            return HookRunner::default(); // nobody is told anything
         }
         HookRunner {
             id: launch.id.to_owned(),
@@ -55,7 +56,7 @@ impl HookRunner {
 
     /// Stores the state for the hooks that run in the child.
     pub(crate) fn write_state(&self, file: &OwnedFd, pid: i32) -> Result<(), Error> {
-        let state = self.state("creating", Some(pid))?;
+        let state = self.state_text("creating", Some(pid))?;
         rustix::io::pwrite(file, &state, 0).map_err(|e| Error::system("write", "the hooks' state", e))?;
         Ok(())
     }
@@ -84,16 +85,21 @@ impl HookRunner {
         result
     }
 
-    fn state(&self, status: &str, pid: Option<i32>) -> Result<Vec<u8>, Error> {
-        let state = HookState {
+    /// The state with that status.
+    pub(crate) fn state<'a>(&'a self, status: &'a str, pid: Option<i32>) -> State<'a> {
+        State {
             oci_version: "1.2.0",
             id: &self.id,
             status,
             pid,
             bundle: &self.bundle,
             annotations: &self.annotations,
-        };
-        serde_json::to_vec(&state).map_err(|e| Error::system("write", "the hooks' state", e))
+        }
+    }
+
+    fn state_text(&self, status: &str, pid: Option<i32>) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(&self.state(status, pid))
+            .map_err(|e| Error::system("write", "the hooks' state", e))
     }
 
     fn run(
@@ -107,7 +113,7 @@ impl HookRunner {
         if hooks.is_empty() {
             return Ok(());
         }
-        let state = self.state(status, pid)?;
+        let state = self.state_text(status, pid)?;
         for (index, hook) in hooks.iter().enumerate() {
             run_one(hook, &state).map_err(|reason| Error::Hook { name, index, reason })?;
         }
@@ -120,11 +126,11 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<(), String> {
     if let Some((first, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(first).args(rest);
     }
-    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for entry in hook.env().iter().flatten() {
-        if let Some((key, value)) = entry.split_once('=') {
-            command.env(key, value);
-        }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // a hook without a word about its environment has the runtime's, as with runc and crun
+    if let Some(env) = hook.env() {
+        command.env_clear();
+        command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     }
     let mut child = command.spawn().map_err(|e| format!("{}: {e}", hook.path().display()))?;
     if let Some(mut stdin) = child.stdin.take() {

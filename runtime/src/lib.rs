@@ -44,6 +44,7 @@ mod hooks;
 mod launch;
 mod parse;
 mod plan;
+mod prepare;
 mod protect;
 mod seccomp;
 mod state;

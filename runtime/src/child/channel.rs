@@ -18,6 +18,8 @@ use crate::error::Step;
 pub(crate) const FAILED: u8 = b'E';
 /// The child's terminal; its master comes along.
 pub(crate) const TERMINAL: u8 = b'T';
+/// The listener of the child's seccomp filter comes along.
+pub(crate) const LISTENER: u8 = b'L';
 /// The child waits for the hooks that the parent runs.
 pub(crate) const HOOKS: u8 = b'H';
 /// The child is ready and waits for the start.
@@ -63,9 +65,9 @@ impl Channel {
         self.send(&[IoSlice::new(&[PID]), IoSlice::new(&pid.to_ne_bytes())], None)
     }
 
-    /// Sends a terminal's master.
-    pub(crate) fn send_terminal(&self, master: BorrowedFd<'_>) -> Result<(), Errno> {
-        self.send(&[IoSlice::new(&[TERMINAL])], Some(master))
+    /// Sends a descriptor: a terminal's master ([`TERMINAL`]) or a filter's listener ([`LISTENER`]).
+    pub(crate) fn send_descriptor(&self, what: u8, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.send(&[IoSlice::new(&[what])], Some(fd))
     }
 
     /// Sends a failure; there is nobody to tell if that fails.

@@ -13,7 +13,8 @@ use crate::plan::devices::{Device, KCORE, LINKS};
 
 /// Where nodes cannot be made (user namespaces), takes hold of the host's, while they can be seen.
 pub(crate) fn open_host_nodes(plan: &Plan) -> Done<'_> {
-    for device in plan.devices.iter().flatten().filter(|_| plan.bind_devices) {
+    let missing = |device: &&Device| plan.bind_devices && device.host_node.get().is_none();
+    for device in plan.devices.iter().flatten().filter(missing) {
         let fd = mount::clone_tree(rustix::fs::CWD, &device.host_path, false)
             .at(Step::Device, &device.host_path)?;
         let _ = device.host_node.set(fd);

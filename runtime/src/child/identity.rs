@@ -1,19 +1,21 @@
 //! Who the program will be, and what it may.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::channel::NO_SUBJECT;
-use super::{At, Done, Failure};
+use super::channel::{Channel, LISTENER, NO_SUBJECT};
+use super::{At, Done, Failure, inherited};
 use crate::error::Step;
 use crate::plan::process::ProcessPlan;
+use crate::plan::scheduling::NumberSet;
 use crate::sys::identity::{
     install_seccomp, join_session_keyring, personality, prctl, set_capabilities, set_gid, set_groups,
-    set_io_priority, set_rlimit, set_scheduler, set_uid,
+    set_rlimit, set_uid,
 };
 use crate::sys::process::{close_from, keep_on_exec, working_directory_is_inside};
+use crate::sys::scheduling::{set_affinity, set_io_priority, set_memory_policy, set_scheduler};
 
 /// Becomes root of the user namespace.
 pub(crate) fn become_root() -> Done<'static> {
@@ -42,10 +44,18 @@ pub(crate) fn before_filter(process: &ProcessPlan) -> Done<'_> {
     if let Some(value) = process.io_priority {
         set_io_priority(value).at(Step::IoPriority, NO_SUBJECT)?;
     }
+    if let Some(policy) = &process.memory_policy {
+        set_memory_policy(policy.mode, &policy.nodes.0).at(Step::MemoryPolicy, NO_SUBJECT)?;
+    }
     if let Some(persona) = process.personality {
         personality(persona).at(Step::Personality, NO_SUBJECT)?;
     }
     Ok(())
+}
+
+/// Keeps this process to some CPUs, if it is to be.
+pub(crate) fn keep_to(cpus: Option<&NumberSet>) -> Done<'static> {
+    cpus.map_or(Ok(()), |cpus| set_affinity(&cpus.0).at(Step::Affinity, NO_SUBJECT))
 }
 
 /// Closes everything that the program does not get, and that is not needed for telling how it went. This
@@ -59,8 +69,8 @@ pub(crate) fn close_descriptors<'p>(process: &'p ProcessPlan, keep: [Option<Borr
     Ok(())
 }
 
-/// Limits, user, capabilities, working directory, filter.
-pub(crate) fn take_on(process: &ProcessPlan) -> Done<'_> {
+/// Limits, user, capabilities, working directory, and the filter where it cannot wait for [`filter_last`].
+pub(crate) fn take_on<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
     for (resource, soft, hard) in &process.rlimits {
         set_rlimit(*resource, *soft, *hard).at(Step::Rlimit, rlimit_name(*resource))?;
     }
@@ -68,7 +78,7 @@ pub(crate) fn take_on(process: &ProcessPlan) -> Done<'_> {
         prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).at(Step::NoNewPrivileges, NO_SUBJECT)?;
     } else {
         // without no_new_privs only CAP_SYS_ADMIN may install a filter, so while we have it
-        filter(process)?;
+        filter(process, channel)?;
     }
     if let Some(capabilities) = &process.capabilities {
         drop_bounding(capabilities.bounding).at(Step::Capabilities, c"bounding")?;
@@ -90,19 +100,26 @@ pub(crate) fn take_on(process: &ProcessPlan) -> Done<'_> {
         prctl(libc::PR_SET_KEEPCAPS, 0, 0).at(Step::Capabilities, c"keep")?;
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(process.umask));
-    if process.no_new_privileges {
-        filter(process)?;
+    if process.no_new_privileges && process.notifies() {
+        filter(process, channel)?;
     }
     Ok(())
 }
 
-fn filter(process: &ProcessPlan) -> Done<'_> {
-    match &process.seccomp {
-        Some(filter) => {
-            install_seccomp(&filter.program, filter.flags).map(drop).at(Step::Seccomp, NO_SUBJECT)
-        }
-        None => Ok(()),
+/// With no_new_privs the filter comes as the very last: so it need not allow what the runtime does. Only one that tells
+/// of calls comes earlier, while the parent still listens.
+pub(crate) fn filter_last<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
+    if process.no_new_privileges && !process.notifies() { filter(process, channel) } else { Ok(()) }
+}
+
+fn filter<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    let installed = install_seccomp(&filter.program, filter.flags).at(Step::Seccomp, NO_SUBJECT)?;
+    if filter.listener.is_some() {
+        let listener = inherited::new_descriptor(installed);
+        channel.send_descriptor(LISTENER, listener.as_fd()).at(Step::Seccomp, c"listener")?;
     }
+    Ok(())
 }
 
 fn change_user(process: &ProcessPlan) -> Done<'_> {
@@ -175,5 +192,5 @@ fn rlimit_name(resource: u32) -> &'static std::ffi::CStr {
 pub(crate) fn loopback_up() -> Result<(), Errno> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    crate::sys::process::interface_up(std::os::fd::AsFd::as_fd(&socket), c"lo")
+    crate::sys::process::interface_up(socket.as_fd(), c"lo")
 }

@@ -2,7 +2,7 @@
 //! right to be cloned once more.
 #![allow(unsafe_code)] // both rest on what the parent did before the child came to be
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -21,4 +21,10 @@ pub(super) fn clone_again(request: CloneRequest<'_>) -> Result<Cloned, Errno> {
 pub(super) fn descriptor<'a>(fd: i32) -> BorrowedFd<'a> {
     // SAFETY: the launch borrows the descriptor, so it is open; the child has a copy of the table.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A descriptor that the kernel has just made for this process.
+pub(super) fn new_descriptor(fd: i32) -> OwnedFd {
+    // SAFETY: the caller has it from the system call that made it, and nobody else has.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }

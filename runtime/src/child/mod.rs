@@ -10,7 +10,7 @@ mod hooks;
 mod identity;
 mod inherited;
 mod masks;
-mod mount;
+pub(crate) mod mount;
 mod program;
 mod root;
 mod target;
@@ -150,7 +150,7 @@ fn init<'p>(
     terminal::set_stdio(process, slave)?;
     let keep = [Some(channel.as_fd()), listener.map(AsFd::as_fd), plan.hooks.state.as_ref().map(AsFd::as_fd)];
     identity::close_descriptors(process, keep)?;
-    identity::take_on(process)?;
+    identity::take_on(process, channel)?;
     let program = program::find(process)?;
     if plan.wait_for_start {
         channel.tell(CREATED).at(Step::WaitForParent, NO_SUBJECT)?;
@@ -160,7 +160,7 @@ fn init<'p>(
         }
     }
     hooks::run(&plan.hooks.start_container, plan.hooks.state.as_ref())?;
-    program::execute(process, program)
+    program::execute(process, program, started_by.as_ref().unwrap_or(channel))
 }
 
 /// Waits for the process that starts the container. The connection stands for the channel from then on.
@@ -198,7 +198,7 @@ fn enter_devices_cgroup(entry: &crate::cgroup::Entry) -> Done<'static> {
 
 /// Everything that the program will see: file systems, devices, parameters. Gives the terminal's slave.
 fn surroundings<'p>(plan: &'p Plan, channel: &Channel) -> Done<'p, Option<OwnedFd>> {
-    for mount in &plan.mounts {
+    for mount in plan.mounts.iter().filter(|mount| mount.fd.get().is_none()) {
         let fd = mount::open_source(mount)?;
         let _ = mount.fd.set(fd);
     }
@@ -294,7 +294,7 @@ pub(crate) fn open_proc_self(proc: BorrowedFd<'_>, path: &CStr) -> Result<OwnedF
 /// An exec's process: everything is there, it only has to become itself.
 pub(crate) fn run_exec(join: &crate::exec::Join, process: &ProcessPlan, channel: &Channel) -> ! {
     let _guard = NeverReturns;
-    match exec_between(join) {
+    match exec_between(join, process) {
         Ok(Cloned::Child) => {
             if let Err(failure) = exec(join, process, channel) {
                 channel.report(&failure);
@@ -310,9 +310,10 @@ pub(crate) fn run_exec(join: &crate::exec::Join, process: &ProcessPlan, channel:
     exit(1)
 }
 
-fn exec_between(join: &crate::exec::Join) -> Done<'static, Cloned> {
+fn exec_between(join: &crate::exec::Join, process: &ProcessPlan) -> Done<'static, Cloned> {
     // Not even the container's root may look into this copy of the runtime.
     crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
+    identity::keep_to(process.affinity.initial.as_ref())?;
     enter_cgroup(&join.entry)?;
     enter_devices_cgroup(&join.entry)?;
     set_namespaces(join.init.as_fd(), join.namespaces).at(Step::JoinNamespace, NO_SUBJECT)?;
@@ -322,6 +323,7 @@ fn exec_between(join: &crate::exec::Join) -> Done<'static, Cloned> {
 
 fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
     reset_signals();
+    identity::keep_to(process.affinity.last.as_ref())?;
     if join.user_namespace {
         identity::become_root()?;
     }
@@ -349,7 +351,7 @@ fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channe
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
     identity::close_descriptors(process, [Some(channel.as_fd()), None, None])?;
-    identity::take_on(process)?;
+    identity::take_on(process, channel)?;
     let program = program::find(process)?;
-    program::execute(process, program)
+    program::execute(process, program, channel)
 }

@@ -37,10 +37,14 @@ const MAY_COVER_PROC: [&CStr; 11] = [
 pub(crate) fn open_source(mount: &Mount) -> Done<'_, OwnedFd> {
     match &mount.source {
         Source::Filesystem { fstype, name, data } => {
-            let fd = new_filesystem(fstype, name, data, mount.attr.set).map_err(|refused| match refused {
-                (errno, Some(option)) => Failure { step: Step::MountOption, subject: option, errno },
-                (errno, None) => Failure { step: Step::Mount, subject: &mount.target, errno },
-            })?;
+            let fd = match new_filesystem(fstype, name, data, mount.attr.set) {
+                // the file system shows what belongs to a namespace that this user namespace does not own
+                Err((Errno::PERM, _)) => instead(fstype, mount).at(Step::Mount, &mount.target)?,
+                Err((errno, Some(option))) => {
+                    return Err(Failure { step: Step::MountOption, subject: option, errno });
+                }
+                other => other.map_err(|(errno, _)| errno).at(Step::Mount, &mount.target)?,
+            };
             let (propagation, recursive) = mount.propagation.unwrap_or((0, false));
             let rest = MountAttr { propagation, ..mount.recursive };
             if !rest.is_noop() {
@@ -54,6 +58,22 @@ pub(crate) fn open_source(mount: &Mount) -> Done<'_, OwnedFd> {
             Ok(fd)
         }
     }
+}
+
+/// The host's own instance of a file system that the kernel does not let this user namespace make.
+fn instead(fstype: &CStr, mount: &Mount) -> Result<OwnedFd, Errno> {
+    let path = match fstype.to_bytes() {
+        b"sysfs" => c"/sys",
+        b"proc" => c"/proc",
+        b"mqueue" => c"/dev/mqueue",
+        b"cgroup2" => c"/sys/fs/cgroup",
+        _ => return Err(Errno::PERM),
+    };
+    // with all below: another user namespace may not look under the mounts of its parent
+    let fd = clone_tree(CWD, path, true)?;
+    let attr = MountAttr { propagation: libc::MS_SLAVE, ..mount.attr };
+    mount_setattr(fd.as_fd(), false, &attr)?;
+    Ok(fd)
 }
 
 /// A detached copy of a part of the tree.

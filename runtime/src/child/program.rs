@@ -5,7 +5,8 @@ use std::ffi::CStr;
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{At, Done, Failure};
+use super::channel::Channel;
+use super::{At, Done, Failure, identity};
 use crate::error::Step;
 use crate::plan::process::ProcessPlan;
 use crate::sys::process::{execve, exit};
@@ -44,9 +45,10 @@ fn check(process: &ProcessPlan, path: &CStr, stat: &rustix::fs::Stat) -> Result<
 }
 
 /// Executes it; comes back only with a failure.
-pub(crate) fn execute<'p>(process: &'p ProcessPlan, program: &'p CStr) -> Done<'p> {
+pub(crate) fn execute<'p>(process: &'p ProcessPlan, program: &'p CStr, channel: &Channel) -> Done<'p> {
     let mut buffer = [0_u8; HOME_MAX];
     let home = if process.needs_home { Some(home(process.uid, &mut buffer)) } else { None };
+    identity::filter_last(process, channel)?;
     let errno = execve(program, &process.args, &process.env, home);
     if process.report_exec_failure {
         return Err(Failure { step: Step::Exec, subject: program, errno });

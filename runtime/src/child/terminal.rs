@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::channel::{Channel, NO_SUBJECT};
+use super::channel::{Channel, NO_SUBJECT, TERMINAL};
 use super::{At, Done, dev, inherited, target};
 use crate::error::Step;
 use crate::plan::process::{ProcessPlan, StdioPlan};
@@ -46,7 +46,7 @@ pub(crate) fn open<'p>(
     if console {
         dev::console(root, slave.as_fd())?;
     }
-    channel.send_terminal(node.as_fd()).at(step, c"send")?;
+    channel.send_descriptor(TERMINAL, node.as_fd()).at(step, c"send")?;
     Ok(slave)
 }
 

@@ -70,9 +70,22 @@ fn hook(hook: &Hook) -> Result<ChildHook, Error> {
     Ok(ChildHook {
         path: c_string("hooks.path", &path)?,
         args: strings(&args)?,
-        env: strings(hook.env().as_deref().unwrap_or_default())?,
+        env: match hook.env() {
+            Some(env) => strings(env)?,
+            // as with hooks in the parent
+            None => StringArray::new(inherited()),
+        },
         timeout_ms: timeout_ms(hook),
     })
+}
+
+/// The caller's environment.
+fn inherited() -> Vec<CString> {
+    let entries = std::env::vars_os().filter_map(|(key, value)| {
+        let entry = [key.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat();
+        CString::new(entry).ok()
+    });
+    entries.collect()
 }
 
 /// A hook's timeout, given in seconds.

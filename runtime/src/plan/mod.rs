@@ -10,6 +10,7 @@ pub(crate) mod namespaces;
 pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod rootfs;
+pub(crate) mod scheduling;
 pub(crate) mod validate;
 
 use std::ffi::CString;
@@ -74,8 +75,9 @@ pub(crate) fn compile(
     }
     let mut symlinks = Vec::new();
     let view = CgroupView { hierarchies, cgroup, namespaced: namespaces.cgroup };
-    let mounts =
-        mounts::compile(spec.mounts().as_deref().unwrap_or_default(), launch.bundle, view, &mut symlinks)?;
+    let user = namespaces.user.as_ref();
+    let listed = spec.mounts().as_deref().unwrap_or_default();
+    let mounts = mounts::compile(listed, launch.bundle, user, view, &mut symlinks)?;
     // a /dev that is bound from elsewhere is not ours to fill
     let foreign_dev = mounts
         .iter()
@@ -86,6 +88,7 @@ pub(crate) fn compile(
     process.keyring =
         (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
     process.report_exec_failure = launch.report_exec_failure;
+    process.memory_policy = linux.memory_policy().as_ref().map(scheduling::memory_policy).transpose()?;
     process.personality = linux.personality().as_ref().map(process::personality).transpose()?;
     let paths = |field, list: &Option<Vec<String>>| -> Result<Vec<CString>, Error> {
         list.iter()
@@ -161,7 +164,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
     let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
     for (asked, what) in [
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
-        (linux.memory_policy().is_some(), "linux.memoryPolicy"),
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "linux.netDevices"),
         (label && !Path::new("/sys/fs/selinux/enforce").exists(), "linux.mountLabel without SELinux"),
     ] {

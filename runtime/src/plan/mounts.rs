@@ -7,6 +7,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxIdMapping, Mount as SpecMount};
 
+use super::namespaces::User;
 use super::options::Options;
 use super::{c_string, inside};
 use crate::Error;
@@ -132,6 +133,7 @@ pub(crate) struct CgroupView<'a> {
 pub(crate) fn compile(
     mounts: &[SpecMount],
     bundle: &Path,
+    user: Option<&User>,
     cgroups: CgroupView<'_>,
     symlinks: &mut Vec<Symlink>,
 ) -> Result<Vec<Mount>, Error> {
@@ -143,7 +145,7 @@ pub(crate) fn compile(
         if fstype == "cgroup" || fstype == "cgroup2" {
             cgroup(&mut out, symlinks, cgroups, &target, options)?;
         } else if let Some(recursive) = options.bind.or((fstype == "bind").then_some(false)) {
-            out.push(bind(mount, bundle, target, recursive, &options)?);
+            out.push(bind(mount, bundle, user, target, recursive, &options)?);
         } else {
             out.push(filesystem(mount, fstype, target, &mut options)?);
         }
@@ -154,6 +156,7 @@ pub(crate) fn compile(
 fn bind(
     mount: &SpecMount,
     bundle: &Path,
+    container: Option<&User>,
     target: CString,
     recursive: bool,
     options: &Options,
@@ -171,17 +174,7 @@ fn bind(
     }
     let meta =
         std::fs::metadata(&source).map_err(|e| Error::system("open mount source", source.display(), e))?;
-    let idmap = match (mount.uid_mappings(), mount.gid_mappings()) {
-        (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => Some(IdMap {
-            userns: crate::userns::for_mappings(uids, gids)?,
-            recursive: options.idmap == Some(true),
-        }),
-        (None, None) if options.idmap.is_none() => None,
-        _ => {
-            let text = "id-mapped mounts must have both uid and gid mappings specified";
-            return Err(Error::spec("mounts.uidMappings", text));
-        }
-    };
+    let idmap = idmap(mount, options, container)?;
     Ok(Mount {
         target,
         onto_folder: meta.is_dir(),
@@ -208,6 +201,31 @@ fn not_proc(mount: &SpecMount) -> Error {
 
 fn is_procfs(source: &Path) -> bool {
     rustix::fs::statfs(source).is_ok_and(|fs| fs.f_type == libc::PROC_SUPER_MAGIC)
+}
+
+/// What a bind mount's ids are mapped by: its own mappings, or the container's when only `idmap` is asked for.
+fn idmap(mount: &SpecMount, options: &Options, container: Option<&User>) -> Result<Option<IdMap>, Error> {
+    fn given(mappings: &Option<Vec<LinuxIdMapping>>) -> &[LinuxIdMapping] {
+        mappings.as_deref().unwrap_or_default()
+    }
+    let own = (given(mount.uid_mappings()), given(mount.gid_mappings()));
+    let (uids, gids) = match (own, container) {
+        (([], []), _) if options.idmap.is_none() => return Ok(None),
+        (([], []), Some(User::New { uids, gids })) => (uids.as_slice(), gids.as_slice()),
+        (([], []), _) => {
+            return Err(Error::spec(
+                "mounts.options",
+                "idmap needs uidMappings and gidMappings, or a new user namespace to take them from",
+            ));
+        }
+        (([], _) | (_, []), _) => {
+            let text = "id-mapped mounts must have both uid and gid mappings specified";
+            return Err(Error::spec("mounts.uidMappings", text));
+        }
+        (own, _) => own,
+    };
+    let userns = crate::userns::for_mappings(uids, gids)?;
+    Ok(Some(IdMap { userns, recursive: options.idmap == Some(true) }))
 }
 
 fn filesystem(

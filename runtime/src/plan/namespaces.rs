@@ -4,11 +4,10 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::c_string;
-use super::mounts::mapping_lines;
 use crate::Error;
 
 const NEWTIME: u64 = 0x80;
@@ -27,8 +26,8 @@ pub(crate) struct Join {
 /// How a user namespace comes about.
 #[derive(Debug)]
 pub(crate) enum User {
-    /// A new one, with these texts for `uid_map` and `gid_map`, which the parent writes.
-    New { uid_map: String, gid_map: String },
+    /// A new one, with these mappings, which the parent writes.
+    New { uids: Vec<LinuxIdMapping>, gids: Vec<LinuxIdMapping> },
     /// An existing one; see [`Namespaces::before_fork`].
     Joined,
 }
@@ -165,15 +164,15 @@ impl Namespaces {
             }
             LinuxNamespaceType::User => {
                 self.new |= bit;
-                let map = |list: &Option<Vec<_>>| mapping_lines(list.as_deref().unwrap_or_default());
-                let (uid_map, gid_map) = (map(linux.uid_mappings()), map(linux.gid_mappings()));
-                if uid_map.is_empty() || gid_map.is_empty() {
+                let list = |list: &Option<Vec<LinuxIdMapping>>| list.clone().unwrap_or_default();
+                let (uids, gids) = (list(linux.uid_mappings()), list(linux.gid_mappings()));
+                if uids.is_empty() || gids.is_empty() {
                     return Err(Error::spec(
                         "linux.uidMappings",
                         "a new user namespace needs uidMappings and gidMappings",
                     ));
                 }
-                self.user = Some(User::New { uid_map, gid_map });
+                self.user = Some(User::New { uids, gids });
             }
             LinuxNamespaceType::Network => {
                 self.new |= bit;

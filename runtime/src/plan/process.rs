@@ -4,13 +4,14 @@ use std::ffi::CString;
 use std::os::fd::RawFd;
 
 use oci_spec::runtime::{
-    Capabilities, Capability, IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, PosixRlimitType, Process, Scheduler,
+    Capabilities, Capability, LinuxPersonality, LinuxPersonalityDomain, PosixRlimitType, Process,
 };
 
 use super::c_string;
-use crate::sys::identity::{CapabilitySets, SchedulerAttr};
+use super::scheduling::{self, Affinity, MemoryPolicy};
+use crate::sys::identity::CapabilitySets;
 use crate::sys::process::StringArray;
+use crate::sys::scheduling::SchedulerAttr;
 use crate::{Error, Stdio};
 
 /// Where programs are looked for when the process has no `PATH`.
@@ -39,6 +40,9 @@ pub(crate) struct ProcessPlan {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) scheduler: Option<SchedulerAttr>,
     pub(crate) io_priority: Option<i32>,
+    /// The CPUs of a further process.
+    pub(crate) affinity: Affinity,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) personality: Option<u64>,
     /// File below `/proc/self` and text: where and what to write for AppArmor or SELinux.
     pub(crate) security_label: Option<(CString, CString)>,
@@ -71,6 +75,11 @@ pub(crate) struct CapabilityPlan {
 }
 
 impl ProcessPlan {
+    /// Whether somebody is told of some of its calls.
+    pub(crate) fn notifies(&self) -> bool {
+        self.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some())
+    }
+
     /// Leaves out capabilities that the caller has not itself and so cannot give (a host may lack some): the
     /// specification wants such a container to start. In a user namespace a process has all.
     pub(crate) fn grant_at_most_own(&mut self, user_namespace: bool) -> Result<(), Error> {
@@ -99,9 +108,6 @@ pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) ->
     }
     let env = environment(process.env().as_deref().unwrap_or_default());
     let lookup = |name: &str| env.iter().find_map(|e| e.strip_prefix(name)?.strip_prefix('='));
-    if process.exec_cpu_affinity().is_some() {
-        return Err(Error::Unsupported { what: "process.execCPUAffinity".into(), why: "" });
-    }
     let user = process.user();
     Ok(ProcessPlan {
         candidates: candidates(program, lookup("PATH").unwrap_or(DEFAULT_PATH))?,
@@ -130,12 +136,14 @@ pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) ->
             .collect(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
-        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
         io_priority: process
             .io_priority()
             .as_ref()
-            .map(|p| io_priority(p.class(), p.priority()))
+            .map(|p| scheduling::io_priority(p.class(), p.priority()))
             .transpose()?,
+        affinity: scheduling::affinity(process.exec_cpu_affinity().as_ref())?,
+        memory_policy: None,
         personality: None,
         security_label: security_label(process)?,
         seccomp: None,
@@ -278,55 +286,6 @@ fn resource(kind: PosixRlimitType) -> u32 {
         PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
         PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
     }
-}
-
-fn scheduler(scheduler: &Scheduler) -> Result<SchedulerAttr, Error> {
-    let policy = match scheduler.policy() {
-        LinuxSchedulerPolicy::SchedOther => libc::SCHED_OTHER,
-        LinuxSchedulerPolicy::SchedFifo => libc::SCHED_FIFO,
-        LinuxSchedulerPolicy::SchedRr => libc::SCHED_RR,
-        LinuxSchedulerPolicy::SchedBatch => libc::SCHED_BATCH,
-        LinuxSchedulerPolicy::SchedIso => {
-            return Err(Error::Unsupported { what: "SCHED_ISO".into(), why: "no kernel has it" });
-        }
-        LinuxSchedulerPolicy::SchedIdle => libc::SCHED_IDLE,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
-    };
-    let flags = scheduler.flags().iter().flatten().fold(0, |flags, flag| {
-        flags
-            | match flag {
-                LinuxSchedulerFlag::SchedResetOnFork => 0x01,
-                LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
-                LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
-                LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
-                LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
-                LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
-                LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
-            }
-    });
-    let invalid = |_| Error::spec("process.scheduler", "a negative number");
-    Ok(SchedulerAttr {
-        size: 48,
-        policy: u32::try_from(policy).map_err(invalid)?,
-        flags,
-        nice: scheduler.nice().unwrap_or(0),
-        priority: u32::try_from(scheduler.priority().unwrap_or(0)).map_err(invalid)?,
-        runtime: scheduler.runtime().unwrap_or(0),
-        deadline: scheduler.deadline().unwrap_or(0),
-        period: scheduler.period().unwrap_or(0),
-    })
-}
-
-fn io_priority(class: IOPriorityClass, priority: i64) -> Result<i32, Error> {
-    let class = match class {
-        IOPriorityClass::IoprioClassRt => 1,
-        IOPriorityClass::IoprioClassBe => 2,
-        IOPriorityClass::IoprioClassIdle => 3,
-    };
-    let priority = i32::try_from(priority).ok().filter(|p| (0..8).contains(p));
-    priority
-        .map(|priority| class << 13 | priority)
-        .ok_or_else(|| Error::spec("process.ioPriority.priority", "must be 0 to 7"))
 }
 
 /// The value for personality(2).

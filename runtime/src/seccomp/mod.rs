@@ -6,12 +6,14 @@
 
 mod arch;
 mod bpf;
+pub(crate) mod listener;
 mod rules;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use listener::Listener;
 
 /// A compiled filter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,18 +23,20 @@ pub(crate) struct Filter {
     pub(crate) program: Vec<libc::sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u32,
+    /// Who is told of calls, when the filter has `SCMP_ACT_NOTIFY`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listener: Option<Listener>,
 }
 
 const FLAG_LOG: u32 = 2;
 const FLAG_SPEC_ALLOW: u32 = 4;
+const FLAG_NEW_LISTENER: u32 = 8;
+const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 /// Compiles. `None` when everything is allowed.
 pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
     let listed = seccomp.syscalls().as_deref().unwrap_or_default();
-    let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
-    if notifies(seccomp.default_action()) || listed.iter().any(|s| notifies(s.action())) {
-        return Err(Error::Unsupported { what: "the seccomp action SCMP_ACT_NOTIFY".into(), why: "" });
-    }
+    let listener = listener::compile(seccomp, listed)?;
     let default = answer(seccomp.default_action(), seccomp.default_errno_ret());
     let rules = rules::Rules::new(listed, default)?;
     if rules.is_empty() && default == bpf::ALLOW {
@@ -40,7 +44,8 @@ pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
     }
     let arches = arch::select(seccomp.architectures().as_deref().unwrap_or_default())?;
     let program = bpf::assemble(&arches, &rules, default)?;
-    Ok(Some(Filter { program, flags: flags(seccomp) }))
+    let flags = flags(seccomp, listener.is_some());
+    Ok(Some(Filter { program, flags, listener }))
 }
 
 /// What the kernel is told for an action. The default errno is EPERM.
@@ -48,14 +53,16 @@ fn answer(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
     action.as_u32(Some(errno.unwrap_or(1) & 0xffff))
 }
 
-fn flags(seccomp: &LinuxSeccomp) -> u32 {
+fn flags(seccomp: &LinuxSeccomp, notifies: bool) -> u32 {
+    let listener = if notifies { FLAG_NEW_LISTENER } else { 0 };
     // without a word about flags, as runc: filtered programs are not slowed down against speculation
-    let Some(flags) = seccomp.flags() else { return FLAG_SPEC_ALLOW };
-    flags.iter().fold(0, |bits, flag| {
+    let Some(flags) = seccomp.flags() else { return FLAG_SPEC_ALLOW | listener };
+    flags.iter().fold(listener, |bits, flag| {
         bits | match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
-            // there is one thread; and the other is about notifications
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies => FLAG_WAIT_KILLABLE_RECV,
+            // there is one thread; and without notifications nobody waits for their answer
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync
             | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
         }

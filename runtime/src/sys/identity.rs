@@ -120,35 +120,6 @@ pub(crate) fn personality(persona: u64) -> Sys<()> {
     Ok(())
 }
 
-/// `ioprio_set` of the calling thread.
-pub(crate) fn set_io_priority(value: i32) -> Sys<()> {
-    const IOPRIO_WHO_PROCESS: i32 = 1;
-    // SAFETY: plain numbers.
-    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) })?;
-    Ok(())
-}
-
-/// The kernel's `struct sched_attr`, version 0.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(crate) struct SchedulerAttr {
-    pub(crate) size: u32,
-    pub(crate) policy: u32,
-    pub(crate) flags: u64,
-    pub(crate) nice: i32,
-    pub(crate) priority: u32,
-    pub(crate) runtime: u64,
-    pub(crate) deadline: u64,
-    pub(crate) period: u64,
-}
-
-/// `sched_setattr` of the calling thread.
-pub(crate) fn set_scheduler(attr: &SchedulerAttr) -> Sys<()> {
-    // SAFETY: reads a sched_attr, whose `size` field tells its length.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attr), 0) })?;
-    Ok(())
-}
-
 /// Joins a session keyring by name, which is made if there is none.
 pub(crate) fn join_session_keyring(name: &std::ffi::CStr) -> Sys<()> {
     const JOIN_SESSION_KEYRING: i32 = 1;

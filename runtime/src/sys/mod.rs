@@ -8,6 +8,7 @@
 pub(crate) mod identity;
 pub(crate) mod mount;
 pub(crate) mod process;
+pub(crate) mod scheduling;
 
 use rustix::io::Errno;
 
