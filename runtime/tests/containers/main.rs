@@ -8,5 +8,8 @@ mod life;
 mod mounts;
 mod namespaces;
 mod programs;
+mod scheduling;
+mod seccomp;
 #[path = "../support/mod.rs"]
 mod support;
+mod user_namespaces;
