@@ -5,6 +5,7 @@
 mod attacks;
 mod descriptors;
 mod life;
+mod listener;
 mod mounts;
 mod namespaces;
 mod programs;

@@ -2,12 +2,13 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::{Value, json};
 
+use crate::listener::answer;
 use crate::support::{Bundle, exec};
 
 /// With no_new_privs the filter is the last thing before the program: what the runtime does on its way need not be allowed.
@@ -47,22 +48,6 @@ fn receive(socket: &UnixListener) -> (Value, OwnedFd) {
         _ => None,
     });
     (serde_json::from_slice(&text[..received.bytes]).unwrap(), fd.unwrap())
-}
-
-#[allow(unsafe_code, reason = "the kernel's interface for listeners")]
-fn answer(listener: &OwnedFd, errno: i32) -> i32 {
-    const RECEIVE: u64 = 0xc050_2100;
-    const SEND: u64 = 0xc018_2101;
-    // SAFETY: plain data of the kernel's layout; both calls read and write only these structs.
-    unsafe {
-        let mut request: libc::seccomp_notif = std::mem::zeroed();
-        assert_eq!(libc::ioctl(listener.as_raw_fd(), RECEIVE, std::ptr::from_mut(&mut request)), 0);
-        let mut response: libc::seccomp_notif_resp = std::mem::zeroed();
-        response.id = request.id;
-        response.error = -errno;
-        assert_eq!(libc::ioctl(listener.as_raw_fd(), SEND, std::ptr::from_mut(&mut response)), 0);
-        request.data.nr
-    }
 }
 
 fn notified(bundle: Bundle) -> Bundle {
