@@ -43,6 +43,7 @@ mod store;
 mod tar;
 mod trash;
 mod unpack;
+mod view;
 mod writable;
 
 pub use archive::{LoadError, LoadEvent, Saved};
@@ -57,4 +58,5 @@ pub use removal::{Conflict, Removed, User, chain_ids};
 pub use store::{NewImage, Store};
 pub use tar::TarError;
 pub use unpack::{Expected, UnpackError};
+pub use view::{Bind, View, with_view};
 pub use writable::Writable;
