@@ -48,7 +48,7 @@ mod writable;
 
 pub use archive::{LoadError, LoadEvent, Saved};
 pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
-pub use diff::{Change, ChangeKind};
+pub use diff::{Change, ChangeKind, pack};
 pub use error::{Error, Result};
 pub use id::{DiffId, ImageId};
 pub use image::Image;
@@ -57,6 +57,6 @@ pub use mount::{Mountable, mount_detached};
 pub use removal::{Conflict, Removed, User, chain_ids};
 pub use store::{NewImage, Store};
 pub use tar::TarError;
-pub use unpack::{Expected, UnpackError};
+pub use unpack::{Expected, Extract, UnpackError, extract};
 pub use view::{Bind, View, with_view};
 pub use writable::Writable;

@@ -64,5 +64,9 @@ pub(super) fn open_child(parent: &OwnedFd, name: &[u8]) -> Result<Option<OwnedFd
 
 /// `path` with `name` below it.
 pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+    match path {
+        b"" => name.to_vec(),
+        b"/" => [path, name].concat(),
+        path => [path, b"/", name].concat(),
+    }
 }

@@ -120,6 +120,18 @@ impl Held<'_> {
     }
 }
 
+/// Writes the file `name` of `folder`, with all that is in it and is mounted there, as a tar in which it is called `called`.
+/// `name` is one component, or `.`; a link is not followed.
+///
+/// # Errors
+/// What the file system or `out` says.
+pub fn pack(folder: &OwnedFd, name: &[u8], called: &[u8], out: impl Write) -> io::Result<()> {
+    let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut packer = Packer::new(out, Whiteouts::AreFiles);
+    packer.under_name(folder, &folder::Child { name: name.to_vec(), stat }, called)?;
+    packer.finish()
+}
+
 fn open_folder(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, folder::FLAGS, Mode::empty()).context("open", path)
 }

@@ -55,7 +55,21 @@ impl<W: Write> Packer<W> {
 
     /// Adds all that is in `root`, not itself, sorted by name and every folder before its content.
     pub(super) fn tree(&mut self, root: OwnedFd) -> io::Result<()> {
-        let mut open = vec![Level::new(root, Vec::new())?];
+        self.below(root, Vec::new())
+    }
+
+    /// Adds the file `child` of a folder, and all that is in it, under another name.
+    pub(super) fn under_name(&mut self, parent: &OwnedFd, child: &Child, name: &[u8]) -> io::Result<()> {
+        if !child.is_folder() {
+            return self.entry(parent, child, name.to_vec()).map_err(|e| about(&child.name, e));
+        }
+        let Some(folder) = open_child(parent, &child.name)? else { return Err(Errno::NOENT.into()) };
+        self.folder(&folder, name)?;
+        self.below(folder, name.to_vec())
+    }
+
+    fn below(&mut self, root: OwnedFd, path: Vec<u8>) -> io::Result<()> {
+        let mut open = vec![Level::new(root, path)?];
         while let Some(level) = open.last_mut() {
             let Some(child) = level.left.next() else {
                 open.pop();

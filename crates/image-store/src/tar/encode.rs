@@ -16,7 +16,7 @@ const PATH_KEY: &[u8] = b"path";
 /// are its regions, [`Entry::stored_bytes`] in all.
 pub(crate) fn encode(entry: &Entry) -> Vec<u8> {
     let mut path = entry.path.clone();
-    if entry.kind == Kind::Folder {
+    if entry.kind == Kind::Folder && path != b"/" {
         path.push(b'/');
     }
     let mut records = Records::default();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, Dev, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
@@ -12,9 +12,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::folders::{Folders, clean, split};
-use super::record::Recorder;
+use super::record::Record;
 use super::{UnpackError, display, failed};
-use crate::tar::{Entry, Kind, Reader, Region, truncated};
+use crate::tar::{Entry, Kind, Reader, Region, Tap, truncated};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -23,9 +23,21 @@ const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// How a layer differs from other archives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules {
+    /// Names that begin with `.wh.` are files like others.
+    pub(crate) no_whiteouts: bool,
+    /// Folders and other files do not replace each other.
+    pub(crate) keep_kinds: bool,
+    /// Everything belongs to this user and group, whatever the archive says.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
 /// The folder that a layer is unpacked into. Its own metadata stay as they are, as with dockerd.
 pub(crate) struct Target {
     folders: Folders,
+    rules: Rules,
     /// Mode and time of folders, set at the end: what comes later in the archive changes the times,
     /// and a folder's own rights must not be in the way.
     later: Vec<(Vec<u8>, Mode, Timestamps)>,
@@ -41,12 +53,13 @@ struct Metadata {
     times: Timestamps,
 }
 
-type Source<'a, R> = &'a mut Reader<R, Recorder>;
+type Source<'a, R, T> = &'a mut Reader<R, T>;
 
 impl Target {
-    pub(crate) fn new(root: OwnedFd) -> Self {
+    pub(crate) fn new(folders: Folders, rules: Rules) -> Self {
         Self {
-            folders: Folders::new(root),
+            folders,
+            rules,
             later: Vec::new(),
             size_bytes: 0,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
@@ -54,16 +67,20 @@ impl Target {
     }
 
     /// Makes the file that `entry` describes; one that stands in the way is replaced.
-    pub(crate) fn apply<R: Read>(&mut self, entry: &Entry, source: Source<'_, R>) -> Result<(), UnpackError> {
+    pub(crate) fn apply<R: Read, T: Record>(
+        &mut self,
+        entry: &Entry,
+        source: Source<'_, R, T>,
+    ) -> Result<(), UnpackError> {
         let path = clean(&entry.path)?;
         let (parent, name) = split(&path);
         if name.is_empty() {
             return Ok(()); // dockerd leaves the layer's own folder as it is
         }
-        if name.starts_with(WHITEOUT) {
+        if name.starts_with(WHITEOUT) && !self.rules.no_whiteouts {
             return self.whiteout(parent, name);
         }
-        let metadata = Metadata::of(entry)?;
+        let metadata = Metadata::of(entry, self.rules.owner)?;
         match entry.kind {
             Kind::File => self.file(entry, &path, &metadata, source),
             Kind::Folder => self.folder(entry, &path, &metadata),
@@ -95,12 +112,12 @@ impl Target {
         Ok(self.size_bytes)
     }
 
-    fn file<R: Read>(
+    fn file<R: Read, T: Record>(
         &mut self,
         entry: &Entry,
         path: &[u8],
         metadata: &Metadata,
-        source: Source<'_, R>,
+        source: Source<'_, R, T>,
     ) -> Result<(), UnpackError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
@@ -140,6 +157,9 @@ impl Target {
                         statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("stat", path))?;
                     if FileType::from_raw_mode(there.st_mode) == FileType::Directory {
                         break;
+                    }
+                    if self.rules.keep_kinds {
+                        return Err(UnpackError::Replaces { path: display(path), folder: true });
                     }
                     // Whoever deletes a folder and makes it again does not want the old content.
                     opaque = is_whiteout(&there);
@@ -265,6 +285,9 @@ impl Target {
         let folder = self.folders.ensure(parent)?;
         let there = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("stat", path))?;
         let freed = match FileType::from_raw_mode(there.st_mode) {
+            FileType::Directory if self.rules.keep_kinds => {
+                return Err(UnpackError::Replaces { path: display(path), folder: false });
+            }
             FileType::Directory => remove_tree(folder, name).map_err(failed("remove", path))?,
             _ => {
                 unlinkat(folder, name, AtFlags::empty()).map_err(failed("remove", path))?;
@@ -278,9 +301,9 @@ impl Target {
 }
 
 impl Metadata {
-    fn of(entry: &Entry) -> Result<Self, UnpackError> {
+    fn of(entry: &Entry, owner: Option<(u32, u32)>) -> Result<Self, UnpackError> {
         let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
-        let owner = id(entry.uid).zip(id(entry.gid));
+        let owner = owner.or_else(|| id(entry.uid).zip(id(entry.gid)));
         let (uid, gid) = owner.ok_or_else(|| UnpackError::Owner { path: display(&entry.path) })?;
         let (seconds, nanos) = entry.mtime;
         // As dockerd: times from before the epoch are the epoch.
@@ -384,8 +407,8 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<u64, Errno> {
 }
 
 /// Copies `length` bytes of an entry's content.
-fn copy<R: Read>(
-    source: Source<'_, R>,
+fn copy<R: Read, T: Tap>(
+    source: Source<'_, R, T>,
     file: &mut File,
     length: u64,
     buffer: &mut [u8],

@@ -18,12 +18,20 @@ const IMPLIED_MODE: u32 = 0o755;
 #[derive(Debug)]
 pub(crate) struct Folders {
     root: OwnedFd,
+    resolve: ResolveFlags,
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl Folders {
+    /// Below `root`, on its own file system.
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self { root, last: None }
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        Self { root, resolve, last: None }
+    }
+
+    /// Below `root`, and in what is mounted there.
+    pub(crate) fn with_mounts(root: OwnedFd) -> Self {
+        Self { root, resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS, last: None }
     }
 
     /// To be called when a folder or link was removed: the remembered one may have been it.
@@ -34,7 +42,7 @@ impl Folders {
     /// The folder at `path`, made with all above it if it is not there.
     pub(crate) fn ensure(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>, UnpackError> {
         if self.last.as_ref().is_none_or(|(known, _)| known != path) {
-            let folder = match open_in_root(self.root.as_fd(), path) {
+            let folder = match self.open(path) {
                 Err(Errno::NOENT) => self.make(path)?,
                 opened => opened.map_err(failed("open", path))?,
             };
@@ -44,44 +52,34 @@ impl Folders {
     }
 
     /// The folder at `path`, which must be there.
+    /// All links are resolved as if the root were theirs.
     pub(crate) fn open(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        open_in_root(self.root.as_fd(), path)
+        let path = if path.is_empty() { b"." } else { path };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&self.root, path, flags, Mode::empty(), self.resolve)
     }
 
     fn make(&self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
-        let mut folder = open_in_root(self.root.as_fd(), b"").map_err(failed("open", path))?;
+        let mut folder = self.open(b"").map_err(failed("open", path))?;
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([path.len()]);
         let mut start = 0;
         for end in ends {
             let (so_far, name) =
                 (path.get(..end).unwrap_or_default(), path.get(start..end).unwrap_or_default());
             start = end + 1;
-            folder = match open_in_root(self.root.as_fd(), so_far) {
+            folder = match self.open(so_far) {
                 Err(Errno::NOENT) => {
                     let mode = Mode::from_raw_mode(IMPLIED_MODE);
                     mkdirat(&folder, name, mode).map_err(failed("mkdir", so_far))?;
                     // Whatever our umask is; made a moment ago, so it is no link.
                     chmodat(&folder, name, mode, AtFlags::empty()).map_err(failed("chmod", so_far))?;
-                    open_in_root(self.root.as_fd(), so_far).map_err(failed("open", so_far))?
+                    self.open(so_far).map_err(failed("open", so_far))?
                 }
                 opened => opened.map_err(failed("open", so_far))?,
             };
         }
         Ok(folder)
     }
-}
-
-/// Opens the folder at `path` for use as a base, with `root` as the root of all links.
-fn open_in_root(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(
-        root,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
-    )
 }
 
 /// Makes a path of an archive plain: no empty, `.` or `..` components, relative to the layer.

@@ -2,6 +2,7 @@
 
 mod decompress;
 mod entry;
+mod extract;
 mod folders;
 mod ingest;
 mod pipeline;
@@ -9,6 +10,7 @@ mod rebuild;
 mod record;
 
 pub(crate) use decompress::{Compression, decompress};
+pub use extract::{Extract, extract};
 pub(crate) use folders::clean;
 pub use ingest::Expected;
 
@@ -65,6 +67,14 @@ pub enum UnpackError {
         /// Why not.
         source: io::Error,
     },
+    /// A folder stands where a file is to come, or the other way round, and is to be kept.
+    #[error("{path:?} is already there, and {} a folder", if *folder { "is not" } else { "is" })]
+    Replaces {
+        /// The entry's path.
+        path: PathBuf,
+        /// Whether the entry is a folder.
+        folder: bool,
+    },
     /// The headers, which `save` needs, cannot be written.
     #[error("write the layer's headers: {0}")]
     Record(io::Error),
@@ -83,7 +93,7 @@ pub(crate) fn display(path: &[u8]) -> PathBuf {
 /// all files, in bytes. The caller has read the source to its end then.
 pub(crate) fn unpack(source: impl Read, root: OwnedFd, recorder: Recorder) -> Result<u64, UnpackError> {
     let mut reader = Reader::new(source, recorder);
-    let mut target = entry::Target::new(root);
+    let mut target = entry::Target::new(folders::Folders::new(root), entry::Rules::default());
     while let Some(entry) = reader.next()? {
         target.apply(&entry, &mut reader)?;
     }

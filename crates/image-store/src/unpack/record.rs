@@ -31,23 +31,6 @@ impl Recorder {
         Ok(Self { out, raw: Vec::new() })
     }
 
-    /// Of the content of the file at `path`, `size` bytes from `offset` on stand here.
-    pub(crate) fn content(&mut self, path: &[u8], offset: u64, size: u64) -> io::Result<()> {
-        if size == 0 {
-            return Ok(());
-        }
-        self.flush_raw()?;
-        if offset == 0 {
-            self.out.write_all(&[CONTENT])?;
-        } else {
-            self.out.write_all(&[PART])?;
-            self.out.write_all(&offset.to_le_bytes())?;
-        }
-        self.out.write_all(&size.to_le_bytes())?;
-        self.out.write_all(&(path.len() as u64).to_le_bytes())?;
-        self.out.write_all(path)
-    }
-
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.flush_raw()?;
         self.out.finish()?.flush()
@@ -61,6 +44,37 @@ impl Recorder {
             self.raw.clear();
         }
         Ok(())
+    }
+}
+
+/// Learns where an archive's content goes, too.
+pub(crate) trait Record: Tap {
+    /// Of the content of the file at `path`, `size` bytes from `offset` on stand here.
+    fn content(&mut self, path: &[u8], offset: u64, size: u64) -> io::Result<()>;
+}
+
+/// For archives that nobody wants to make again.
+impl Record for () {
+    fn content(&mut self, _: &[u8], _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Record for Recorder {
+    fn content(&mut self, path: &[u8], offset: u64, size: u64) -> io::Result<()> {
+        if size == 0 {
+            return Ok(());
+        }
+        self.flush_raw()?;
+        if offset == 0 {
+            self.out.write_all(&[CONTENT])?;
+        } else {
+            self.out.write_all(&[PART])?;
+            self.out.write_all(&offset.to_le_bytes())?;
+        }
+        self.out.write_all(&size.to_le_bytes())?;
+        self.out.write_all(&(path.len() as u64).to_le_bytes())?;
+        self.out.write_all(path)
     }
 }
 
