@@ -76,6 +76,10 @@ mod tests {
         assert_eq!(fs::read_to_string(root.join("sub/old")).unwrap(), "old");
         assert_eq!(fs::read_to_string(root.join(".wh.old")).unwrap(), ".wh.old", "no whiteouts here");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "links lead nowhere out");
+        let inside = root.join(outside.strip_prefix("/").unwrap());
+        assert_eq!(fs::read_to_string(inside.join("x")).unwrap(), "link/x", "but, as with dockerd, there");
+        symlink("loop", root.join("loop")).unwrap();
+        into(&root, &["loop/x"], Extract::default()).unwrap_err();
         let stat = fs::metadata(root.join("sub/new")).unwrap();
         assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (5, 6, 0o640));
     }

@@ -6,19 +6,23 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, chmodat, mkdirat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, chmodat, mkdirat, openat2, readlinkat};
 use rustix::io::Errno;
 
 use super::{UnpackError, display, failed};
 
 /// Folders that the archive uses but does not have an entry for.
 const IMPLIED_MODE: u32 = 0o755;
+/// As many links as the kernel follows.
+const MAX_LINKS: u32 = 40;
 
 /// Opens folders of a layer, and remembers the last one: archives list folder by folder.
 #[derive(Debug)]
 pub(crate) struct Folders {
     root: OwnedFd,
     resolve: ResolveFlags,
+    /// So many links whose targets are not there are followed, and their targets made.
+    links: u32,
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
@@ -26,12 +30,13 @@ impl Folders {
     /// Below `root`, on its own file system.
     pub(crate) fn new(root: OwnedFd) -> Self {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        Self { root, resolve, last: None }
+        Self { root, resolve, links: 0, last: None }
     }
 
-    /// Below `root`, and in what is mounted there.
+    /// Below `root`, and in what is mounted there. As with `docker cp` to dockerd, links lead to folders that are made then.
     pub(crate) fn with_mounts(root: OwnedFd) -> Self {
-        Self { root, resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS, last: None }
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        Self { root, resolve, links: MAX_LINKS, last: None }
     }
 
     /// To be called when a folder or link was removed: the remembered one may have been it.
@@ -60,26 +65,54 @@ impl Folders {
     }
 
     fn make(&self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
+        self.make_through(path, self.links)
+    }
+
+    /// Also makes the folder that a link leads to, where it is not there; at most so many links deep.
+    fn make_through(&self, path: &[u8], links: u32) -> Result<OwnedFd, UnpackError> {
         let mut folder = self.open(b"").map_err(failed("open", path))?;
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([path.len()]);
         let mut start = 0;
         for end in ends {
             let (so_far, name) =
                 (path.get(..end).unwrap_or_default(), path.get(start..end).unwrap_or_default());
+            let parent = path.get(..start.saturating_sub(1)).unwrap_or_default();
             start = end + 1;
             folder = match self.open(so_far) {
-                Err(Errno::NOENT) => {
-                    let mode = Mode::from_raw_mode(IMPLIED_MODE);
-                    mkdirat(&folder, name, mode).map_err(failed("mkdir", so_far))?;
-                    // Whatever our umask is; made a moment ago, so it is no link.
-                    chmodat(&folder, name, mode, AtFlags::empty()).map_err(failed("chmod", so_far))?;
-                    self.open(so_far).map_err(failed("open", so_far))?
-                }
+                Err(Errno::NOENT) => match mkdirat(&folder, name, Mode::from_raw_mode(IMPLIED_MODE)) {
+                    Err(Errno::EXIST) => {
+                        let left =
+                            links.checked_sub(1).ok_or(Errno::EXIST).map_err(failed("mkdir", so_far))?;
+                        let link = readlinkat(&folder, name, Vec::new()).map_err(failed("open", so_far))?;
+                        self.make_through(&led_to(parent, link.as_bytes()), left)?
+                    }
+                    made => {
+                        made.map_err(failed("mkdir", so_far))?;
+                        let mode = Mode::from_raw_mode(IMPLIED_MODE);
+                        // Whatever our umask is; made a moment ago, so it is no link.
+                        chmodat(&folder, name, mode, AtFlags::empty()).map_err(failed("chmod", so_far))?;
+                        self.open(so_far).map_err(failed("open", so_far))?
+                    }
+                },
                 opened => opened.map_err(failed("open", so_far))?,
             };
         }
         Ok(folder)
     }
+}
+
+/// Where a link in the folder `parent` leads to, if nothing on the way is a link. Above the root there is the root.
+fn led_to(parent: &[u8], link: &[u8]) -> Vec<u8> {
+    let start = if link.starts_with(b"/") { &[][..] } else { parent };
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in start.split(|b| *b == b'/').chain(link.split(|b| *b == b'/')) {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
 }
 
 /// Makes a path of an archive plain: no empty, `.` or `..` components, relative to the layer.
