@@ -1,5 +1,6 @@
 //! Containers: from the API's requests to monitors, netd and the store, and back.
 
+mod archive;
 mod changes;
 mod commit;
 pub(crate) mod config;
@@ -90,9 +91,10 @@ async fn on_one(
                 "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize"
             )
             | ("POST", "attach" | "wait" | "exec")
+            | ("GET" | "HEAD" | "PUT", "archive")
     );
     if !known {
-        return not_yet(method, action);
+        return Err(Error::PageNotFound);
     }
     let container = engine.containers.find(reference)?;
     match action {
@@ -116,16 +118,7 @@ async fn on_one(
         "attach" => streams::attach(engine, container, request).await,
         "wait" => streams::wait(engine, container, request).await,
         "exec" => exec::create(engine, container, request).await,
-        _ => Err(Error::PageNotFound),
-    }
-}
-
-/// dockerd's endpoints that this engine does not serve so far: said in plain words rather than "page not found".
-fn not_yet(method: &str, action: &str) -> Result<Reply, Error> {
-    match (method, action) {
-        ("GET" | "HEAD" | "PUT", "archive") => {
-            Err(Error::NotImplemented(format!("containers: {action} is not supported by this engine yet")))
-        }
+        "archive" => archive::handle(engine, container, reference, method, request).await,
         _ => Err(Error::PageNotFound),
     }
 }

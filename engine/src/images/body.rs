@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 /// Reads a body from another thread. It fails, instead of ending, if the client breaks off.
 #[derive(Debug)]
-pub(super) struct BlockingBody {
+pub(crate) struct BlockingBody {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
 }
@@ -22,7 +22,7 @@ impl BlockingBody {
     }
 
     /// Starts to receive; at most a few pieces wait in memory.
-    pub(super) fn new(mut body: Incoming) -> Self {
+    pub(crate) fn new(mut body: Incoming) -> Self {
         let (sender, receiving) = Self::channel();
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {

@@ -167,7 +167,7 @@ fn etc_files<'a>(input: &Input<'a>) -> Option<[EtcMount<'a>; 3]> {
 
 /// The folder or file at `path` inside a volume. Links are resolved as from inside the volume, so that nothing in it can
 /// lead out; what the path means is decided now, once.
-fn subpath(volume: &str, path: &str) -> Result<String, Error> {
+pub(crate) fn subpath(volume: &str, path: &str) -> Result<String, Error> {
     let refuse = |errno: rustix::io::Errno| {
         let reason = go_error(&errno.into());
         Error::InvalidParameter(format!("cannot access path {volume}/{path}: {reason}"))

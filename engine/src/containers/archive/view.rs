@@ -1,0 +1,101 @@
+//! What of a container's mounts is seen by `docker cp`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, fstat};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use wherry_image_store::{Bind, View, with_view};
+
+use super::super::Container;
+use super::super::files::EtcPaths;
+use super::super::record::Record;
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// Volumes, binds and the files in `/etc` of a container.
+pub(super) struct Binds(Vec<Owned>);
+
+struct Owned {
+    source: PathBuf,
+    target: PathBuf,
+    read_only: bool,
+}
+
+impl Binds {
+    /// # Errors
+    /// A folder in a volume that is not there.
+    pub(super) fn of(engine: &Engine, container: &Container) -> Result<Self, Error> {
+        let record = container.record();
+        let etc = EtcPaths::of(&engine.config().data_root, &record.id);
+        let files = [
+            ("/etc/hosts", etc.hosts),
+            ("/etc/hostname", etc.hostname),
+            ("/etc/resolv.conf", etc.resolv_conf),
+        ];
+        let files = files.into_iter().filter(|(_, source)| source.exists());
+        let mut binds: Vec<Owned> = files
+            .map(|(target, source)| Owned {
+                source,
+                target: target.into(),
+                read_only: record.host_config.readonly_rootfs,
+            })
+            .collect();
+        for mount in record.mounts.iter().filter(|mount| mount.kind != "tmpfs") {
+            let subpath =
+                record.mount_extras.get(&mount.destination).map_or("", |extra| extra.subpath.as_str());
+            let source = match subpath {
+                "" => PathBuf::from(&mount.source),
+                below => super::super::spec::mounts::subpath(&mount.source, below)?.into(),
+            };
+            binds.retain(|bind| bind.target != Path::new(&mount.destination));
+            binds.push(Owned { source, target: mount.destination.clone().into(), read_only: !mount.rw });
+        }
+        Ok(Self(binds))
+    }
+
+    /// Calls `work` with a view of the container. Blocking.
+    ///
+    /// # Errors
+    /// Those of `work`, and of mounting.
+    pub(super) fn with_view<T: Send>(
+        &self,
+        engine: &Engine,
+        container: &Container,
+        work: impl FnOnce(&View) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let writable = engine.store.writable(&container.id)?;
+        let init = match Pid::from_raw(container.status().state.pid()) {
+            None => None,
+            // It may have ended at this moment.
+            Some(pid) => pidfd_open(pid, PidfdFlags::empty()).ok(),
+        };
+        let record = container.record();
+        for volume in record.volumes() {
+            engine.volumes.mount(volume)?;
+        }
+        let binds: Vec<Bind<'_>> = self
+            .0
+            .iter()
+            .map(|bind| Bind { source: &bind.source, target: &bind.target, read_only: bind.read_only })
+            .collect();
+        let done = with_view(&writable, init.as_ref().map(OwnedFd::as_fd), &binds, work);
+        crate::volumes::release(engine, record.volumes());
+        done?
+    }
+
+    /// Refuses, in dockerd's words, what is no folder or is read-only in the container.
+    pub(super) fn may_write(&self, record: &Record, view: &View, folder: &OwnedFd) -> Result<(), Error> {
+        let refuse = |text: &str| Err(Error::InvalidParameter(text.to_owned()));
+        let kind = fstat(folder).map_err(|e| Error::io("stat", "the folder")(e.into()))?.st_mode;
+        if FileType::from_raw_mode(kind) != FileType::Directory {
+            return refuse("extraction point is not a directory");
+        }
+        let bind = view.bind_of(folder).map_err(Error::io("stat", "the folder"))?;
+        match bind.and_then(|index| self.0.get(index)) {
+            Some(bind) if bind.read_only => refuse("mounted volume is marked read-only"),
+            None if record.host_config.readonly_rootfs => refuse("container rootfs is marked read-only"),
+            _ => Ok(()),
+        }
+    }
+}
