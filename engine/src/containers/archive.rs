@@ -165,7 +165,8 @@ async fn put(
             .map_err(|errno| target.refused("stat", errno))?;
             let record = container.record();
             target.binds.may_write(&record, view, &folder)?;
-            let owner = if as_user {
+            // As dockerd: to somebody who was named, not to root by default.
+            let owner = if as_user && !record.config.user.is_empty() {
                 let user = super::users::resolve(view.root(), &record.config.user, &[])?;
                 Some((user.uid, user.gid))
             } else {

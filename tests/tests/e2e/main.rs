@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod api;
+mod copy;
 mod daemon;
 mod events;
 mod exec;

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2, readlinkat};
 use rustix::io::Errno;
 use serde_json::json;
 
@@ -15,7 +15,10 @@ const MAX_LINKS: u32 = 255;
 #[derive(Debug)]
 pub(super) struct PathStat {
     name: String,
-    stat: Stat,
+    size_bytes: i64,
+    mode: u32,
+    /// Nanoseconds since the epoch.
+    modified_ns: i64,
     /// Where a link leads to in the end.
     link_target: String,
 }
@@ -33,17 +36,18 @@ impl PathStat {
             FileType::Symlink => follow(root, path).unwrap_or_default(),
             _ => String::new(),
         };
-        Ok(Self { name: base(path).to_owned(), stat, link_target })
+        let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        let modified_ns = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos);
+        let name = base(path).to_owned();
+        Ok(Self { name, size_bytes: stat.st_size, mode: stat.st_mode, modified_ns, link_target })
     }
 
     pub(super) fn to_json(&self) -> String {
-        let nanos = i64::try_from(self.stat.st_mtime_nsec).unwrap_or(0);
-        let time_ns = self.stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos);
         json!({
             "name": self.name,
-            "size": self.stat.st_size,
-            "mode": go_mode(self.stat.st_mode),
-            "mtime": wherry_rfc3339::trimmed(time_ns),
+            "size": self.size_bytes,
+            "mode": go_mode(self.mode),
+            "mtime": wherry_rfc3339::trimmed(self.modified_ns),
             "linkTarget": self.link_target,
         })
         .to_string()
