@@ -174,7 +174,11 @@ fn set_memory_limit(path: &Path, limit: i64) -> Result<(), Error> {
 fn apply_cpu(path: Option<&Path>, cpu: &LinuxCpu) -> Result<(), Error> {
     let text_u64 = |value: Option<u64>| value.filter(|v| *v != 0).map(|v| v.to_string());
     let text_i64 = |value: Option<i64>| value.filter(|v| *v != 0).map(|v| v.to_string());
-    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
+    if let Some(idle) = cpu.idle() {
+        write(need(path, "cpu", "cpu.idle")?, "cpu.idle", &idle.to_string())?;
+    }
+    // an idle group has no shares
+    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0 && cpu.idle() != Some(1)) {
         // the kernel would silently take the nearest
         let refused = |reason: &str| {
             Err(Error::Limit { field: "linux.resources.cpu.shares".to_owned(), reason: reason.to_owned() })
@@ -190,10 +194,6 @@ fn apply_cpu(path: Option<&Path>, cpu: &LinuxCpu) -> Result<(), Error> {
         ("cpu.cfs_burst_us", cpu.burst().map(|v| v.to_string()), "cpu.burst"),
     ];
     in_order(path, bandwidth, ("cpu.cfs_quota_us", text_i64(cpu.quota()), "cpu.quota"))?;
-    // an idle group is told from one that was idle: 0 counts too
-    if let Some(idle) = cpu.idle() {
-        write(need(path, "cpu", "cpu.idle")?, "cpu.idle", &idle.to_string())?;
-    }
     let period = ("cpu.rt_period_us", text_u64(cpu.realtime_period()), "cpu.realtimePeriod");
     in_order(path, [period], ("cpu.rt_runtime_us", text_i64(cpu.realtime_runtime()), "cpu.realtimeRuntime"))
 }
