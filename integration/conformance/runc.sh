@@ -69,16 +69,21 @@ run_file() {
   mapfile -t all < <(sed -n 's/^@test "\(.*\)" {$/\1/p' "$file" | sed 's/\\\(["$`\\]\)/\1/g')
   : >"$out"
   while [ -n "$rest" ]; do
-    setsid bats --tap --filter "$rest" "$file" >"$out.part" 2>>"$out.err" 9>&- &
+    # runc wants a controlling terminal for containers that have one
+    printf 'exec bats --tap --filter %q %q >%q 2>>%q' "$rest" "$file" "$out.part" "$out.err" >/tmp/bats-call
+    : >"$out.part"
+    setsid script -qec 'bash /tmp/bats-call' /dev/null </dev/null >/dev/null &
     job=$!; quiet=0; size=0
     while kill -0 $job 2>/dev/null; do
       sleep .5
       if [ "$(stat -c %s "$out.part")" != "$size" ]; then size=$(stat -c %s "$out.part"); quiet=0; else quiet=$((quiet + 1)); fi
+      # what a failed test has left may keep the last one's output open
+      [ $quiet -lt 20 ] || [ "$(results "$out.part")" -lt "$(sed -n 's/^1\.\.//p' "$out.part" | head -1)" ] || { end_all; break; }
       [ $quiet -lt $((${STALL:-100} * 2)) ] || { end_all; break; }
     done
     wait $job 2>/dev/null || true
     cat "$out.part" >>"$out"; rm -f "$out.part"
-    done=$(grep -cE '^(not )?ok ' "$out" || true)
+    done=$(results "$out")
     [ "$done" -lt ${#all[@]} ] || break
     echo "not ok $((done + 1)) ${all[done]}" >>"$out"
     echo "# no answer for ${STALL:-100} seconds" >>"$out"
@@ -86,6 +91,8 @@ run_file() {
     [ -z "$rest" ] || rest="^($rest)\$"
   done
 }
+
+results() { grep -cE '^(not )?ok ' "$1" || true; }
 
 end_all() { # ends everything in this process namespace but what runs this
   local state pid

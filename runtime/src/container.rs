@@ -65,6 +65,9 @@ pub(crate) struct Facts {
     pub(crate) cgroup: Cgroup,
     /// `CLONE_NEW*` of the namespaces that are not the host's.
     pub(crate) namespaces: i32,
+    /// Whether the pid namespace is the container's own: then all processes end with init.
+    #[serde(default)]
+    pub(crate) own_pids: bool,
     /// What processes of an exec are filtered with.
     pub(crate) seccomp: Option<Filter>,
     /// What further processes have of what belongs to the container, not to its init.
@@ -92,13 +95,24 @@ pub(crate) enum Gate {
 
 /// Further wishes for [`Container::exec`].
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ExecOptions {
+pub struct ExecOptions<'a> {
     /// So many of the caller's descriptors, from 3 on, are handed to the process.
     pub preserve_fds: u32,
     /// As [`Launch::report_exec_failure`].
     pub report_exec_failure: bool,
     /// Try it in a paused container as well. The call then returns when the container is resumed.
     pub ignore_paused: bool,
+    /// Groups below the container's own that the process enters, instead of that one.
+    pub sub_cgroups: &'a [SubCgroup],
+}
+
+/// A cgroup below a container's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubCgroup {
+    /// The controllers whose hierarchies are meant; none means all hierarchies.
+    pub controllers: Vec<String>,
+    /// Its path, relative to the container's own group. It must exist.
+    pub path: PathBuf,
 }
 
 /// A further process in a container. The caller is its parent and reaps it.
@@ -185,6 +199,7 @@ impl Container {
             bundle: launch.bundle.to_owned(),
             cgroup: made.cgroup,
             namespaces: namespace_flags(&made.plan.namespaces),
+            own_pids: made.plan.namespaces.new & u64::from(libc::CLONE_NEWPID.unsigned_abs()) != 0,
             seccomp: made.plan.process.seccomp,
             memory_policy: made.plan.process.memory_policy,
             personality: made.plan.process.personality,
@@ -223,7 +238,7 @@ impl Container {
         &self,
         process: &oci_spec::runtime::Process,
         stdio: Stdio<'_>,
-        options: &ExecOptions,
+        options: &ExecOptions<'_>,
     ) -> Result<Process, Error> {
         if self.has_ended() {
             return Err(Error::State { action: "exec in", status: Status::Stopped });
@@ -242,7 +257,7 @@ impl Container {
             init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
             namespaces: self.facts.namespaces,
             user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
-            entry: self.facts.cgroup.entry(self.facts.pid)?,
+            entry: self.facts.cgroup.entry_below(self.facts.pid, options.sub_cgroups)?,
         };
         spawn(&join, &plan, |listener, pid| match plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
             Some(path) => {
@@ -276,11 +291,15 @@ impl Container {
         poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)) == Ok(1)
     }
 
-    /// Sends a signal to init.
+    /// Sends a signal to init. `SIGKILL` goes to all processes unless the pid namespace is the container's own, where the
+    /// kernel kills them together with init.
     ///
     /// # Errors
     /// [`Error::State`] if it has ended.
     pub fn kill(&self, signal: i32) -> Result<(), Error> {
+        if signal == libc::SIGKILL && !self.facts.own_pids {
+            return self.kill_all(signal);
+        }
         match pidfd_send_signal(self.pidfd.as_fd(), signal) {
             Ok(()) if signal != libc::SIGKILL => Ok(()),
             // a process that is frozen by cgroup v1 dies when it is thawed

@@ -109,6 +109,12 @@ pub enum Error {
         /// Why, or what to do instead; may be empty.
         why: &'static str,
     },
+    /// A process of an exec cannot enter the cgroup that it is meant for.
+    #[error("error adding pid to cgroups: {reason}")]
+    SubCgroup {
+        /// Why.
+        reason: String,
+    },
     /// The container is not in a state in which this is possible.
     #[error("cannot {action} a container that is {status}")]
     State {
@@ -184,6 +190,7 @@ impl Error {
             Error::NotExecutable { .. } | Error::Exec { .. } => ErrorKind::NotExecutable,
             Error::BadCwd { .. } | Error::BadUser { .. } => ErrorKind::BadProcess,
             Error::State { .. } => ErrorKind::State,
+            Error::SubCgroup { .. } => ErrorKind::BadProcess,
             Error::Spec { .. }
             | Error::Malformed { .. }
             | Error::Limit { .. }
@@ -216,6 +223,7 @@ impl Error {
             | Error::InvalidId { .. }
             | Error::Unsupported { .. }
             | Error::State { .. }
+            | Error::SubCgroup { .. }
             | Error::InitDied
             | Error::Systemd { .. }
             | Error::Hook { .. } => None,

@@ -53,7 +53,7 @@ mod sys;
 mod terminal;
 mod userns;
 
-pub use container::{Container, ExecOptions, Process, Status};
+pub use container::{Container, ExecOptions, Process, Status, SubCgroup};
 pub use create::is_container_id;
 pub use error::{Error, ErrorKind, Step};
 pub use launch::{CgroupManager, Launch, RootfsSource, Stdio};

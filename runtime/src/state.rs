@@ -54,12 +54,25 @@ impl SavedState {
         Ok((container.status() != Status::Stopped).then_some(container))
     }
 
+    /// Whether the pid namespace is the container's own: then nothing outlives its init.
+    pub fn has_own_pids(&self) -> bool {
+        self.facts.own_pids
+    }
+
     /// Sends a signal to what is left in the container's cgroup.
     ///
     /// # Errors
     /// [`Error::System`].
     pub fn kill_all(&self, signal: i32) -> Result<(), Error> {
         self.facts.cgroup.signal_all(signal)
+    }
+
+    /// The process ids of what is left in the container's cgroup, in the caller's namespace, ascending.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn processes(&self) -> Result<Vec<i32>, Error> {
+        self.facts.cgroup.processes()
     }
 
     /// Removes what a container leaves whose init has ended.

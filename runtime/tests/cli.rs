@@ -208,7 +208,7 @@ fn a_program_that_is_missing() {
         let entry: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
         assert_eq!(entry["level"], "error");
         let expect = format!(
-            "{command} failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH"
+            "wherry-runtime {command} failed: unable to start container process: exec: \"nosuch\": executable file not found in $PATH"
         );
         assert_eq!(entry["msg"], json!(expect));
         assert_eq!(cli.ok(&["list", "-q"]), "");

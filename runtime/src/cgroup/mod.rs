@@ -17,6 +17,7 @@ mod rootless;
 mod signal;
 mod stats_v1;
 mod stats_v2;
+mod sub;
 mod systemd;
 mod v1;
 mod v2;

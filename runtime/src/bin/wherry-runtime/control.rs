@@ -3,17 +3,34 @@
 use wherry_runtime::{Error, Status};
 
 use crate::failure::Failure;
-use crate::signal_name;
+use crate::log::Log;
+use crate::notify::NotifySocket;
 use crate::store::Store;
+use crate::{Session, signal_name};
 
-/// Lets a created container run its program.
-pub(crate) fn start(store: &Store) -> Result<(), Failure> {
+/// Lets a created container run its program. One whose poststart hooks fail is removed (runtime specification, "Lifecycle").
+pub(crate) fn start(session: &Session, store: &Store) -> Result<(), Failure> {
     let (_, container) = store.open()?;
     let mut container = container.ok_or(Failure::StartStopped)?;
+    let notify = NotifySocket::from_environment(store);
+    if container.status() == Status::Created
+        && let Some(notify) = &notify
+    {
+        notify.bind()?;
+    }
     match container.start() {
-        Err(Error::State { status: Status::Stopped, .. }) => Err(Failure::StartStopped),
-        Err(Error::State { .. }) => Err(Failure::AlreadyRunning),
-        other => Ok(other?),
+        Err(Error::State { status: Status::Stopped, .. }) => return Err(Failure::StartStopped),
+        Err(Error::State { status: Status::Paused, .. }) => return Err(Failure::StartIn(Status::Paused)),
+        Err(Error::State { .. }) => return Err(Failure::AlreadyRunning),
+        Err(error @ Error::Hook { .. }) => {
+            remove(session, store, |log| warn(log, container.delete(true)))?;
+            return Err(error.into());
+        }
+        other => other?,
+    }
+    match notify {
+        Some(notify) => notify.relay(container.pid(), container.pidfd()),
+        None => Ok(()),
     }
 }
 
@@ -27,29 +44,53 @@ pub(crate) fn kill(store: &Store, signal: &str, all: bool) -> Result<(), Failure
             Err(Error::State { .. }) => Err(Failure::NotRunning),
             other => Ok(other?),
         },
-        // `--all` is for what is left of a container without a pid namespace
-        None if all => Ok(record.state.kill_all(signal)?),
+        // what is left of a container without a pid namespace
+        None if all || (signal == libc::SIGKILL && !record.state.has_own_pids()) => {
+            Ok(record.state.kill_all(signal)?)
+        }
         None => Err(Failure::NotRunning),
     }
 }
 
 /// Removes a container. With `force` also one that runs, and it is fine if there is none.
-pub(crate) fn delete(store: &Store, id: &str, force: bool) -> Result<(), Failure> {
+pub(crate) fn delete(session: &Session, store: &Store, id: &str, force: bool) -> Result<(), Failure> {
     let (record, container) = match store.open() {
-        Err(Failure::NoSuchContainer) if force => return store.remove(),
+        // what an aborted create has left
+        Err(Failure::NoSuchContainer) => {
+            store.remove()?;
+            return if force { Ok(()) } else { Err(Failure::NoSuchContainer) };
+        }
         other => other?,
     };
-    match container {
-        Some(container) => {
-            let status = container.status();
-            if !force && status != Status::Created {
-                return Err(Failure::NotStopped { id: id.to_owned(), status });
-            }
-            container.delete(true)?;
-        }
-        None => record.state.remove()?,
+    let Some(container) = container else {
+        return remove(session, store, |log| warn(log, record.state.remove()));
+    };
+    let status = container.status();
+    if !force && status != Status::Created {
+        return Err(Failure::NotStopped { id: id.to_owned(), status });
     }
+    remove(session, store, |log| warn(log, container.delete(true)))
+}
+
+/// Removes what there is of a container, then its record.
+pub(crate) fn remove(
+    session: &Session,
+    store: &Store,
+    container: impl FnOnce(&Log) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    container(&session.log)?;
     store.remove()
+}
+
+/// A `poststop` hook that fails changes nothing (runtime specification, "Lifecycle"): it is told, and that is all.
+pub(crate) fn warn(log: &Log, result: Result<(), Error>) -> Result<(), Failure> {
+    match result {
+        Err(error @ Error::Hook { .. }) => {
+            log.warning(&error.to_string());
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Freezes.

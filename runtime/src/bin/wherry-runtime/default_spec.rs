@@ -10,8 +10,8 @@ use crate::query::OCI_VERSION;
 /// Writes `config.json`, unless there is one.
 pub(crate) fn write(bundle: Option<&Path>, rootless: bool) -> Result<(), Failure> {
     let path = bundle.unwrap_or(Path::new(".")).join("config.json");
-    if path.exists() {
-        return Err(Failure::Arguments("config.json exists already: remove it first"));
+    if path.symlink_metadata().is_ok() {
+        return Err(Failure::Arguments("File config.json exists. Remove it first"));
     }
     let mut text = serde_json::to_string_pretty(&spec(rootless)).map_err(Failure::file("write", &path))?;
     text.push('\n');

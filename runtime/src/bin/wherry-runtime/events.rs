@@ -9,13 +9,16 @@ use crate::failure::Failure;
 use crate::store::Store;
 
 /// Shows the counters once, or every so often until the container ends; and when memory ran out.
-pub(crate) fn events(store: &Store, id: &str, once: bool, interval_s: u64) -> Result<(), Failure> {
-    let container = store.open_running()?;
+pub(crate) fn events(store: &Store, id: &str, once: bool, interval_ms: i64) -> Result<(), Failure> {
+    if interval_ms <= 0 {
+        return Err(Failure::Arguments("duration interval must be greater than 0"));
+    }
+    let container = store.open()?.1.ok_or_else(|| Failure::EventsStopped(id.to_owned()))?;
     if once {
         return show(id, "stats", &to_json(&container.stats()?));
     }
     let oom = container.oom_watch();
-    let interval = Timespec { tv_sec: i64::try_from(interval_s).unwrap_or(i64::MAX), tv_nsec: 0 };
+    let interval = Timespec { tv_sec: interval_ms / 1000, tv_nsec: interval_ms % 1000 * 1_000_000 };
     loop {
         let mut sources = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];
         sources.extend(oom.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));

@@ -1,56 +1,89 @@
 //! `exec`.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
-use wherry_runtime::{Status, Stdio, parse_process, protect_own_program};
+use wherry_runtime::{Status, Stdio, SubCgroup, protect_own_program};
 
-use crate::arguments::{ExecOptions, Global};
+use crate::Session;
+use crate::command_line::ExecOptions;
+use crate::config::{check, load_process, load_spec};
 use crate::failure::Failure;
-use crate::foreground::{self, Signals};
-use crate::launch::{check_console, hand_over, load_spec, preserve_fds, read_json};
+use crate::foreground::{self, Signals, Waited};
+use crate::launch::{check_console, hand_over};
 use crate::store::Store;
 
 /// Runs a further program in a container.
-pub(crate) fn exec(global: &Global, options: &ExecOptions) -> Result<u8, Failure> {
+pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failure> {
     protect_own_program()?;
-    let container = Store::new(&global.root, &options.id)?.open_running()?;
+    let store = Store::new(&session.global.root, &options.id)?;
+    let container = store.open()?.1.ok_or(Failure::ExecStopped)?;
     if container.status() == Status::Paused && !options.ignore_paused {
         return Err(Failure::Paused);
     }
     let process = match &options.process_file {
-        Some(path) => read_process(path)?,
-        None => process(&load_spec(container.bundle())?, options)?,
+        Some(path) => load_process(path, &session.log)?,
+        None => process(&load_spec(container.bundle(), &session.log)?, options)?,
     };
+    check(Some(&process))?;
     let terminal = process.terminal() == Some(true);
     check_console(terminal, options.process.detach, &options.process)?;
+    let sub_cgroups = sub_cgroups(&options.cgroups)?;
     let signals = (!options.process.detach).then(Signals::catch).transpose()?;
-    let stdio = if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit };
     let library_options = wherry_runtime::ExecOptions {
-        preserve_fds: preserve_fds(&options.process),
+        preserve_fds: session.descriptors.all(),
         ignore_paused: options.ignore_paused,
+        sub_cgroups: &sub_cgroups,
         ..wherry_runtime::ExecOptions::default()
     };
+    let stdio = if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit };
+    session.log.debug(|| "nsexec container setup: joining the container's namespaces".to_owned());
     let process = container.exec(&process, stdio, &library_options)?;
+    session.log.debug(|| format!("child process in init(): pid {}", process.pid));
+    session.log.debug(|| "setns_init: about to exec: done".to_owned());
     hand_over(&options.process, process.pid, process.pidfd.as_fd(), process.terminal.as_ref())?;
     match signals {
         Some(signals) => {
-            foreground::wait(&signals, process.pid, process.pidfd.as_fd(), process.terminal.as_ref())
+            let terminal = process.terminal.as_ref();
+            let waited = Waited { pid: process.pid, pidfd: process.pidfd.as_fd(), terminal, notify: None };
+            let code = foreground::wait(&signals, &waited)?;
+            session.log.debug(|| format!("process {} has ended with code {code}", process.pid));
+            Ok(code)
         }
         None => Ok(0),
     }
 }
 
-fn read_process(path: &Path) -> Result<Process, Failure> {
-    parse_process(&read_json(path)?).map_err(Failure::malformed(path))
+/// `[CONTROLLER[,CONTROLLER…]:]PATH`, each controller once; without controllers there is one path only.
+fn sub_cgroups(arguments: &[String]) -> Result<Vec<SubCgroup>, Failure> {
+    let mut groups: Vec<SubCgroup> = Vec::new();
+    for argument in arguments {
+        let refuse = |reason| Failure::SubCgroup { argument: argument.clone(), reason };
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if arguments.len() > 1 {
+                return Err(refuse("missing <controller>: prefix"));
+            }
+            groups.push(SubCgroup { controllers: Vec::new(), path: PathBuf::from(argument) });
+            continue;
+        };
+        let controllers: Vec<String> = controllers.split(',').map(str::to_owned).collect();
+        if controllers.iter().any(String::is_empty) {
+            return Err(refuse("empty <controller> prefix"));
+        }
+        if controllers.iter().any(|c| groups.iter().any(|group| group.controllers.contains(c))) {
+            return Err(refuse("controller specified multiple times"));
+        }
+        groups.push(SubCgroup { controllers, path: PathBuf::from(path) });
+    }
+    Ok(groups)
 }
 
 /// The container's own process, changed by the options.
 fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, Failure> {
     if options.args.is_empty() {
-        return Err(Failure::Arguments("exec needs a command, or --process"));
+        return Err(Failure::Arguments("exec args cannot be empty"));
     }
     let parse = Failure::file::<serde_json::Error>;
     let mut process = serde_json::to_value(spec.process()).map_err(parse("read", "config.json"))?;
@@ -77,11 +110,14 @@ fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, Failure> {
             process[key] = json!(value);
         }
     }
-    if options.no_new_privileges {
-        process["noNewPrivileges"] = json!(true);
+    if let Some(value) = options.no_new_privileges {
+        process["noNewPrivileges"] = json!(value);
     }
     for capability in &options.capabilities {
-        for set in ["bounding", "effective", "permitted"] {
+        // ambient capabilities must be inheritable, and these are not by themselves
+        let inheritable = !process["capabilities"]["inheritable"].is_null();
+        let ambient = inheritable.then_some("ambient");
+        for set in ["bounding", "effective", "permitted"].into_iter().chain(ambient) {
             if let Some(set) = list(&mut process["capabilities"], set) {
                 set.push(json!(capability));
             }
@@ -114,6 +150,16 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_below() {
+        let of = |list: &[&str]| sub_cgroups(&list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["/"]).unwrap()[0].path, PathBuf::from("/"));
+        assert_eq!(of(&["cpu,cpuacct:a", "memory:b"]).unwrap()[0].controllers, ["cpu", "cpuacct"]);
+        for bad in [&["a", "b"][..], &["cpu:a", "b"], &[":a"], &["cpu,:a"], &["cpu:a", "cpu:b"]] {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn users_are_strict() {

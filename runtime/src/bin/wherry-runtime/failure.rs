@@ -5,15 +5,52 @@ use std::path::{Path, PathBuf};
 /// Why a command failed, in words for the user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The arguments do not make sense.
-    #[error("{0}")]
-    Usage(#[from] lexopt::Error),
-    /// A command that needs an id has none, or the like.
+    /// The command line does not make sense.
+    #[error("{reason}")]
+    Misuse {
+        /// What is said above the help.
+        heading: String,
+        /// The help to show.
+        help: String,
+        /// What does not make sense.
+        reason: String,
+    },
+    /// Something that does not make sense, or is not as it must be.
     #[error("{0}")]
     Arguments(&'static str),
     /// There is no such command.
-    #[error("no such command: {0:?} (see `wherry-runtime help`)")]
+    #[error("No help topic for '{0}'")]
     NoSuchCommand(String),
+    /// A log format that does not exist.
+    #[error("invalid log-format: {0}")]
+    LogFormat(String),
+    /// A bundle without specification.
+    #[error("JSON specification file config.json not found")]
+    NoSpecification,
+    /// `exec --cgroup` with something that is no cgroup.
+    #[error("invalid --cgroup argument: {argument} ({reason})")]
+    SubCgroup {
+        /// The argument.
+        argument: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A descriptor of `--preserve-fds` is not open.
+    #[error("unable to stat preserved-fd {index} (of {count}): no such file or directory")]
+    NoDescriptor {
+        /// Which of them.
+        index: u32,
+        /// How many were announced.
+        count: u32,
+    },
+    /// `ps` itself failed.
+    #[error("{status}: {output}")]
+    Ps {
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// What it wrote.
+        output: String,
+    },
     /// What runc can do and this program cannot.
     #[error("{0} is not supported yet")]
     NotSupported(&'static str),
@@ -35,6 +72,15 @@ pub(crate) enum Failure {
     /// As above.
     #[error("container not paused")]
     NotPaused,
+    /// As above.
+    #[error("cannot start a container in the {0} state")]
+    StartIn(wherry_runtime::Status),
+    /// As above.
+    #[error("container with id {0} is not running")]
+    EventsStopped(String),
+    /// As above.
+    #[error("cannot exec in a stopped container")]
+    ExecStopped,
     /// As above.
     #[error("cannot delete container {id} that is not stopped: {status}")]
     NotStopped {

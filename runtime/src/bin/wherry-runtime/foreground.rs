@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use wherry_runtime::resize_terminal;
 
 use crate::failure::Failure;
+use crate::notify::NotifySocket;
 
 /// All signals that can be caught, as a descriptor. Must be made before the process is.
 #[derive(Debug)]
@@ -41,18 +42,29 @@ impl Signals {
     }
 }
 
+/// A process in the foreground.
+#[derive(Debug)]
+pub(crate) struct Waited<'a> {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: BorrowedFd<'a>,
+    /// Its terminal's master.
+    pub(crate) terminal: Option<&'a OwnedFd>,
+    /// Where it says that it is ready.
+    pub(crate) notify: Option<&'a NotifySocket>,
+}
+
 /// Waits until the process has ended; gives its exit code, 128 + signal for one that was killed.
-pub(crate) fn wait(
-    signals: &Signals,
-    pid: i32,
-    pidfd: BorrowedFd<'_>,
-    terminal: Option<&OwnedFd>,
-) -> Result<u8, Failure> {
+pub(crate) fn wait(signals: &Signals, process: &Waited<'_>) -> Result<u8, Failure> {
+    let Waited { pid, pidfd, terminal, notify } = *process;
+    if let Some(master) = terminal {
+        keep_line_ends(master);
+    }
     let _raw = terminal.map(|master| {
         copy_size(master);
         RawMode::enter()
     });
     let mut stdin_open = terminal.is_some();
+    let mut notify = notify.and_then(|socket| Some((socket, socket.bound()?)));
     loop {
         let mut sources =
             vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN), PollFd::new(&signals.0, PollFlags::IN)];
@@ -62,6 +74,10 @@ pub(crate) fn wait(
                 sources.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
             }
         }
+        let notified = notify.as_ref().map(|(_, fd)| {
+            sources.push(PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+            sources.len() - 1
+        });
         match poll(&mut sources, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Failure::file("wait for", "the process")(errno)),
@@ -71,8 +87,14 @@ pub(crate) fn wait(
         if is(1) {
             forward(signals, pid, terminal);
         }
+        if let (Some((socket, _)), Some(index)) = (notify, notified)
+            && is(index)
+            && socket.pass_on(0)?
+        {
+            notify = None;
+        }
         if let Some(master) = terminal {
-            if is(3) {
+            if stdin_open && is(3) {
                 stdin_open = copy(rustix::stdio::stdin(), master.as_fd());
             }
             if is(2) {
@@ -138,6 +160,14 @@ fn drain(master: &OwnedFd) {
     while poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)) == Ok(1)
         && copy(master.as_fd(), rustix::stdio::stdout())
     {}
+}
+
+/// A line ends as the program ended it: no carriage return is put before it, since our own terminal will do that.
+fn keep_line_ends(master: &OwnedFd) {
+    if let Ok(mut settings) = tcgetattr(master) {
+        settings.output_modes.remove(OutputModes::ONLCR);
+        let _ = tcsetattr(master, OptionalActions::Now, &settings);
+    }
 }
 
 fn copy_size(master: &OwnedFd) {

@@ -1,43 +1,56 @@
 //! `create` and `run`.
 
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use wherry_runtime::{
-    CgroupManager, Container, Launch, RootfsSource, Stdio, parse_spec, protect_own_program,
-};
+use wherry_runtime::{CgroupManager, Container, Launch, RootfsSource, Stdio, protect_own_program};
 
-use crate::arguments::{Global, LaunchOptions, ProcessOptions};
+use crate::command_line::{LaunchOptions, ProcessOptions};
+use crate::config::load_spec;
+use crate::control::{remove, warn};
 use crate::failure::Failure;
-use crate::foreground::{self, Signals};
+use crate::foreground::{self, Signals, Waited};
+use crate::notify::NotifySocket;
 use crate::store::{Record, Store, write_by_rename};
-use crate::{console, time};
+use crate::{Session, console, time};
+
+/// A new container, and what its caller takes care of.
+struct Made {
+    store: Store,
+    container: Container,
+    terminal: Option<OwnedFd>,
+    notify: Option<NotifySocket>,
+}
 
 /// Makes a container that waits for `start`.
-pub(crate) fn create(global: &Global, options: &LaunchOptions) -> Result<u8, Failure> {
+pub(crate) fn create(session: &Session, options: &LaunchOptions) -> Result<u8, Failure> {
     protect_own_program()?;
-    let bundle = bundle(options)?;
-    let spec = load_spec(&bundle)?;
-    check_console(is_terminal(&spec), true, &options.process)?;
-    launch(global, options, &bundle, &spec, true)?;
+    launch(session, options, true)?;
     Ok(0)
 }
 
 /// Makes a container and runs its program, in the foreground unless detached.
-pub(crate) fn run(global: &Global, options: &LaunchOptions) -> Result<u8, Failure> {
+pub(crate) fn run(session: &Session, options: &LaunchOptions) -> Result<u8, Failure> {
     protect_own_program()?;
-    let bundle = bundle(options)?;
-    let spec = load_spec(&bundle)?;
-    check_console(is_terminal(&spec), options.process.detach, &options.process)?;
     let signals = (!options.process.detach).then(Signals::catch).transpose()?;
-    let (store, container, terminal) = launch(global, options, &bundle, &spec, false)?;
-    let Some(signals) = signals else { return Ok(0) };
-    let code = foreground::wait(&signals, container.pid(), container.pidfd(), terminal.as_ref())?;
+    let Made { store, container, terminal, notify } = launch(session, options, false)?;
+    let Some(signals) = signals else {
+        if let Some(notify) = notify {
+            notify.relay(container.pid(), container.pidfd())?;
+        }
+        return Ok(0);
+    };
+    let process = Waited {
+        pid: container.pid(),
+        pidfd: container.pidfd(),
+        terminal: terminal.as_ref(),
+        notify: notify.as_ref(),
+    };
+    let code = foreground::wait(&signals, &process)?;
+    session.log.debug(|| format!("process {} has ended with code {code}", container.pid()));
     if !options.keep {
-        container.delete(false)?;
-        store.remove()?;
+        remove(session, &store, |log| warn(log, container.delete(false)))?;
     }
     Ok(code)
 }
@@ -45,24 +58,6 @@ pub(crate) fn run(global: &Global, options: &LaunchOptions) -> Result<u8, Failur
 fn bundle(options: &LaunchOptions) -> Result<PathBuf, Failure> {
     let path = options.bundle.as_deref().unwrap_or(Path::new("."));
     std::fs::canonicalize(path).map_err(Failure::file("open bundle", path))
-}
-
-/// The bundle's specification.
-pub(crate) fn load_spec(bundle: &Path) -> Result<Spec, Failure> {
-    let path = bundle.join("config.json");
-    parse_spec(&read_json(&path)?).map_err(Failure::malformed(&path))
-}
-
-/// A file's content; one that is larger than any specification is refused.
-pub(crate) fn read_json(path: &Path) -> Result<Vec<u8>, Failure> {
-    const LARGEST: u64 = 32 << 20;
-    let mut text = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
-    match read {
-        Ok(length) if length as u64 > LARGEST => Err(Failure::TooLarge { path: path.to_owned() }),
-        Ok(_) => Ok(text),
-        Err(error) => Err(Failure::file("read", path)(error)),
-    }
 }
 
 fn is_terminal(spec: &Spec) -> bool {
@@ -82,28 +77,50 @@ pub(crate) fn check_console(terminal: bool, detached: bool, options: &ProcessOpt
     }
 }
 
-fn launch(
-    global: &Global,
-    options: &LaunchOptions,
-    bundle: &Path,
-    spec: &Spec,
-    wait: bool,
-) -> Result<(Store, Container, Option<OwnedFd>), Failure> {
-    let id = &options.id;
-    let store =
-        Store::new(&global.root, id).map_err(|_| wherry_runtime::Error::InvalidId { id: id.clone() })?;
-    store.make()?;
-    let result = launch_in(&store, global, options, bundle, spec, wait);
-    if result.is_err() {
-        store.remove()?;
+fn launch(session: &Session, options: &LaunchOptions, wait: bool) -> Result<Made, Failure> {
+    if options.no_pivot {
+        return Err(Failure::NotSupported("--no-pivot"));
     }
-    let (container, terminal) = result?;
-    Ok((store, container, terminal))
+    let bundle = bundle(options)?;
+    let spec = load_spec(&bundle, &session.log)?;
+    check_console(is_terminal(&spec), wait || options.process.detach, &options.process)?;
+    let id = &options.id;
+    let store = Store::new(&session.global.root, id)
+        .map_err(|_| wherry_runtime::Error::InvalidId { id: id.clone() })?;
+    store.make()?;
+    session.log.debug(|| format!("bundle {}", bundle.display()));
+    let result = prepare(session, &store, spec, wait)
+        .and_then(|(spec, notify)| Ok((launch_in(&store, session, options, &bundle, &spec, wait)?, notify)));
+    match result {
+        Ok(((container, terminal), notify)) => Ok(Made { store, container, terminal, notify }),
+        Err(failure) => {
+            store.remove()?;
+            Err(failure)
+        }
+    }
+}
+
+/// What the caller's environment adds to the specification.
+fn prepare(
+    session: &Session,
+    store: &Store,
+    mut spec: Spec,
+    wait: bool,
+) -> Result<(Spec, Option<NotifySocket>), Failure> {
+    session.descriptors.announce(&mut spec);
+    let notify = NotifySocket::from_environment(store);
+    if let Some(notify) = &notify {
+        notify.add_to(&mut spec)?;
+        if !wait {
+            notify.bind()?;
+        }
+    }
+    Ok((spec, notify))
 }
 
 fn launch_in(
     store: &Store,
-    global: &Global,
+    session: &Session,
     options: &LaunchOptions,
     bundle: &Path,
     spec: &Spec,
@@ -111,16 +128,21 @@ fn launch_in(
 ) -> Result<(Container, Option<OwnedFd>), Failure> {
     let rootfs = RootfsSource::Bundle;
     let mut launch = Launch::new(&options.id, bundle, spec, &rootfs);
-    launch.preserve_fds = preserve_fds(&options.process);
+    launch.preserve_fds = session.descriptors.all();
     launch.inherit_keyring = options.no_new_keyring;
-    if global.systemd_cgroup {
+    if session.global.systemd_cgroup {
         launch.cgroup_manager = CgroupManager::Systemd;
     }
     if is_terminal(spec) {
         launch.stdio = Stdio::Terminal { size: None };
     }
     launch.start_socket_in = wait.then(|| store.folder());
+    session.log.debug(|| "nsexec container setup: making namespaces and cgroup".to_owned());
     let (container, terminal) = if wait { Container::create(&launch)? } else { Container::run(&launch)? };
+    session.log.debug(|| format!("child process in init(): pid {}", container.pid()));
+    if !wait {
+        session.log.debug(|| "init: closing the pipe to signal completion: the program runs".to_owned());
+    }
     match record(store, options, bundle, spec, &container, terminal.as_ref()) {
         Ok(()) => Ok((container, terminal)),
         Err(failure) => {
@@ -147,12 +169,6 @@ fn record(
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         state: container.save()?,
     })
-}
-
-/// The descriptors that systemd passes (`LISTEN_FDS`) come before those of `--preserve-fds`.
-pub(crate) fn preserve_fds(options: &ProcessOptions) -> u32 {
-    let listen = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
-    options.preserve_fds.saturating_add(listen)
 }
 
 /// Terminal, pidfd and pid, to where the options say.

@@ -1,11 +1,12 @@
-//! Error messages, to standard error and to a log file, as runc writes them.
+//! Messages, to standard error or to a log file, as runc writes them.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
 use serde::Serialize;
 
-use crate::arguments::Global;
+use crate::command_line::Global;
+use crate::failure::Failure;
 use crate::time;
 
 /// Where messages go.
@@ -13,6 +14,7 @@ use crate::time;
 pub(crate) struct Log {
     file: Option<File>,
     json: bool,
+    debug: bool,
 }
 
 #[derive(Serialize)]
@@ -23,35 +25,49 @@ struct Entry<'a> {
 }
 
 impl Log {
-    /// Opens the log file, if one is asked for. One that cannot be opened is told on standard error.
-    pub(crate) fn open(global: &Global) -> Log {
-        let mut log = Log { file: None, json: global.log_json };
-        if let Some(path) = &global.log {
-            match OpenOptions::new().append(true).create(true).open(path) {
-                Ok(file) => log.file = Some(file),
-                Err(error) => log.error(&format!("open log file {}: {error}", path.display())),
-            }
-        }
-        log
+    /// Opens the log file, if one is asked for.
+    pub(crate) fn open(global: &Global) -> Result<Log, Failure> {
+        let open = |path| {
+            OpenOptions::new().append(true).create(true).open(path).map_err(Failure::file("open", path))
+        };
+        let file = global.log.as_ref().map(open).transpose()?;
+        Ok(Log { file, json: global.log_json, debug: global.debug })
     }
 
     /// Writes an error: to the file, and in any case for the person at the terminal.
     pub(crate) fn error(&self, message: &str) {
-        let line = self.line(message);
-        if let Some(mut file) = self.file.as_ref() {
-            let _ = file.write_all(line.as_bytes());
+        self.write("error", message);
+        if self.file.is_some() {
             let _ = writeln!(std::io::stderr(), "{message}");
-        } else {
-            let _ = std::io::stderr().write_all(line.as_bytes());
         }
     }
 
-    fn line(&self, message: &str) -> String {
+    /// Writes what is not as it should be, and does not stop the command.
+    pub(crate) fn warning(&self, message: &str) {
+        self.write("warning", message);
+    }
+
+    /// Writes what is being done, with `--debug`.
+    pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
+        if self.debug {
+            self.write("debug", &message());
+        }
+    }
+
+    fn write(&self, level: &str, message: &str) {
+        let line = self.line(level, message);
+        let _ = match self.file.as_ref() {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
+    }
+
+    fn line(&self, level: &str, message: &str) -> String {
         let time = time::now_in_seconds();
         if self.json {
-            let entry = serde_json::to_string(&Entry { level: "error", msg: message, time });
+            let entry = serde_json::to_string(&Entry { level, msg: message, time });
             return entry.unwrap_or_default() + "\n";
         }
-        format!("time=\"{time}\" level=error msg={message:?}\n")
+        format!("time=\"{time}\" level={level} msg={message:?}\n")
     }
 }

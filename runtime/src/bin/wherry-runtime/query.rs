@@ -1,6 +1,7 @@
 //! `state`, `list`, `ps`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,7 +69,14 @@ pub(crate) fn list(root: &Path, json: bool, quiet: bool) -> Result<(), Failure> 
     };
     for entry in entries.into_iter().flatten().flatten() {
         let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        let Ok((record, container)) = Store::new(root, &id).and_then(|store| store.open()) else { continue };
+        let (record, container) = match Store::new(root, &id).and_then(|store| store.open()) {
+            Ok(opened) => opened,
+            Err(Failure::NoSuchContainer) => continue,
+            Err(failure) => {
+                let _ = writeln!(std::io::stderr(), "load container {id}: {failure}");
+                continue;
+            }
+        };
         let owner = entry.metadata().map(|meta| owner_name(meta.uid())).unwrap_or_default();
         states.push(State::new(record, container.as_ref(), owner));
     }
@@ -114,18 +122,28 @@ fn owner_name(uid: u32) -> String {
 
 /// Shows a container's processes, by the host's ps.
 pub(crate) fn ps(store: &Store, json: bool, options: &[String]) -> Result<(), Failure> {
-    let pids = store.open_running()?.processes()?;
+    let pids = match store.open()? {
+        (_, Some(container)) => container.processes()?,
+        (record, None) => record.state.processes()?,
+    };
     if json {
         return print(&to_json(&pids, false)?);
     }
     let options: Vec<&str> =
         if options.is_empty() { vec!["-ef"] } else { options.iter().map(String::as_str).collect() };
     let output = Command::new("ps").args(options).output().map_err(Failure::file("run", "ps"))?;
+    if !output.status.success() {
+        let text = [output.stdout, output.stderr].concat();
+        return Err(Failure::Ps {
+            status: output.status,
+            output: String::from_utf8_lossy(&text).into_owned(),
+        });
+    }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
     let Some(column) = header.split_whitespace().position(|name| name == "PID") else {
-        return Err(Failure::Arguments("ps shows no PID column with these options"));
+        return Err(Failure::Arguments("couldn't find PID field in ps output"));
     };
     let mut out = format!("{header}\n");
     for line in lines {
