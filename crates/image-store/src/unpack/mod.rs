@@ -8,6 +8,7 @@ mod ingest;
 mod pipeline;
 mod rebuild;
 mod record;
+mod xz;
 
 pub(crate) use decompress::{Compression, decompress};
 pub use extract::{Extract, extract};
