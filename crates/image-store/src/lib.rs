@@ -46,7 +46,7 @@ mod unpack;
 mod view;
 mod writable;
 
-pub use archive::{LoadError, LoadEvent, Saved};
+pub use archive::{LoadError, LoadEvent, Observer, Saved, Wanted};
 pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
 pub use diff::{Change, ChangeKind, pack};
 pub use error::{Error, Result};

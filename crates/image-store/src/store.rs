@@ -157,6 +157,20 @@ impl Store {
         self.image(&id)
     }
 
+    /// Remembers that an image was built on another.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchImage`] for either, or what the file system says.
+    pub fn set_parent(&self, id: &ImageId, parent: &ImageId) -> Result<()> {
+        let _writer = self.inner.writer();
+        self.image(parent)?;
+        let mut next = Snapshot::clone(&self.snapshot());
+        let known = next.known.get_mut(id).ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        known.entry.parent = Some(*parent);
+        next.refresh(id);
+        self.inner.publish(next)
+    }
+
     /// Gives an image one more tag (`latest` if the reference has none), which another image loses.
     ///
     /// # Errors

@@ -100,6 +100,8 @@ fn what_is_wrong_is_refused_and_leaves_nothing() {
     check(&good[..good.len() / 2], "unexpected EOF");
     check(&build::gzip(&good)[..200], "");
     check(&docker_archive(&[&layer], "{}", &["BAD"]), "must be lowercase");
+    let digest = format!("a@{}", Digest::of(b"a"));
+    check(&docker_archive(&[&layer], "{}", &[&digest]), &format!("invalid tag {digest:?}"));
     check(
         &build::docker_archive_with_diff_ids(&[&layer], &[Digest::of(b"other")]),
         "invalid diffID for layer 0",

@@ -232,6 +232,12 @@ impl Platform {
         }
     }
 
+    /// Whether both are the same, however they are written.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.normal() == other.normal()
+    }
+
     /// With one word for each architecture and variant.
     fn normal(&self) -> Self {
         let mut normal = self.clone();

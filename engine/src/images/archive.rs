@@ -5,29 +5,40 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wherry_image_ref::Reference;
-use wherry_image_store::LoadEvent;
+use wherry_image_store::{ImageId, LoadEvent, Wanted};
 
 use super::body::BlockingBody;
 use super::messages::{self, Client, Pace};
+use super::platform;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{Reply, Request, response};
 
 pub(super) fn load(engine: Arc<Engine>, request: Request) -> Result<Reply, Error> {
-    if let Some(platform) = request.query.get("platform") {
-        let parsed: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(platform);
-        parsed.map_err(|e| Error::InvalidParameter(format!("failed to parse platform: {e}")))?;
-    }
+    let platform = platform::asked(&request)?;
     let quiet = request.query.flag_or("quiet", true);
     let (sender, response) = response::stream("application/json");
     let client = Client(sender);
     let body = BlockingBody::new(request.body);
     tokio::task::spawn_blocking(move || {
-        let observer = Observer { engine: &engine, client: &client, quiet, paces: Mutex::default() };
+        let observer = Observer {
+            engine: &engine,
+            client: &client,
+            quiet,
+            paces: Mutex::default(),
+            ids: Mutex::default(),
+        };
         let body = WhileHeard { body, client: &client };
-        if let Err(error) = engine.store.load(body, &|event| observer.observe(&event)) {
-            tracing::warn!(%error, "cannot load the archive");
-            client.tell(messages::error(&error.to_string()));
+        let is_it = |os: &str, architecture: &str, variant: &str| {
+            platform.as_ref().is_none_or(|platform| platform::is(platform, os, architecture, variant))
+        };
+        let wanted: Option<Wanted<'_>> = if platform.is_some() { Some(&is_it) } else { None };
+        match engine.store.load_wanted(body, wanted, &|event| observer.observe(&event)) {
+            Ok(()) => observer.finish(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot load the archive");
+                client.tell(messages::error(&error.to_string()));
+            }
         }
     });
     Ok(response.into())
@@ -53,6 +64,14 @@ struct Observer<'a> {
     client: &'a Client,
     quiet: bool,
     paces: Mutex<HashMap<String, Pace>>,
+    ids: Mutex<Ids>,
+}
+
+/// The images that were loaded.
+#[derive(Default)]
+struct Ids {
+    all: Vec<ImageId>,
+    last_has_name: bool,
 }
 
 impl Observer<'_> {
@@ -74,10 +93,19 @@ impl Observer<'_> {
                 for reference in references.iter().map(Reference::familiar) {
                     self.client.tell(messages::stream(&format!("Loaded image: {reference}\n")));
                 }
-                if references.is_empty() {
-                    self.client.tell(messages::stream(&format!("Loaded image ID: {id}\n")));
-                }
+                let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+                ids.all.push(id);
+                ids.last_has_name = !references.is_empty();
             }
+        }
+    }
+
+    /// dockerd names all images by their ids if the last one has no name; without any image that is an empty line.
+    fn finish(&self) {
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ids.last_has_name {
+            let lines: String = ids.all.iter().map(|id| format!("Loaded image ID: {id}\n")).collect();
+            self.client.tell(messages::stream(&lines));
         }
     }
 

@@ -19,6 +19,7 @@ mod list;
 mod messages;
 mod output;
 mod pattern;
+mod platform;
 mod pull;
 mod push;
 pub(crate) mod registry;
@@ -80,9 +81,11 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("GET", ["distribution", name @ .., "json"]) => {
             distribution::inspect(engine, &name.join("/"), &request).await
         }
-        ("GET", ["images", "get"]) => save::save(engine, &request.query.all("names").collect::<Vec<_>>()),
+        ("GET", ["images", "get"]) => {
+            save::save(engine, &request.query.all("names").collect::<Vec<_>>(), &request)
+        }
         ("POST", ["images", name @ .., "push"]) => push::push(engine, &name.join("/"), &request).await,
-        ("GET", ["images", name @ .., "get"]) => save::save(engine, &[&name.join("/")]),
+        ("GET", ["images", name @ .., "get"]) => save::save(engine, &[&name.join("/")], &request),
         ("POST", ["images", "load"]) => archive::load(engine, request),
         ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,
         ("GET", ["images", name @ .., "json"]) => inspect::inspect(&engine, &name.join("/"), request.version),

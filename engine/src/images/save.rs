@@ -7,11 +7,13 @@ use wherry_image_ref::Reference;
 use wherry_image_store::{Error as StoreError, ImageId, Saved};
 
 use super::body::ToClient;
+use super::platform;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::server::{Reply, response};
+use crate::server::{Reply, Request, response};
 
-pub(super) fn save(engine: Arc<Engine>, names: &[&str]) -> Result<Reply, Error> {
+pub(super) fn save(engine: Arc<Engine>, names: &[&str], request: &Request) -> Result<Reply, Error> {
+    let platform = platform::asked(request)?;
     let mut images: Vec<Saved> = Vec::new();
     for name in names {
         for (id, reference) in find(&engine, name)? {
@@ -25,6 +27,16 @@ pub(super) fn save(engine: Arc<Engine>, names: &[&str]) -> Result<Reply, Error> 
             {
                 saved.references.push(reference);
             }
+        }
+    }
+    for saved in &images {
+        let image = engine.store.image(&saved.id)?;
+        let document = &image.document;
+        if let Some(platform) = &platform
+            && !platform::is(platform, &document.os, &document.architecture, &document.variant)
+        {
+            let message = format!("no suitable export target found for platform {platform}");
+            return Err(Error::server(message));
         }
     }
     let (sender, response) = response::stream("application/x-tar");
@@ -54,7 +66,8 @@ fn find(engine: &Engine, name: &str) -> Result<Vec<(ImageId, Option<Reference>)>
     let reference: Reference = name.parse().map_err(StoreError::Reference)?;
     let missing = || StoreError::NoSuchImage(name.to_owned());
     if !reference.is_name_only() {
-        return Ok(vec![(id.map_err(|_| missing())?, Some(reference))]);
+        let id = id.map_err(|_| Error::NotFound("reference does not exist".into()))?;
+        return Ok(vec![(id, Some(reference).filter(|reference| reference.digest().is_none()))]);
     }
     let tags = engine.store.references().into_iter();
     let tags = tags.filter(|(other, _)| other.tag().is_some() && other.name_only() == reference);

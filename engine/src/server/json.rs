@@ -69,7 +69,7 @@ fn type_error(path: &str, text: &str) -> String {
 }
 
 /// What is wrong with the text itself.
-fn syntax_error(bytes: &[u8], error: &serde_json::Error) -> String {
+pub(crate) fn syntax_error(bytes: &[u8], error: &serde_json::Error) -> String {
     let line_start = bytes
         .split_inclusive(|b| *b == b'\n')
         .take(error.line().saturating_sub(1))

@@ -51,118 +51,163 @@ pub enum LoadEvent<'a> {
 }
 
 /// Told of progress, from several threads.
-type Observer<'a> = &'a (dyn Fn(LoadEvent<'_>) + Sync);
+pub type Observer<'a> = &'a (dyn Fn(LoadEvent<'_>) + Sync);
+
+/// Says whether an image for `os`, `architecture` and `variant` is wanted.
+pub type Wanted<'a> = &'a dyn Fn(&str, &str, &str) -> bool;
 
 impl Store {
-    /// Loads all images of an archive, plain or compressed.
+    /// Loads all images of an archive, plain or compressed; of an index with several platforms this host's.
     ///
     /// # Errors
     /// [`Error::Load`], or those of [`Store::ingest`] and [`Store::commit`]. Images that were complete
     /// before the failure stay.
     pub fn load(&self, archive: impl Read + Send, observer: Observer<'_>) -> Result<()> {
+        self.load_wanted(archive, None, observer)
+    }
+
+    /// As [`Store::load`], of all images those that are wanted.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn load_wanted(
+        &self,
+        archive: impl Read + Send,
+        wanted: Option<Wanted<'_>>,
+        observer: Observer<'_>,
+    ) -> Result<()> {
         let plain = decompress(archive).map_err(|e| LoadError::Tar(e.into()))?;
         let mut content = Content::default();
         let mut reader = Reader::new(plain, ());
         while let Some(entry) = reader.next().map_err(LoadError::Tar)? {
             content.take(self, &entry, &mut reader, observer)?;
         }
+        let loading = Loading { store: self, content: &content, wanted, observer };
         if content.documents.contains_key("manifest.json") {
-            return self.load_docker(&content, observer);
+            return loading.docker();
         }
         if content.documents.contains_key("index.json") {
-            return self.load_oci(&content, observer);
+            return loading.oci();
         }
         Err(LoadError::NoManifest.into())
     }
+}
 
-    fn load_docker(&self, content: &Content, observer: Observer<'_>) -> Result<()> {
-        for manifest in content.json::<Vec<DockerManifest>>("manifest.json")? {
+/// An archive that has been read, while images are made of it.
+struct Loading<'a> {
+    store: &'a Store,
+    content: &'a Content,
+    wanted: Option<Wanted<'a>>,
+    observer: Observer<'a>,
+}
+
+impl Loading<'_> {
+    fn docker(&self) -> Result<()> {
+        let manifests: Option<Vec<DockerManifest>> = self.content.json("manifest.json")?;
+        let mut parents = Vec::new();
+        for manifest in manifests.ok_or(LoadError::NullManifest)? {
             let mut names = Vec::new();
             for name in manifest.repo_tags.iter().flatten() {
-                names.push(name.parse::<Reference>()?.or_latest());
+                let reference = name.parse::<Reference>()?;
+                if reference.tag().is_none() || reference.digest().is_some() {
+                    return Err(LoadError::Tag(name.clone()).into());
+                }
+                names.push(reference);
             }
             let layers = manifest.layers.unwrap_or_default();
+            let made = self.make(&manifest.config, &layers, &names)?;
             let parent = manifest.parent.and_then(|id| id.parse::<Digest>().ok()).map(ImageId);
-            self.make(content, &manifest.config, &layers, &names, parent, observer)?;
+            parents.extend(made.map(|id| (id, parent)));
+        }
+        self.link(&parents)
+    }
+
+    /// Parents that came in the same archive are remembered.
+    fn link(&self, loaded: &[(ImageId, Option<ImageId>)]) -> Result<()> {
+        for (id, parent) in loaded {
+            let known =
+                parent.filter(|parent| loaded.iter().any(|(other, _)| other == parent && other != id));
+            let Some(parent) = known else { continue };
+            let (image, base) = (self.store.image(id)?, self.store.image(&parent)?);
+            let (steps, below) = (&image.document.history, &base.document.history);
+            let grew_by_one = steps.split_last().is_some_and(|(_, earlier)| earlier == below.as_slice());
+            let without_history = steps.is_empty() && below.is_empty();
+            if !(grew_by_one || without_history) {
+                return Err(LoadError::Parent { image: *id, parent }.into());
+            }
+            self.store.set_parent(id, &parent)?;
         }
         Ok(())
     }
 
-    fn load_oci(&self, content: &Content, observer: Observer<'_>) -> Result<()> {
-        let index: OciDocument = content.json("index.json")?;
+    fn oci(&self) -> Result<()> {
+        let index: OciDocument = self.content.json("index.json")?;
         for descriptor in index.manifests.iter().flatten() {
             let names: Vec<Reference> = descriptor.name().into_iter().collect();
-            self.load_descriptor(content, descriptor, &names, 0, observer)?;
+            self.descriptor(descriptor, &names, 0)?;
         }
         Ok(())
     }
 
-    fn load_descriptor(
-        &self,
-        content: &Content,
-        descriptor: &Descriptor,
-        names: &[Reference],
-        depth: u32,
-        observer: Observer<'_>,
-    ) -> Result<()> {
+    fn descriptor(&self, descriptor: &Descriptor, names: &[Reference], depth: u32) -> Result<()> {
         let path = descriptor.path();
-        let document: OciDocument = content.json(&path)?;
+        let document: OciDocument = self.content.json(&path)?;
         match document {
             OciDocument { manifests: Some(_), layers: Some(_), .. } => Err(LoadError::Ambiguous(path).into()),
             OciDocument { manifests: Some(manifests), .. } => {
-                let fitting =
-                    manifests.iter().find(|manifest| manifest.platform.is_some() && manifest.fits());
-                let fitting = fitting.or_else(|| manifests.iter().find(|manifest| manifest.fits()));
-                match fitting {
-                    Some(fitting) if depth < MAX_DEPTH => {
-                        self.load_descriptor(content, fitting, names, depth + 1, observer)
-                    }
+                let fits = |manifest: &&Descriptor| manifest.fits(self.wanted);
+                let fitting = manifests.iter().find(|manifest| manifest.platform.is_some() && fits(manifest));
+                match fitting.or_else(|| manifests.iter().find(fits)) {
+                    Some(fitting) if depth < MAX_DEPTH => self.descriptor(fitting, names, depth + 1),
+                    None if self.wanted.is_some() => Ok(()),
                     _ => Err(LoadError::Missing(path).into()),
                 }
             }
             OciDocument { config: Some(config), layers, .. } => {
                 let layers: Vec<String> = layers.iter().flatten().map(Descriptor::path).collect();
-                self.make(content, &config.path(), &layers, names, None, observer)
+                self.make(&config.path(), &layers, names).map(|_| ())
             }
             OciDocument { .. } => Err(LoadError::Missing(path).into()),
         }
     }
 
+    /// Makes an image, if it is wanted.
     fn make(
         &self,
-        content: &Content,
         config_path: &str,
         layer_paths: &[String],
         names: &[Reference],
-        parent: Option<ImageId>,
-        observer: Observer<'_>,
-    ) -> Result<()> {
-        let config = content.document(config_path)?;
-        let document: Document = content.json(config_path)?;
+    ) -> Result<Option<ImageId>> {
+        let config = self.content.document(config_path)?;
+        let document: Document = self.content.json(config_path)?;
         if !document.os.is_empty() && document.os != "linux" {
             return Err(LoadError::OperatingSystem(document.os).into());
         }
+        if self.wanted.is_some_and(|wanted| !wanted(&document.os, &document.architecture, &document.variant))
+        {
+            return Ok(None);
+        }
         let diff_ids = &document.rootfs.diff_ids;
         if diff_ids.len() != layer_paths.len() {
-            return Err(LoadError::LayerCount { expected: diff_ids.len(), actual: layer_paths.len() }.into());
+            return Err(LoadError::LayerCount { expected: layer_paths.len(), actual: diff_ids.len() }.into());
         }
         let mut layers = Vec::with_capacity(diff_ids.len());
         for (number, (expected, path)) in diff_ids.iter().zip(layer_paths).enumerate() {
-            let actual = content.layer(path)?;
+            let actual = self.content.layer(path)?;
             if actual != *expected {
                 return Err(LoadError::DiffId { layer: number, expected: *expected, actual }.into());
             }
-            layers.push(self.layer(&actual).ok_or(Error::NoSuchLayer(actual))?);
+            layers.push(self.store.layer(&actual).ok_or(Error::NoSuchLayer(actual))?);
         }
-        let parent = parent.filter(|parent| self.image(parent).is_ok());
         let id = ImageId(Digest::of(config));
-        let previous: Vec<_> = names.iter().filter_map(|name| Some((name, self.named(name)?))).collect();
-        self.commit(&NewImage { config, layers: &layers, names, parent, tagged: false })?;
+        let previous: Vec<_> =
+            names.iter().filter_map(|name| Some((name, self.store.named(name)?))).collect();
+        self.store.commit(&NewImage { config, layers: &layers, names, parent: None, tagged: false })?;
         for (reference, previous) in previous.into_iter().filter(|(_, previous)| *previous != id) {
-            observer(LoadEvent::Renamed { reference, previous });
+            (self.observer)(LoadEvent::Renamed { reference, previous });
         }
-        observer(LoadEvent::Image { id, references: names });
-        Ok(())
+        (self.observer)(LoadEvent::Image { id, references: names });
+        Ok(Some(id))
     }
 }
 

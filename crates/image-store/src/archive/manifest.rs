@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use wherry_image_ref::{Digest, Reference};
 
+use super::Wanted;
+
 /// An entry of `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -42,6 +44,8 @@ pub(super) struct Descriptor {
 pub(super) struct Platform {
     pub(super) architecture: String,
     pub(super) os: String,
+    #[serde(default)]
+    pub(super) variant: String,
 }
 
 impl Descriptor {
@@ -61,9 +65,12 @@ impl Descriptor {
         whole.or(short).and_then(|name| name.parse::<Reference>().ok()).map(Reference::or_latest)
     }
 
-    /// Whether it is an image that this host can run; without a platform it is tried.
-    pub(super) fn fits(&self) -> bool {
-        self.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == host_architecture())
+    /// Whether it is an image that is wanted, or that this host can run; without a platform it is tried.
+    pub(super) fn fits(&self, wanted: Option<Wanted<'_>>) -> bool {
+        self.platform.as_ref().is_none_or(|p| match wanted {
+            Some(wanted) => wanted(&p.os, &p.architecture, &p.variant),
+            None => p.os == "linux" && p.architecture == host_architecture(),
+        })
     }
 }
 

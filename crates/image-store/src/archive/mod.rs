@@ -4,12 +4,12 @@ mod load;
 mod manifest;
 mod save;
 
-pub use load::LoadEvent;
+pub use load::{LoadEvent, Observer, Wanted};
 pub use save::Saved;
 
 use wherry_image_ref::Digest;
 
-use crate::DiffId;
+use crate::{DiffId, ImageId};
 
 /// Why an archive cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,20 @@ pub enum LoadError {
     /// It has neither `manifest.json` nor `index.json`.
     #[error("the archive has neither manifest.json (docker-archive) nor index.json (OCI layout)")]
     NoManifest,
+    /// `manifest.json` is a null.
+    #[error("invalid manifest, manifest cannot be null (but can be [])")]
+    NullManifest,
+    /// A name without a tag, or with a digest.
+    #[error("invalid tag {0:?}")]
+    Tag(String),
+    /// An image says that it was built on another, and its history says that it was not.
+    #[error("image {parent} is not a valid parent for {image}")]
+    Parent {
+        /// The image.
+        image: ImageId,
+        /// What it calls its parent.
+        parent: ImageId,
+    },
     /// A document in it is no JSON of the right shape.
     #[error("{document} in the archive: {source}")]
     Document {
@@ -42,9 +56,9 @@ pub enum LoadError {
     /// The number of layers differs between manifest and configuration.
     #[error("invalid manifest, layers length mismatch: expected {expected}, got {actual}")]
     LayerCount {
-        /// In the configuration.
-        expected: usize,
         /// In the manifest.
+        expected: usize,
+        /// In the configuration.
         actual: usize,
     },
     /// A layer is not the one that the configuration names.

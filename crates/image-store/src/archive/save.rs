@@ -1,4 +1,7 @@
 //! `docker save`: images into a tar that is both a docker-archive and an OCI layout.
+//!
+//! Saving the same images twice gives the same bytes: members are sorted, and have no times. What dockerd's archives
+//! have besides are documents for engines from before 2016, which nothing in the archive refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -33,7 +36,9 @@ impl Store {
     pub fn save(&self, images: &[Saved], out: impl Write) -> Result<()> {
         let mut contents = Contents::default();
         for saved in images {
-            contents.add(self, saved)?;
+            let image = self.image(&saved.id)?;
+            let parent = image.parent.filter(|parent| images.iter().any(|other| other.id == *parent));
+            contents.add(self, saved, parent)?;
         }
         let mut tar = Writer::new(out);
         let failed = "write the archive to";
@@ -90,7 +95,8 @@ struct Contents {
 }
 
 impl Contents {
-    fn add(&mut self, store: &Store, saved: &Saved) -> Result<()> {
+    /// `parent` is the image that it was built on, if that is saved, too.
+    fn add(&mut self, store: &Store, saved: &Saved, parent: Option<ImageId>) -> Result<()> {
         let image = store.image(&saved.id)?;
         let config = store.raw_config(&saved.id)?;
         let mut layers = Vec::new();
@@ -100,22 +106,27 @@ impl Contents {
             }));
             self.layers.insert(*diff_id);
         }
-        self.add_docker(&image, saved, &layers);
+        self.add_docker(&image, saved, parent, &layers);
         self.add_oci(&saved.references, config.len(), &image, layers);
         self.blobs.insert(image.id.0, config);
         Ok(())
     }
 
-    fn add_docker(&mut self, image: &Image, saved: &Saved, layers: &[Value]) {
+    fn add_docker(&mut self, image: &Image, saved: &Saved, parent: Option<ImageId>, layers: &[Value]) {
         let tags: Vec<String> = saved.references.iter().map(Reference::familiar).collect();
-        let sources: BTreeMap<String, &Value> =
-            image.diff_ids().iter().map(DiffId::to_string).zip(layers).collect();
-        self.manifest.push(json!({
-            "Config": blob_path(&image.id.0),
-            "RepoTags": Some(tags).filter(|tags| !tags.is_empty()),
-            "Layers": image.diff_ids().iter().map(|id| blob_path(&id.0)).collect::<Vec<_>>(),
-            "LayerSources": sources,
-        }));
+        let source = |layer: &Value| json!({"mediaType": layer["mediaType"], "size": layer["size"], "digest": layer["digest"]});
+        let sources: BTreeMap<String, Value> =
+            image.diff_ids().iter().map(DiffId::to_string).zip(layers.iter().map(source)).collect();
+        let mut fields = serde_json::Map::new();
+        fields.insert("Config".into(), json!(blob_path(&image.id.0)));
+        fields.insert("RepoTags".into(), json!(Some(tags).filter(|tags| !tags.is_empty())));
+        let paths: Vec<String> = image.diff_ids().iter().map(|id| blob_path(&id.0)).collect();
+        fields.insert("Layers".into(), json!(paths));
+        if let Some(parent) = parent {
+            fields.insert("Parent".into(), json!(parent));
+        }
+        fields.insert("LayerSources".into(), json!(sources));
+        self.manifest.push(fields.into());
         for reference in &saved.references {
             if let (Some(tag), Some(top)) = (reference.tag(), image.diff_ids().last()) {
                 let tags = self.repositories.entry(reference.familiar_name()).or_default();
@@ -156,12 +167,17 @@ impl Contents {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": self.index});
         let mut documents = vec![
             ("index.json", index.to_string().into_bytes()),
-            ("manifest.json", json!(self.manifest).to_string().into_bytes()),
+            ("manifest.json", line(&json!(self.manifest))),
             ("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec()),
         ];
         if !self.repositories.is_empty() {
-            documents.push(("repositories", json!(self.repositories).to_string().into_bytes()));
+            documents.push(("repositories", line(&json!(self.repositories))));
         }
         documents
     }
+}
+
+/// A document that ends with a newline, as some do.
+fn line(document: &Value) -> Vec<u8> {
+    format!("{document}\n").into_bytes()
 }

@@ -126,6 +126,10 @@ fn archive(layers: &[&[u8]], config: &str, tags: &[&str]) -> Vec<u8> {
         tar = tar.file(&name, layer);
         names.push(name);
     }
+    let tags: Vec<String> = tags
+        .iter()
+        .map(|tag| if tag.contains(':') { (*tag).to_owned() } else { format!("{tag}:latest") })
+        .collect();
     let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": tags, "Layers": names}]);
     tar.file("config.json", config.as_bytes()).file("manifest.json", manifest.to_string().as_bytes()).done()
 }
