@@ -11,8 +11,8 @@ use crate::error::Step;
 use crate::plan::process::ProcessPlan;
 use crate::plan::scheduling::NumberSet;
 use crate::sys::identity::{
-    install_seccomp, join_session_keyring, personality, prctl, set_capabilities, set_gid, set_groups,
-    set_rlimit, set_uid,
+    RLIMIT_NAMES, install_seccomp, join_session_keyring, personality, prctl, set_capabilities, set_gid,
+    set_groups, set_rlimit, set_uid,
 };
 use crate::sys::process::{close_from, keep_on_exec, working_directory_is_inside};
 use crate::sys::scheduling::{set_affinity, set_io_priority, set_memory_policy, set_scheduler};
@@ -167,25 +167,7 @@ fn set_ambient(ambient: u64) -> Result<(), Errno> {
 }
 
 fn rlimit_name(resource: u32) -> &'static std::ffi::CStr {
-    match resource {
-        libc::RLIMIT_CPU => c"RLIMIT_CPU",
-        libc::RLIMIT_FSIZE => c"RLIMIT_FSIZE",
-        libc::RLIMIT_DATA => c"RLIMIT_DATA",
-        libc::RLIMIT_STACK => c"RLIMIT_STACK",
-        libc::RLIMIT_CORE => c"RLIMIT_CORE",
-        libc::RLIMIT_RSS => c"RLIMIT_RSS",
-        libc::RLIMIT_NPROC => c"RLIMIT_NPROC",
-        libc::RLIMIT_NOFILE => c"RLIMIT_NOFILE",
-        libc::RLIMIT_MEMLOCK => c"RLIMIT_MEMLOCK",
-        libc::RLIMIT_AS => c"RLIMIT_AS",
-        libc::RLIMIT_LOCKS => c"RLIMIT_LOCKS",
-        libc::RLIMIT_SIGPENDING => c"RLIMIT_SIGPENDING",
-        libc::RLIMIT_MSGQUEUE => c"RLIMIT_MSGQUEUE",
-        libc::RLIMIT_NICE => c"RLIMIT_NICE",
-        libc::RLIMIT_RTPRIO => c"RLIMIT_RTPRIO",
-        libc::RLIMIT_RTTIME => c"RLIMIT_RTTIME",
-        _ => c"",
-    }
+    usize::try_from(resource).ok().and_then(|number| RLIMIT_NAMES.get(number)).copied().unwrap_or_default()
 }
 
 /// Brings a new network namespace's loopback device up.

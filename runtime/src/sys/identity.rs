@@ -84,6 +84,26 @@ fn low_half(bits: u64) -> u32 {
     bits as u32
 }
 
+/// The names of resource limits, by their numbers, for messages.
+pub(crate) const RLIMIT_NAMES: [&std::ffi::CStr; 16] = [
+    c"RLIMIT_CPU",
+    c"RLIMIT_FSIZE",
+    c"RLIMIT_DATA",
+    c"RLIMIT_STACK",
+    c"RLIMIT_CORE",
+    c"RLIMIT_RSS",
+    c"RLIMIT_NPROC",
+    c"RLIMIT_NOFILE",
+    c"RLIMIT_MEMLOCK",
+    c"RLIMIT_AS",
+    c"RLIMIT_LOCKS",
+    c"RLIMIT_SIGPENDING",
+    c"RLIMIT_MSGQUEUE",
+    c"RLIMIT_NICE",
+    c"RLIMIT_RTPRIO",
+    c"RLIMIT_RTTIME",
+];
+
 /// Sets a resource limit of the calling process.
 pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
