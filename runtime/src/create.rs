@@ -10,8 +10,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use crate::cgroup::{Cgroup, Hierarchies, NewUnit};
-use crate::child::channel::{CREATED, Channel, GO, HOOKS, LISTENER, PACKET_MAX, TERMINAL, parse_failure};
+use crate::cgroup::{Cgroup, Entry, Hierarchies, NewUnit};
+use crate::child::channel::{
+    CGROUPS_MAX, CREATED, Channel, GO, HOOKS, LISTENER, PACKET_MAX, TERMINAL, parse_failure,
+};
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
 use crate::plan::namespaces::User;
@@ -36,31 +38,43 @@ pub(crate) struct Made {
 
 /// Makes a container; with `wait` init stops before it executes the program.
 pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
-    let Prepared { mut unit, mut cgroup, mut plan } = prepare(launch, wait)?;
+    let Prepared { mut unit, cgroup, mut plan } = prepare(launch, wait)?;
     let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let named = cgroup_path(launch).is_some();
     let listener = launch.start_socket_in.filter(|_| wait).map(listen).transpose()?;
     let hooks = HookRunner::new(launch);
-    let mut undo = Undo { cgroup: None, socket: launch.start_socket_in.filter(|_| wait) };
     cgroup.refuse_used()?;
+    let mut undo = Undo { cgroup, made: false, socket: launch.start_socket_in.filter(|_| wait) };
     let placeholder = unit.as_mut().map(|unit| unit.start(resources)).transpose()?;
-    plan.entry = cgroup.make(resources, cgroup_path(launch).is_some())?;
-    undo.cgroup = Some(&cgroup);
-    cgroup.delegate(launch.spec)?;
-    if plan.namespaces.cgroup {
-        // The device rules must be complete when init makes its nodes.
-        resources.map_or(Ok(()), |resources| cgroup.apply_devices(resources))?;
-        plan.entry = plan.entry.with_devices_first();
+    // A child in a user namespace enters as the caller, before anything else; and systemd has made the groups already.
+    let v1_count = undo.cgroup.v1_folders().len();
+    plan.cgroups_come_later =
+        unit.is_none() && plan.namespaces.user.is_none() && (1..CGROUPS_MAX).contains(&v1_count);
+    if plan.cgroups_come_later {
+        undo.made = true;
+        plan.entry = undo.cgroup.make_v2(resources, named)?;
+    } else {
+        let entry = undo.cgroup.make(resources, named)?;
+        undo.made = true;
+        undo.cgroup.delegate(launch.spec)?;
+        plan.entry = complete(&plan, &undo.cgroup, entry, resources)?;
     }
     crate::prepare::for_user_namespace(&plan)?;
     let (channel, init) = fork(&plan, listener.as_ref()).map_err(|error| plan.explain(error))?;
     let entered = plan.entry.move_in(init.pid);
     drop(placeholder); // init holds the unit from now on
-    let entered = entered.and_then(|()| unit.as_mut().map_or(Ok(()), NewUnit::finish));
+    let result = entered.and_then(|()| unit.as_mut().map_or(Ok(()), NewUnit::finish)).and_then(|()| {
+        if plan.cgroups_come_later {
+            let entry = undo.cgroup.make_v1(named)?;
+            send_cgroups(&channel, &complete(&plan, &undo.cgroup, entry, resources)?)?;
+        }
+        bring_up(&plan, &channel, &init, &undo.cgroup, resources, &hooks)
+    });
     drop(listener);
-    match entered.and_then(|()| bring_up(&plan, &channel, &init, &cgroup, resources, &hooks)) {
+    match result {
         Ok(terminal) => {
-            undo.commit();
-            plan.entry = crate::cgroup::Entry::default();
+            let cgroup = undo.commit();
+            plan.entry = Entry::default();
             Ok(Made { pid: init.pid, pidfd: init.pidfd, terminal, channel, cgroup, plan, hooks })
         }
         Err(error) => {
@@ -108,21 +122,24 @@ impl Launch<'_> {
 
 /// Removes what has been made, unless committed. Runs after init has been reaped.
 struct Undo<'a> {
-    cgroup: Option<&'a Cgroup>,
+    cgroup: Cgroup,
+    /// Whether the cgroup is there, or some of its folders.
+    made: bool,
     socket: Option<&'a Path>,
 }
 
 impl Undo<'_> {
-    fn commit(mut self) {
-        self.cgroup = None;
+    fn commit(mut self) -> Cgroup {
+        self.made = false;
         self.socket = None;
+        std::mem::take(&mut self.cgroup)
     }
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(cgroup) = self.cgroup {
-            let _ = cgroup.destroy(); // the first failure is what counts
+        if self.made {
+            let _ = self.cgroup.destroy(); // the first failure is what counts
         }
         if let Some(folder) = self.socket {
             let _ = std::fs::remove_file(folder.join(START_SOCKET));
@@ -179,7 +196,11 @@ fn fork(plan: &Plan, listener: Option<&OwnedFd>) -> Result<(Channel, Init), Erro
     let request = if between {
         CloneRequest::default()
     } else {
-        CloneRequest { flags: plan.namespaces.new, cgroup: plan.entry.clone_into(), as_sibling: false }
+        CloneRequest {
+            flags: plan.namespaces.clone_flags(),
+            cgroup: plan.entry.clone_into(),
+            as_sibling: false,
+        }
     };
     // SAFETY: the child runs `run_init` or `run_between`, which keep to what is allowed and never return.
     let (pid, pidfd) = match unsafe { clone3(request) }.map_err(failed)? {
@@ -243,6 +264,28 @@ fn bring_up(
         }
         _ => Ok(()),
     })
+}
+
+/// What a new cgroup namespace wants of the cgroups.
+fn complete(
+    plan: &Plan,
+    cgroup: &Cgroup,
+    entry: Entry,
+    resources: Option<&LinuxResources>,
+) -> Result<Entry, Error> {
+    if !plan.namespaces.cgroup {
+        return Ok(entry);
+    }
+    // The device rules must be complete when init makes its nodes.
+    resources.map_or(Ok(()), |resources| cgroup.apply_devices(resources))?;
+    Ok(entry.with_devices_first())
+}
+
+fn send_cgroups(channel: &Channel, entry: &Entry) -> Result<(), Error> {
+    match channel.send_cgroups(&entry.tasks, entry.devices.as_ref()) {
+        Ok(()) | Err(Errno::PIPE) => Ok(()),
+        Err(errno) => Err(Error::system("send cgroups to", "the container's init", errno)),
+    }
 }
 
 /// Lets the child go on. One that has failed already has said why, which will be heard.

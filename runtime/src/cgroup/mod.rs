@@ -186,6 +186,13 @@ impl Cgroup {
     /// Makes the folders, and what must be set before a process can enter (`cpuset`). Without privileges, folders that may
     /// not be made are left out, unless the specification names the path or asks for limits.
     pub(crate) fn make(&mut self, resources: Option<&LinuxResources>, named: bool) -> Result<Entry, Error> {
+        let v1 = self.make_v1(named)?;
+        let v2 = self.make_v2(resources, named)?;
+        Ok(Entry { v2: v2.v2, unit: v2.unit, ..v1 })
+    }
+
+    /// [`Cgroup::make`], version 1's part.
+    pub(crate) fn make_v1(&mut self, named: bool) -> Result<Entry, Error> {
         let mut entry = Entry::default();
         let mut failed = Ok(());
         self.v1.retain(|folder| {
@@ -202,7 +209,16 @@ impl Cgroup {
             }
             true
         });
-        failed?;
+        failed.map(|()| entry)
+    }
+
+    /// [`Cgroup::make`], version 2's part.
+    pub(crate) fn make_v2(
+        &mut self,
+        resources: Option<&LinuxResources>,
+        named: bool,
+    ) -> Result<Entry, Error> {
+        let mut entry = Entry::default();
         let Some(folder) = &self.v2 else { return Ok(entry) };
         match v2::make(folder, self.unified().then_some(resources).flatten()) {
             Ok(_) if self.unit.as_ref().is_some_and(Unit::moves_processes) => {

@@ -26,8 +26,14 @@ pub(crate) const HOOKS: u8 = b'H';
 pub(crate) const CREATED: u8 = b'C';
 /// The process in between tells the child's pid (4 bytes).
 pub(crate) const PID: u8 = b'P';
+/// Parent to child: the `tasks` files of the cgroups come along; the second byte says whether the last is
+/// that of the device rules.
+pub(crate) const CGROUPS: u8 = b'G';
 /// Parent to child: go on.
 pub(crate) const GO: u8 = b'g';
+
+/// The most version 1 cgroups that are sent.
+pub(crate) const CGROUPS_MAX: usize = 24;
 
 /// The longest packet. Longer subjects are cut.
 pub(crate) const PACKET_MAX: usize = 4200;
@@ -35,6 +41,15 @@ pub(crate) const PACKET_MAX: usize = 4200;
 /// One end.
 #[derive(Debug)]
 pub(crate) struct Channel(OwnedFd);
+
+/// The cgroups that the parent has made: `tasks` files.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    /// To enter at once.
+    pub(crate) tasks: [Option<OwnedFd>; CGROUPS_MAX],
+    /// To enter when the device nodes have been made.
+    pub(crate) devices: Option<OwnedFd>,
+}
 
 /// A packet's length, and the descriptor that came along.
 pub(crate) struct Received {
@@ -57,17 +72,53 @@ impl Channel {
 
     /// Sends one byte.
     pub(crate) fn tell(&self, what: u8) -> Result<(), Errno> {
-        self.send(&[IoSlice::new(&[what])], None)
+        self.send(&[IoSlice::new(&[what])], &[])
     }
 
     /// Sends a pid.
     pub(crate) fn tell_pid(&self, pid: i32) -> Result<(), Errno> {
-        self.send(&[IoSlice::new(&[PID]), IoSlice::new(&pid.to_ne_bytes())], None)
+        self.send(&[IoSlice::new(&[PID]), IoSlice::new(&pid.to_ne_bytes())], &[])
     }
 
     /// Sends a descriptor: a terminal's master ([`TERMINAL`]) or a filter's listener ([`LISTENER`]).
     pub(crate) fn send_descriptor(&self, what: u8, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        self.send(&[IoSlice::new(&[what])], Some(fd))
+        self.send(&[IoSlice::new(&[what])], &[fd])
+    }
+
+    /// Sends cgroups' `tasks` files, at most [`CGROUPS_MAX`].
+    pub(crate) fn send_cgroups(&self, tasks: &[OwnedFd], devices: Option<&OwnedFd>) -> Result<(), Errno> {
+        let fds: Vec<BorrowedFd<'_>> = tasks.iter().chain(devices).map(AsFd::as_fd).collect();
+        self.send(&[IoSlice::new(&[CGROUPS, u8::from(devices.is_some())])], &fds)
+    }
+
+    /// Receives them.
+    pub(crate) fn receive_cgroups(&self) -> Result<Cgroups, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(CGROUPS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut bytes = [0; 2];
+        let length = loop {
+            let parts = &mut [IoSliceMut::new(&mut bytes)];
+            match rustix::net::recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                other => break other?.bytes,
+            }
+        };
+        let mut cgroups = Cgroups { tasks: [const { None }; CGROUPS_MAX], devices: None };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                for (place, fd) in cgroups.tasks.iter_mut().zip(fds) {
+                    *place = Some(fd);
+                }
+            }
+        }
+        match (length, bytes) {
+            (2, [CGROUPS, 0]) => Ok(cgroups),
+            (2, [CGROUPS, 1]) => {
+                cgroups.devices = cgroups.tasks.iter_mut().rev().find_map(Option::take);
+                Ok(cgroups)
+            }
+            _ => Err(Errno::PIPE),
+        }
     }
 
     /// Sends a failure; there is nobody to tell if that fails.
@@ -77,7 +128,7 @@ impl Channel {
         let errno = failure.errno.raw_os_error().to_ne_bytes();
         let _ = self.send(
             &[IoSlice::new(&[FAILED, failure.step as u8]), IoSlice::new(&errno), IoSlice::new(subject)],
-            None,
+            &[],
         );
     }
 
@@ -115,12 +166,11 @@ impl Channel {
         Ok(Received { length, fd })
     }
 
-    fn send(&self, parts: &[IoSlice<'_>], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    fn send(&self, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(CGROUPS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.map(|fd| [fd]);
-        if let Some(fds) = &fds {
-            control.push(SendAncillaryMessage::ScmRights(fds));
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Errno::INVAL);
         }
         loop {
             match rustix::net::sendmsg(&self.0, parts, &mut control, SendFlags::NOSIGNAL) {

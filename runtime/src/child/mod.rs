@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use crate::error::Step;
 use crate::plan::Plan;
+use crate::plan::mounts::{Mount, Source};
 use crate::plan::process::ProcessPlan;
 use crate::sys::process::{CloneRequest, Cloned, exit, reset_signals, set_namespaces, unshare};
 use channel::{CREATED, Channel, GO, HOOKS, NO_SUBJECT};
@@ -103,8 +104,11 @@ fn between(plan: &Plan) -> Done<'_, Cloned> {
         file.and_then(|file| rustix::io::write(file, offsets.as_bytes()))
             .at(Step::MakeNamespace, c"time offsets")?;
     }
-    let request =
-        CloneRequest { flags: plan.namespaces.new, cgroup: plan.entry.clone_into(), as_sibling: true };
+    let request = CloneRequest {
+        flags: plan.namespaces.clone_flags(),
+        cgroup: plan.entry.clone_into(),
+        as_sibling: true,
+    };
     inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)
 }
 
@@ -128,7 +132,9 @@ fn init<'p>(
     for join in &ns.join {
         set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
     }
+    let mut devices = None;
     if ns.cgroup {
+        enter_later_cgroups(plan, channel, &mut devices)?;
         unshare(libc::CLONE_NEWCGROUP).at(Step::MakeNamespace, c"cgroup")?;
     }
     rustix::process::setsid().at(Step::Session, NO_SUBJECT)?;
@@ -140,12 +146,14 @@ fn init<'p>(
         rustix::system::setdomainname(name.to_bytes()).at(Step::Domainname, name)?;
     }
     if ns.new_net {
+        unshare(libc::CLONE_NEWNET).at(Step::MakeNamespace, c"network")?;
         identity::loopback_up().at(Step::Loopback, NO_SUBJECT)?;
     }
-    let slave = surroundings(plan, channel)?;
+    let slave = surroundings(plan, channel, &mut devices)?;
     // From here on the cgroup's limits and the device rules must hold: the parent has set them meanwhile.
     channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
-    enter_devices_cgroup(&plan.entry)?;
+    enter_devices_cgroup(devices.as_ref().or(plan.entry.devices.as_ref()))?;
+    drop(devices); // before all that is still open is closed at once
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
     let keep = [Some(channel.as_fd()), listener.map(AsFd::as_fd), plan.hooks.state.as_ref().map(AsFd::as_fd)];
@@ -188,17 +196,44 @@ pub(crate) fn enter_cgroup(entry: &crate::cgroup::Entry) -> Done<'static> {
     Ok(())
 }
 
+/// Moves this process into the v1 folders that its parent has made meanwhile. Gives the one that is to be entered last.
+fn enter_later_cgroups(plan: &Plan, channel: &Channel, devices: &mut Option<OwnedFd>) -> Done<'static> {
+    if !plan.cgroups_come_later {
+        return Ok(());
+    }
+    let mut cgroups = channel.receive_cgroups().at(Step::WaitForParent, NO_SUBJECT)?;
+    *devices = cgroups.devices.take();
+    for tasks in cgroups.tasks.iter().flatten() {
+        rustix::io::write(tasks, b"0").at(Step::JoinCgroup, NO_SUBJECT)?;
+    }
+    Ok(())
+}
+
 /// Moves this process to where the device rules hold.
-fn enter_devices_cgroup(entry: &crate::cgroup::Entry) -> Done<'static> {
-    match &entry.devices {
+fn enter_devices_cgroup(tasks: Option<&OwnedFd>) -> Done<'static> {
+    match tasks {
         Some(tasks) => rustix::io::write(tasks, b"0").map(drop).at(Step::JoinCgroup, c"devices"),
         None => Ok(()),
     }
 }
 
 /// Everything that the program will see: file systems, devices, parameters. Gives the terminal's slave.
-fn surroundings<'p>(plan: &'p Plan, channel: &Channel) -> Done<'p, Option<OwnedFd>> {
-    for mount in plan.mounts.iter().filter(|mount| mount.fd.get().is_none()) {
+fn surroundings<'p>(
+    plan: &'p Plan,
+    channel: &Channel,
+    devices: &mut Option<OwnedFd>,
+) -> Done<'p, Option<OwnedFd>> {
+    let is_closed = |mount: &&Mount| mount.fd.get().is_none();
+    let is_new = |mount: &&Mount| matches!(mount.source, Source::Filesystem { .. });
+    for mount in plan.mounts.iter().filter(is_new).filter(is_closed) {
+        let fd = mount::open_source(mount)?;
+        let _ = mount.fd.set(fd);
+    }
+    if !plan.namespaces.cgroup {
+        enter_later_cgroups(plan, channel, devices)?;
+    }
+    // some of these are the cgroups
+    for mount in plan.mounts.iter().filter(is_closed) {
         let fd = mount::open_source(mount)?;
         let _ = mount.fd.set(fd);
     }
@@ -315,7 +350,7 @@ fn exec_between(join: &crate::exec::Join, process: &ProcessPlan) -> Done<'static
     crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
     identity::keep_to(process.affinity.initial.as_ref())?;
     enter_cgroup(&join.entry)?;
-    enter_devices_cgroup(&join.entry)?;
+    enter_devices_cgroup(join.entry.devices.as_ref())?;
     set_namespaces(join.init.as_fd(), join.namespaces).at(Step::JoinNamespace, NO_SUBJECT)?;
     let request = CloneRequest { flags: 0, cgroup: join.entry.clone_into(), as_sibling: true };
     inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)

@@ -32,6 +32,8 @@ use rootfs::Rootfs;
 pub(crate) struct Plan {
     pub(crate) namespaces: Namespaces,
     pub(crate) entry: Entry,
+    /// The version 1 cgroups are made while the child is at work, which gets them by its channel.
+    pub(crate) cgroups_come_later: bool,
     pub(crate) rootfs: Rootfs,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) symlinks: Vec<Symlink>,
@@ -120,6 +122,7 @@ pub(crate) fn compile(
         sysctls: sysctls(spec, &namespaces)?,
         hooks: hooks::compile(launch)?,
         entry: Entry::default(),
+        cgroups_come_later: false,
         namespaces,
         mounts,
         symlinks,

@@ -35,7 +35,7 @@ pub(crate) enum User {
 /// All namespaces of a container.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
-    /// `CLONE_NEW*` for `clone3`.
+    /// `CLONE_NEW*` of those that are new; see [`Namespaces::clone_flags`].
     pub(crate) new: u64,
     /// Joined by the child itself.
     pub(crate) join: Vec<Join>,
@@ -59,6 +59,12 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
+    /// The flags for `clone3`. A new network namespace takes the kernel longest by far: the child makes it by itself, while
+    /// its parent makes the cgroups.
+    pub(crate) fn clone_flags(&self) -> u64 {
+        self.new & !u64::from(libc::CLONE_NEWNET.unsigned_abs())
+    }
+
     /// Whether a process in between is needed.
     pub(crate) fn needs_fork(&self) -> bool {
         !self.before_fork.is_empty() || self.time_offsets.is_some()
