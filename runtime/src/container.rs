@@ -127,7 +127,8 @@ pub struct Process {
 }
 
 impl Container {
-    /// Makes a container whose init waits before `execve`, and the terminal's master if asked for.
+    /// Makes a container whose init waits before `execve`, and the terminal's master if asked for (runtime
+    /// specification, "Lifecycle" steps 1 to 5, "Create").
     ///
     /// # Errors
     /// What failed first; everything that was made is removed again.
@@ -135,7 +136,7 @@ impl Container {
         Container::make(launch, true)
     }
 
-    /// Lets init execute the program; returns once it has.
+    /// Lets init execute the program; returns once it has (runtime specification, "Lifecycle" steps 6 to 9, "Start").
     ///
     /// # Errors
     /// [`Error::State`] when it is not waiting for that; else why the program could not be executed, or
@@ -267,7 +268,7 @@ impl Container {
         })
     }
 
-    /// In which state it is.
+    /// In which state it is (runtime specification, "State" and "Query State").
     pub fn status(&self) -> Status {
         if self.has_ended() {
             return Status::Stopped;
@@ -291,7 +292,7 @@ impl Container {
         poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)) == Ok(1)
     }
 
-    /// Sends a signal to init. `SIGKILL` goes to all processes unless the pid namespace is the container's own, where the
+    /// Sends a signal to init (runtime specification, "Kill"). `SIGKILL` goes to all processes unless the pid namespace is the container's own, where the
     /// kernel kills them together with init.
     ///
     /// # Errors
@@ -365,7 +366,7 @@ impl Container {
         self.facts.cgroup.stats()
     }
 
-    /// Sets new limits; fields that are absent stay as they are.
+    /// Sets new limits (runtime specification, "Control groups"); fields that are absent stay as they are.
     ///
     /// # Errors
     /// [`Error::System`] with the file and the kernel's answer.
@@ -374,7 +375,8 @@ impl Container {
         self.facts.cgroup.update(resources)
     }
 
-    /// Kills what is left and removes the cgroups; then `poststop` hooks run. The caller has reaped init,
+    /// Kills what is left and removes the cgroups; then `poststop` hooks run (runtime specification, "Lifecycle" steps 10
+    /// to 13, "Delete"). The caller has reaped init,
     /// or lets `force` kill it (and reap it, if the caller is its parent).
     ///
     /// # Errors

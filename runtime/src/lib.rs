@@ -1,6 +1,35 @@
 //! An OCI container runtime as a library: makes containers, runs further processes in
 //! them, controls and removes them.
 //!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use wherry_runtime::{Bundle, Container, ExecOptions, Stdio, parse_process, protect_own_program};
+//!
+//! protect_own_program()?; // first thing: it executes this program again
+//! let bundle = Bundle::open("/var/lib/bundles/web".as_ref())?;
+//! let (mut container, _terminal) = Container::create(&bundle.launch("web-1"))?;
+//! container.start()?;
+//! let process = parse_process(br#"{ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/bin/ls"] }"#)?;
+//! let ls = container.exec(&process, Stdio::Inherit, &ExecOptions::default())?;
+//! println!("pid {} uses {} bytes", ls.pid, container.stats()?.memory.usage_bytes);
+//! container.kill(15)?;
+//! container.delete(true)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The operations of the OCI runtime specification (1.2, "Runtime and Lifecycle"), and what else there is:
+//!
+//! | operation | here |
+//! | --- | --- |
+//! | "Query State" | [`Container::status`], [`Container::id`], [`Container::pid`], [`Container::bundle`] |
+//! | "Create" | [`Container::create`]; [`Container::run`] starts at once |
+//! | "Start" | [`Container::start`] |
+//! | "Kill" | [`Container::kill`], [`Container::kill_all`] |
+//! | "Delete" | [`Container::delete`], [`SavedState::remove`] |
+//! | beyond the specification | [`Container::exec`], [`Container::pause`], [`Container::resume`], [`Container::update`], [`Container::stats`], [`Container::processes`], [`Container::oom_watch`] |
+//! | from one process to another | [`Container::save`], [`SavedState::open`] |
+//!
 //! It must not know Docker's API, networks, images or logs, and it links no async runtime.
 //! It starts no threads and keeps no global state; everything runs in the caller's thread.
 //! The caller becomes the parent of the processes that it starts, and reaps them.
@@ -9,10 +38,11 @@
 //!
 //! 1. The specification is compiled into a plan (`plan`): every string, number and buffer
 //!    that the child will need. All allocation happens here.
-//! 2. The cgroups are made, and their descriptors opened.
-//! 3. `clone3` puts the child straight into its new namespaces (and, with cgroup v2, into its cgroup).
-//! 4. The child (`child`) carries the plan out: mounts by descriptor, `pivot_root`, identity,
-//!    seccomp, `execve`. Meanwhile the parent writes the cgroup's limits.
+//! 2. `clone3` puts the child straight into its new namespaces and, with cgroup v2, into its cgroup.
+//! 3. The child (`child`) carries the plan out: network namespace, mounts by descriptor, `pivot_root`, identity,
+//!    seccomp, `execve`.
+//! 4. Meanwhile the parent makes the folders of cgroup v1, sends the child their descriptors, by which it enters,
+//!    and writes the limits.
 //! 5. The child says over a close-on-exec socket pair what failed, as step, subject and errno; when the
 //!    socket closes without a word, `execve` has succeeded.
 //!
@@ -32,8 +62,14 @@
 //!
 //! **Callers with many threads.** A child of a process with threads may find any lock
 //! taken, the allocator's included. That is why the child allocates nothing, takes no lock and
-//! calls no libc function beyond thin wrappers of system calls.
+//! calls no libc function beyond thin wrappers of system calls. All descriptors are close-on-exec from their first
+//! moment, children are waited for by pidfd and never by "any child", and no thread's namespaces, working
+//! directory, umask or signal mask change. So all calls may be made from any number of threads at once, on different
+//! containers, or on the same by `&self`: `tests/threads.rs` does it with 50 containers from 8 threads and
+//! counts what is left. Two things are the process's own and are the caller's to arrange: [`protect_own_program`] comes before
+//! the first thread, and `SIGCHLD` must not be ignored (the kernel would reap before us).
 
+mod bundle;
 mod cgroup;
 mod child;
 mod container;
@@ -53,6 +89,7 @@ mod sys;
 mod terminal;
 mod userns;
 
+pub use bundle::Bundle;
 pub use container::{Container, ExecOptions, Process, Status, SubCgroup};
 pub use create::is_container_id;
 pub use error::{Error, ErrorKind, Step};
