@@ -28,6 +28,31 @@ pub(crate) struct Entry {
     pub(crate) parent: Option<ImageId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_tagged_ns: Option<u64>,
+    /// Its layers may not be on the disk yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pending: Option<Pending>,
+}
+
+/// When an image was published whose files were still in memory. They are whole as long as this boot lasts, whatever
+/// becomes of our process; after another boot they cannot be relied on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    pub(crate) boot: String,
+    /// Tells publications of the same image apart.
+    pub(crate) since_ns: u64,
+}
+
+impl Pending {
+    /// From this moment on.
+    pub(crate) fn now(boot: &str) -> Self {
+        Self { boot: boot.to_owned(), since_ns: now_ns() }
+    }
+}
+
+/// Since the epoch.
+pub(crate) fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// An image in the snapshot, without its names.
@@ -67,6 +92,22 @@ impl Snapshot {
                 .map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)),
         };
         self.images.insert(*id, Arc::new(image));
+    }
+
+    /// The images whose files may still be in memory only.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (ImageId, Pending)> {
+        self.known.iter().filter_map(|(id, known)| Some((*id, known.entry.pending.clone()?)))
+    }
+
+    /// The files of these are on the disk, unless they have been published anew since.
+    pub(crate) fn settled(&mut self, images: &[(ImageId, Pending)]) {
+        for (id, pending) in images {
+            if let Some(known) = self.known.get_mut(id)
+                && known.entry.pending.as_ref() == Some(pending)
+            {
+                known.entry.pending = None;
+            }
+        }
     }
 
     pub(crate) fn image(&self, id: &ImageId) -> Option<&Arc<Image>> {
@@ -149,7 +190,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for (hex, names) in images {
             let id = ImageId(Digest::from_hex(&format!("{hex:0<64}")).unwrap());
-            let entry = Entry { parent: None, last_tagged_ns: None };
+            let entry = Entry::default();
             snapshot.known.insert(id, Known { entry, document: Arc::default(), size_bytes: 1 });
             for name in *names {
                 snapshot.references.insert(name.parse::<Reference>().unwrap(), id);

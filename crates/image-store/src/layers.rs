@@ -34,7 +34,8 @@ pub(crate) struct Entry {
 }
 
 /// All layers by diff id. Locked for look-ups and counts, and for the rename that puts a layer in
-/// its place or throws it away, so that the table and the folder agree.
+/// its place or throws it away, so that the table and the folder agree. Who needs the list of writable layers, too,
+/// locks this first.
 #[derive(Debug, Default)]
 pub(crate) struct Table(pub(crate) HashMap<DiffId, Entry>);
 
@@ -132,9 +133,12 @@ impl Inner {
     }
 
     /// Counts one user less of each layer, and throws away those that nobody needs any more.
-    pub(crate) fn release(&self, diff_ids: &[DiffId]) -> Vec<DiffId> {
-        let mut deleted = Vec::new();
-        let mut table = self.table();
+    pub(crate) fn release(&self, diff_ids: &[DiffId]) {
+        self.release_from(&mut self.table(), diff_ids);
+    }
+
+    /// As [`Inner::release`], for who has locked the table.
+    pub(crate) fn release_from(&self, table: &mut Table, diff_ids: &[DiffId]) {
         for id in diff_ids {
             let Some(entry) = table.0.get_mut(id) else { continue };
             entry.users = entry.users.saturating_sub(1);
@@ -142,14 +146,10 @@ impl Inner {
                 continue;
             }
             table.0.remove(id);
-            match self.trash.throw(&self.layer_folder(id)) {
-                Ok(()) => deleted.push(*id),
-                Err(error) => {
-                    tracing::warn!(layer = %id, %error, "cannot delete the layer; the next start tries again")
-                }
+            if let Err(error) = self.trash.throw(&self.layer_folder(id)) {
+                tracing::warn!(layer = %id, %error, "cannot delete the layer; the next start tries again");
             }
         }
-        deleted
     }
 
     /// Puts a finished layer from `staged` in its place, or throws it away if it is there already.
@@ -162,7 +162,11 @@ impl Inner {
         }
         let folder = self.layer_folder(diff_id);
         std::fs::rename(staged, &folder).context("rename", staged)?;
-        table.0.insert(*diff_id, Entry { size_bytes, users: 1 });
+        // Containers may have been waiting for a layer that was damaged or lost.
+        let writables = self.writables();
+        let waiting = writables.values().flat_map(|writable| writable.layers.iter());
+        let users = 1 + waiting.filter(|id| *id == diff_id).count();
+        table.0.insert(*diff_id, Entry { size_bytes, users });
         Ok(())
     }
 }

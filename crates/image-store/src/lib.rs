@@ -2,7 +2,7 @@
 //!
 //! A library without a process of its own. Every call blocks, so async callers use
 //! `spawn_blocking`; beside it there are a thread that empties the trash while there is some,
-//! and one that inflates while a layer is unpacked. It must not know Docker's HTTP API,
+//! one that syncs while there are new images, and one that inflates while a layer is unpacked. It must not know Docker's HTTP API,
 //! registries, or containers beyond the id of a writable layer.
 //!
 //! Files, all below the data root (0700/0710, owned by root):
@@ -22,13 +22,17 @@
 //! in its files, so that `save` makes the same bytes again, and a push compresses them anew, as dockerd's does.
 //! Containers' own layers are told, packed and exported by reading them where they are (`diff/`).
 //!
-//! Crash safety: a layer is unpacked in `.staging`, checked, and renamed; before an image
-//! enters the index, the file system is synced; the index is replaced through
-//! [`wherry_durable`]. [`Store::open`] deletes whatever the index and the writable layers
-//! do not name. So a reader finds an image whole or not at all.
+//! Crash safety: a layer is unpacked in `.staging`, checked, and renamed; then the index is replaced through
+//! [`wherry_durable`]. [`Store::open`] deletes whatever the index and the writable layers do not name, so a reader
+//! finds an image whole or not at all, wherever this process was killed. Should the system die: an image made here is on
+//! the disk before its commit returns. One that can be fetched again is published at once and marked as pending in the
+//! index until the file system has been synced, in the background; after another boot, pending images and their
+//! layers are left out and deleted. (The mark names the boot: what this kernel holds in memory survives us.)
 
 mod archive;
+mod background;
 mod base;
+mod catalogue;
 mod config;
 mod diff;
 mod error;

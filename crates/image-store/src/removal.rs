@@ -117,7 +117,7 @@ impl Store {
         noprune: bool,
         users: &dyn Fn(&ImageId) -> Vec<User>,
     ) -> (Vec<Removed>, Result<()>) {
-        let _writer = self.inner.writer();
+        let writer = self.inner.catalogue.writer();
         let mut plan = Plan { next: Snapshot::clone(&self.snapshot()), users, removed: Vec::new() };
         let planned = plan.remove(text, force, !noprune);
         let Plan { next, removed, .. } = plan;
@@ -125,7 +125,10 @@ impl Store {
             return (removed, planned);
         }
         let before = self.snapshot();
-        let done = self.inner.sync_writables_of(&removed).and_then(|()| self.inner.publish(next));
+        let done = self
+            .inner
+            .sync_writables_of(&removed, &before)
+            .and_then(|()| self.inner.catalogue.publish(&writer, next));
         if let Err(error) = done {
             return (Vec::new(), Err(error));
         }
@@ -279,7 +282,7 @@ impl Plan<'_> {
 
 impl Inner {
     /// The links of writable layers must be on the disk before the index stops naming their image.
-    fn sync_writables_of(&self, removed: &[Removed]) -> Result<()> {
+    fn sync_writables_of(&self, removed: &[Removed], before: &Snapshot) -> Result<()> {
         let images: Vec<ImageId> = removed.iter().filter_map(deleted_image).collect();
         let names: Vec<String> = {
             let writables = self.writables();
@@ -289,6 +292,9 @@ impl Inner {
                 .map(|(name, _)| name.clone())
                 .collect()
         };
+        if !names.is_empty() && before.pending().any(|(id, _)| images.contains(&id)) {
+            return self.sync(); // with the image goes the note that its layers were not on the disk yet
+        }
         for name in names {
             let folder = self.overlay.join(name);
             match fs::File::open(&folder).and_then(|folder| folder.sync_all()) {
@@ -300,13 +306,15 @@ impl Inner {
     }
 
     /// Deletes what is left of an image that the index does not name any more.
-    fn forget(&self, id: &ImageId, layers: &[DiffId]) {
+    pub(crate) fn forget(&self, id: &ImageId, layers: &[DiffId]) {
         self.release(layers);
         if self.writables().values().any(|entry| entry.image == *id) {
             return; // its document says what lies below them; the next start after them deletes it
         }
         let path = self.config_path(id);
-        if let Err(error) = fs::remove_file(&path) {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(path = %path.display(), %error, "cannot delete the document; the next start tries again");
         }
     }

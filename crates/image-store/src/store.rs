@@ -5,16 +5,20 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
 
 use wherry_image_ref::{Digest, Reference};
 
+use crate::background::Background;
+use crate::catalogue::Catalogue;
 use crate::error::Context;
-use crate::index::{Entry, Known, Snapshot};
+use crate::index::{Entry, Known, Pending, Snapshot, now_ns};
 use crate::layers::{Layer, Table};
 use crate::trash::Trash;
 use crate::{DiffId, Document, Error, Image, ImageId, Result, writable};
+
+/// The folder of the configuration documents in [`Inner::root`].
+pub(crate) const CONFIGS: &str = "configs";
 
 /// The images of one data root. Clones are cheap and share everything; all calls are thread-safe
 /// and block. One process uses a data root at a time (the engine's pid file sees to that).
@@ -29,10 +33,11 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     /// `DATA_ROOT/overlay2`.
     pub(crate) overlay: PathBuf,
-    /// What readers see; replaced as a whole, so nobody waits.
-    pub(crate) snapshot: RwLock<Arc<Snapshot>>,
-    /// Held by the one who changes the index, over its write: changes follow one after another.
-    pub(crate) writer: Mutex<()>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// Brings to the disk what was published before it was there.
+    pub(crate) settling: Background,
+    /// Names this run of the system.
+    pub(crate) boot: String,
     pub(crate) table: Mutex<Table>,
     pub(crate) writables: Mutex<writable::Entries>,
     pub(crate) trash: Trash,
@@ -51,6 +56,10 @@ pub struct NewImage<'a> {
     pub parent: Option<ImageId>,
     /// Whether this counts as tagging: `load` does not, as with dockerd.
     pub tagged: bool,
+    /// Whether it can be had again from where it came. Then nobody waits for the disk: the image is there at once, and
+    /// survives the end of this process at any time; if the system itself dies before its files have reached the disk
+    /// (some seconds), the next start leaves it out. Otherwise it is on the disk when the call returns.
+    pub fetched: bool,
 }
 
 impl Store {
@@ -135,25 +144,29 @@ impl Store {
             return Err(Error::LayerMismatch(id));
         }
         let diff_ids = document.rootfs.diff_ids.clone();
-        let _writer = self.inner.writer();
+        let writer = self.inner.catalogue.writer();
         let mut next = Snapshot::clone(&self.snapshot());
         let is_new = !next.known.contains_key(&id);
         if is_new {
             let size_bytes = new.layers.iter().map(Layer::size_bytes).sum();
-            let entry = Entry { parent: new.parent, last_tagged_ns: None };
+            let pending = new.fetched.then(|| Pending::now(&self.inner.boot));
+            let entry = Entry { parent: new.parent, last_tagged_ns: None, pending };
             next.known.insert(id, Known { entry, document: Arc::new(document), size_bytes });
-            self.inner.write_config(&id, new.config)?;
             self.inner.table().acquire(&diff_ids)?;
         }
         for name in new.names {
             next.point(name, id, new.tagged);
         }
         next.refresh(&id);
-        let published = self.inner.publish(next);
+        let written = if is_new { self.inner.write_config(&id, new) } else { Ok(()) };
+        let published = written.and_then(|()| self.inner.catalogue.publish(&writer, next));
         if published.is_err() && is_new {
-            self.inner.release(&diff_ids);
+            self.inner.forget(&id, &diff_ids);
         }
         published?;
+        if new.fetched {
+            self.inner.settling.run();
+        }
         self.image(&id)
     }
 
@@ -162,13 +175,13 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchImage`] for either, or what the file system says.
     pub fn set_parent(&self, id: &ImageId, parent: &ImageId) -> Result<()> {
-        let _writer = self.inner.writer();
+        let writer = self.inner.catalogue.writer();
         self.image(parent)?;
         let mut next = Snapshot::clone(&self.snapshot());
         let known = next.known.get_mut(id).ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
         known.entry.parent = Some(*parent);
         next.refresh(id);
-        self.inner.publish(next)
+        self.inner.catalogue.publish(&writer, next)
     }
 
     /// Gives an image one more tag (`latest` if the reference has none), which another image loses.
@@ -179,15 +192,15 @@ impl Store {
         if reference.digest().is_some() {
             return Err(Error::TagWithDigest(reference.clone()));
         }
-        let _writer = self.inner.writer();
+        let writer = self.inner.catalogue.writer();
         self.image(id)?;
         let mut next = Snapshot::clone(&self.snapshot());
         next.point(&reference.clone().or_latest(), *id, true);
-        self.inner.publish(next)
+        self.inner.catalogue.publish(&writer, next)
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.inner.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.catalogue.snapshot()
     }
 }
 
@@ -199,8 +212,7 @@ impl Snapshot {
             && name.digest().is_none()
             && let Some(known) = self.known.get_mut(&id)
         {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            known.entry.last_tagged_ns = u64::try_from(now.as_nanos()).ok();
+            known.entry.last_tagged_ns = Some(now_ns());
         }
         for changed in previous.into_iter().chain([id]) {
             self.refresh(&changed);
@@ -208,39 +220,35 @@ impl Snapshot {
     }
 }
 
+impl Drop for Inner {
+    /// Whoever opens the folder next is its only user.
+    fn drop(&mut self) {
+        self.catalogue.close();
+    }
+}
+
 impl Inner {
-    pub(crate) fn writer(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes `next` durable and then visible. The caller holds `writer`.
-    pub(crate) fn publish(&self, next: Snapshot) -> Result<()> {
-        let path = self.root.join("index.json");
-        wherry_durable::write_json(&path, &next.index()).context("write", path)?;
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-        Ok(())
-    }
-
     pub(crate) fn config_path(&self, id: &ImageId) -> PathBuf {
-        self.root.join("configs").join(id.0.hex())
+        self.root.join(CONFIGS).join(id.0.hex())
     }
 
     pub(crate) fn read_config(&self, id: &ImageId) -> Result<Vec<u8>> {
-        let path = self.config_path(id);
-        let bytes = fs::read(&path).context("read", path)?;
-        match Digest::of(&bytes) {
-            digest if digest == id.0 => Ok(bytes),
-            actual => Err(Error::ConfigDigest { id: *id, actual }),
-        }
+        read_config(&self.config_path(id), id)
     }
 
-    /// Writes the document and waits until it and all layers before it are on the disk.
-    fn write_config(&self, id: &ImageId, bytes: &[u8]) -> Result<()> {
+    /// Writes the document unless it is there already, and waits for the disk if nobody could bring it back.
+    fn write_config(&self, id: &ImageId, new: &NewImage<'_>) -> Result<()> {
         let path = self.config_path(id);
-        // Half of it would not have the digest that it is named after, and nothing names it yet.
-        fs::write(&path, bytes).context("write", path)?;
-        let folder = fs::File::open(&self.overlay).context("open", &self.overlay)?;
-        rustix::fs::syncfs(folder).context("sync", &self.overlay)
+        if self.read_config(id).is_err() {
+            // Half of it would not have the digest that it is named after, and nothing names it yet.
+            fs::write(&path, new.config).context("write", path)?;
+        }
+        if new.fetched { Ok(()) } else { self.sync() }
+    }
+
+    /// Waits until all files of all layers and images are on the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.catalogue.sync(&self.overlay)
     }
 
     /// The folder of the layer without files: the base of images without layers.
@@ -257,6 +265,15 @@ impl Inner {
         let mut seen = HashSet::new();
         let from_top = diff_ids.iter().rev().filter(|id| seen.insert(**id));
         from_top.map(|id| self.layer_folder(id).join("diff")).collect()
+    }
+}
+
+/// Reads a configuration document, which must have the digest that it is named after.
+pub(crate) fn read_config(path: &Path, id: &ImageId) -> Result<Vec<u8>> {
+    let bytes = fs::read(path).context("read", path)?;
+    match Digest::of(&bytes) {
+        digest if digest == id.0 => Ok(bytes),
+        actual => Err(Error::ConfigDigest { id: *id, actual }),
     }
 }
 

@@ -1,29 +1,21 @@
-//! Deleting folders without making anybody wait: they are renamed away at once and
-//! emptied by a thread that ends when there is nothing left to do.
+//! Deleting folders without making anybody wait: they are renamed away at once and emptied in the background.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::CWD;
+
+use crate::background::Background;
 
 /// The folder of what is to be deleted, and its worker.
 #[derive(Debug)]
 pub(crate) struct Trash {
     folder: PathBuf,
     serial: AtomicU64,
-    worker: Arc<Mutex<Worker>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Worker {
-    Idle,
-    Running,
-    /// Running, and something came in since it last looked.
-    RunningMore,
+    emptying: Background,
 }
 
 impl Trash {
@@ -32,9 +24,15 @@ impl Trash {
     pub(crate) fn open(folder: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
         let left_over = fs::read_dir(&folder)?.next().is_some();
-        let trash = Self { folder, serial: AtomicU64::new(0), worker: Arc::new(Mutex::new(Worker::Idle)) };
+        let full = folder.clone();
+        let emptying = Background::new("trash", move || {
+            if let Err(error) = empty_once(&full) {
+                tracing::warn!(folder = %full.display(), %error, "cannot empty the trash; the next start tries again");
+            }
+        });
+        let trash = Self { folder, serial: AtomicU64::new(0), emptying };
         if left_over {
-            trash.empty();
+            trash.emptying.run();
         }
         Ok(trash)
     }
@@ -43,7 +41,7 @@ impl Trash {
     pub(crate) fn throw(&self, path: &Path) -> io::Result<()> {
         match self.rename(path) {
             Ok(()) => {
-                self.empty();
+                self.emptying.run();
                 Ok(())
             }
             Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -64,40 +62,6 @@ impl Trash {
                 result => return result,
             }
         }
-    }
-
-    fn empty(&self) {
-        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
-        match *worker {
-            Worker::Idle => {
-                let (folder, state) = (self.folder.clone(), self.worker.clone());
-                let started = std::thread::Builder::new()
-                    .name("trash".into())
-                    .stack_size(256 << 10)
-                    .spawn(move || work(&folder, &state));
-                match started {
-                    Ok(_) => *worker = Worker::Running,
-                    Err(error) => {
-                        tracing::warn!(%error, "no thread to empty the trash; the next deletion tries again")
-                    }
-                }
-            }
-            Worker::Running | Worker::RunningMore => *worker = Worker::RunningMore,
-        }
-    }
-}
-
-fn work(folder: &Path, state: &Mutex<Worker>) {
-    loop {
-        if let Err(error) = empty_once(folder) {
-            tracing::warn!(folder = %folder.display(), %error, "cannot empty the trash; the next start tries again");
-        }
-        let mut worker = state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *worker == Worker::Running {
-            *worker = Worker::Idle;
-            return;
-        }
-        *worker = Worker::Running;
     }
 }
 

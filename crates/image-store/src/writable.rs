@@ -87,9 +87,11 @@ impl Store {
             return Ok(());
         }
         self.inner.trash.throw(&folder).context("delete", &folder)?;
+        // At once: a layer that comes back between these two steps would be counted wrongly.
+        let mut table = self.inner.table();
         let removed = self.inner.writables().remove(container);
         if let Some(entry) = removed {
-            self.inner.release(&entry.layers);
+            self.inner.release_from(&mut table, &entry.layers);
         }
         Ok(())
     }

@@ -217,6 +217,7 @@ fn an_image_of_a_container_looks_like_the_container() {
         names: &names,
         parent: Some(id),
         tagged: true,
+        fetched: true,
     };
     let image = store.commit(&new).unwrap();
     store.create_writable("c2", &image.id).unwrap();

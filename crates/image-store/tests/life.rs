@@ -122,7 +122,14 @@ fn digests_go_with_the_last_tag_of_their_repository() {
         store.image(&id).unwrap().diff_ids().iter().map(|l| store.layer(l).unwrap()).collect();
     let config = store.raw_config(&id).unwrap();
     let pinned: Reference = format!("a@{digest}").parse().unwrap();
-    let new = NewImage { config: &config, layers: &layers, names: &[pinned], parent: None, tagged: true };
+    let new = NewImage {
+        config: &config,
+        layers: &layers,
+        names: &[pinned],
+        parent: None,
+        tagged: true,
+        fetched: true,
+    };
     store.commit(&new).unwrap();
     assert_eq!(store.image(&id).unwrap().repo_digests, [format!("a@{digest}")]);
     let (removed, result) = store.remove("a:1", false, false, &nobody);
@@ -146,6 +153,7 @@ fn parents_without_names_go_along_and_children_hold_their_parents() {
         names: &names,
         parent: Some(parent),
         tagged: true,
+        fetched: true,
     };
     let child = store.commit(&new).unwrap();
     assert!(child.last_tagged.is_some() && child.parent == Some(parent));
@@ -317,4 +325,83 @@ fn many_threads_load_and_remove_without_losing_a_layer() {
     });
     assert_eq!(folders(dir.path()).len(), 1);
     assert_eq!(Store::open(dir.path()).unwrap().images().len(), 1);
+}
+
+/// The index, once all images have reached the disk.
+fn settled_index(root: &Path) -> serde_json::Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let text = fs::read_to_string(root.join("image/index.json")).unwrap();
+        if !text.contains("pending") {
+            return serde_json::from_str(&text).unwrap();
+        }
+        assert!(Instant::now() < deadline, "an image stays pending: {text}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Opens the store as if `image` had not been on the disk yet when the boot `boot` ended.
+fn open_with_pending(root: &Path, image: &ImageId, boot: &str) -> Store {
+    let mut index = settled_index(root);
+    index["images"][image.to_string()]["pending"] = serde_json::json!({"boot": boot, "since_ns": 1});
+    fs::write(root.join("image/index.json"), index.to_string()).unwrap();
+    Store::open(root).unwrap()
+}
+
+#[test]
+fn images_that_were_not_on_the_disk_when_the_system_died_are_left_out() {
+    let (dir, store) = store();
+    let lost = load(&store, &["shared", "own"], "1", &["lost"]);
+    let kept = load(&store, &["shared"], "2", &["kept"]);
+    store.create_writable("c", &lost).unwrap();
+    let upper = store.writable("c").unwrap().upper;
+    fs::write(upper.join("data"), "mine").unwrap();
+    let damaged = store.lower_dirs(&lost).unwrap()[0].join("own");
+    settled_index(dir.path());
+    drop(store);
+    fs::write(&damaged, "").unwrap();
+    let store = open_with_pending(dir.path(), &lost, "another boot");
+    assert!(matches!(store.image(&lost), Err(Error::NoSuchImage(_))));
+    assert!(matches!(store.resolve("lost"), Err(Error::NoSuchImage(_))));
+    assert_eq!(store.images().iter().map(|image| image.id).collect::<Vec<_>>(), [kept]);
+    assert!(!damaged.exists(), "a layer that may have holes is nobody's");
+    // Loaded again, it serves the container again, and stays when that goes.
+    assert_eq!(load(&store, &["shared", "own"], "1", &["lost"]), lost);
+    assert_ne!(fs::read(&damaged).unwrap(), b"");
+    assert_eq!(fs::read(store.writable("c").unwrap().upper.join("data")).unwrap(), b"mine");
+    store.remove_writable("c").unwrap();
+    assert!(store.lower_dirs(&lost).unwrap().iter().all(|folder| folder.exists()));
+    let (_, result) = store.remove("lost", false, false, &nobody);
+    result.unwrap();
+    assert!(store.lower_dirs(&kept).unwrap()[0].exists() && !damaged.exists());
+}
+
+#[test]
+fn images_of_a_process_that_was_killed_stay() {
+    let (dir, store) = store();
+    let id = load(&store, &["f"], "1", &["a"]);
+    settled_index(dir.path());
+    drop(store);
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let store = open_with_pending(dir.path(), &id, boot.trim());
+    assert_eq!(store.resolve("a").unwrap(), id);
+    settled_index(dir.path());
+}
+
+#[test]
+fn what_was_cut_short_is_deleted_and_what_has_data_is_not() {
+    let (dir, store) = store();
+    let id = load(&store, &["f"], "1", &["a"]);
+    drop(store);
+    let overlay = dir.path().join("overlay2");
+    let layer = overlay.join("a".repeat(64));
+    fs::create_dir_all(layer.join("diff/x")).unwrap();
+    fs::write(layer.join("layer.json"), "").unwrap();
+    let unused = overlay.join("b".repeat(64));
+    fs::create_dir_all(unused.join("diff")).unwrap();
+    let data = overlay.join("c".repeat(64));
+    fs::create_dir_all(data.join("diff/precious")).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.image(&id).is_ok());
+    assert_eq!((layer.exists(), unused.exists(), data.exists()), (false, false, true));
 }

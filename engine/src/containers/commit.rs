@@ -134,7 +134,13 @@ fn store(engine: &Engine, record: &Record, config: &Config, asked: &Asked) -> Re
         layer: diff_id,
     };
     let document = child.document(&engine.store.raw_config(&parent.id)?, &parent.document);
-    let new =
-        NewImage { config: &document, layers: &layers, names: &[], parent: Some(parent.id), tagged: false };
+    let new = NewImage {
+        config: &document,
+        layers: &layers,
+        names: &[],
+        parent: Some(parent.id),
+        tagged: false,
+        fetched: false,
+    };
     Ok(engine.store.commit(&new)?.id)
 }

@@ -77,7 +77,14 @@ fn make(engine: &Engine, asked: &Asked, body: BlockingBody) -> Result<ImageId, E
     };
     let document = imported.document();
     let layers = [layer];
-    let new = NewImage { config: &document, layers: &layers, names: &[], parent: None, tagged: false };
+    let new = NewImage {
+        config: &document,
+        layers: &layers,
+        names: &[],
+        parent: None,
+        tagged: false,
+        fetched: false,
+    };
     let id = engine.store.commit(&new)?.id;
     if let Some(name) = &asked.name {
         engine.store.tag(&id, name)?;

@@ -333,6 +333,7 @@ impl Pull {
                 names: &names,
                 parent: None,
                 tagged: true,
+                fetched: true,
             })?;
             Ok(())
         })

@@ -204,8 +204,14 @@ impl Push {
             let hold = |id: &DiffId| store.layer(id).ok_or(wherry_image_store::Error::NoSuchLayer(*id));
             let layers = image.diff_ids().iter().map(hold).collect::<Result<Vec<_>, _>>()?;
             let names = [pinned];
-            let (layers, parent) = (layers.as_slice(), image.parent);
-            store.commit(&NewImage { config: &config, layers, names: &names, parent, tagged: false })?;
+            store.commit(&NewImage {
+                config: &config,
+                layers: &layers,
+                names: &names,
+                parent: image.parent,
+                tagged: false,
+                fetched: true,
+            })?;
             Ok(())
         })
         .await?)

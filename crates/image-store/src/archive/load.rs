@@ -202,7 +202,8 @@ impl Loading<'_> {
         let id = ImageId(Digest::of(config));
         let previous: Vec<_> =
             names.iter().filter_map(|name| Some((name, self.store.named(name)?))).collect();
-        self.store.commit(&NewImage { config, layers: &layers, names, parent: None, tagged: false })?;
+        let new = NewImage { config, layers: &layers, names, parent: None, tagged: false, fetched: true };
+        self.store.commit(&new)?;
         for (reference, previous) in previous.into_iter().filter(|(_, previous)| *previous != id) {
             (self.observer)(LoadEvent::Renamed { reference, previous });
         }

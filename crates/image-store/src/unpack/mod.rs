@@ -14,6 +14,7 @@ pub(crate) use decompress::{Compression, decompress};
 pub use extract::{Extract, extract};
 pub(crate) use folders::clean;
 pub use ingest::Expected;
+pub(crate) use record::FILE as HEADERS;
 
 use std::ffi::OsString;
 use std::io::{self, Read};
