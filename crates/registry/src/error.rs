@@ -39,9 +39,35 @@ pub enum Error {
     /// A manifest has another digest than it was asked for by.
     #[error("manifest verification failed for digest {0}")]
     ManifestDigest(Digest),
-    /// A manifest cannot be read, or contradicts itself.
+    /// A document is no JSON.
+    #[error("{0}")]
+    Json(String),
+    /// A document's fields are not what they should be.
     #[error("invalid manifest: {0}")]
     Manifest(String),
+    /// A document can be read as a manifest and as a list: one digest must not have two meanings.
+    #[error("{}", if *is_index { "index: expected index but found manifest" } else { "manifest: expected manifest but found index" })]
+    Ambiguous {
+        /// Whether it calls itself a list.
+        is_index: bool,
+    },
+    /// A manifest in Docker's format of something else than an image.
+    #[error("Encountered remote {media_type:?}({class}) when fetching")]
+    ManifestClass {
+        /// Its configuration's type.
+        media_type: String,
+        /// What that is.
+        class: &'static str,
+    },
+    /// A format that nobody should use any more.
+    #[error(
+        "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. More information \
+         at https://docs.docker.com/go/deprecated-image-specs/"
+    )]
+    SchemaOne,
+    /// A model, not an image.
+    #[error("AI models are not yet supported by the Engine, please use \"docker model pull/run\" instead")]
+    AiModel,
     /// None of the images of an index is for the platform.
     #[error("no matching manifest for {0} in the manifest list entries")]
     NoMatchingManifest(String),
@@ -164,15 +190,68 @@ pub enum DialError {
 /// An error in a registry's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// `MANIFEST_UNKNOWN`, `DENIED`, …
-    pub code: String,
-    /// In the registry's words.
-    pub message: String,
+    /// `MANIFEST_UNKNOWN`, `DENIED`, …; codes that the specification does not know are `UNKNOWN`.
+    pub code: &'static str,
+    /// In the registry's words. None if it said no more than the code does.
+    pub message: Option<String>,
+}
+
+/// The codes of the distribution's specification: what they mean, and the HTTP status that goes with them.
+const CODES: [(&str, &str, u16); 20] = [
+    ("UNKNOWN", "unknown error", 500),
+    ("UNSUPPORTED", "The operation is unsupported.", 405),
+    ("UNAUTHORIZED", "authentication required", 401),
+    ("DENIED", "requested access to the resource is denied", 403),
+    ("UNAVAILABLE", "service unavailable", 503),
+    ("TOOMANYREQUESTS", "too many requests", 429),
+    ("DIGEST_INVALID", "provided digest did not match uploaded content", 400),
+    ("SIZE_INVALID", "provided length did not match content length", 400),
+    ("RANGE_INVALID", "invalid content range", 416),
+    ("NAME_INVALID", "invalid repository name", 400),
+    ("TAG_INVALID", "manifest tag did not match URI", 400),
+    ("NAME_UNKNOWN", "repository name not known to registry", 404),
+    ("MANIFEST_UNKNOWN", "manifest unknown", 404),
+    ("MANIFEST_INVALID", "manifest invalid", 400),
+    ("MANIFEST_UNVERIFIED", "manifest failed signature verification", 400),
+    ("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry", 400),
+    ("BLOB_UNKNOWN", "blob unknown to registry", 404),
+    ("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry", 404),
+    ("BLOB_UPLOAD_INVALID", "blob upload invalid", 404),
+    ("PAGINATION_NUMBER_INVALID", "invalid number of results requested", 400),
+];
+
+impl ApiError {
+    /// An entry of an answer. As with dockerd, one that says nothing of its own is only its code.
+    pub(crate) fn entry(code: &str, message: String, has_detail: bool) -> Self {
+        let (code, usual, _) = described(code);
+        let bare = !has_detail && (message.is_empty() || message == usual);
+        Self { code, message: (!bare).then_some(message) }
+    }
+
+    /// A code with a message of our own, or its usual one.
+    pub(crate) fn of(code: &str, message: Option<String>) -> Self {
+        let (code, usual, _) = described(code);
+        Self { code, message: Some(message.unwrap_or_else(|| usual.to_owned())) }
+    }
+
+    /// The HTTP status that goes with its code, whatever the answer's was.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        described(self.code).2
+    }
+}
+
+fn described(code: &str) -> (&'static str, &'static str, u16) {
+    CODES.iter().find(|(known, ..)| *known == code).copied().unwrap_or(("UNKNOWN", "unknown error", 500))
 }
 
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.code.to_lowercase().replace('_', " "), self.message)
+        f.write_str(&self.code.to_lowercase().replace('_', " "))?;
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -196,7 +275,12 @@ impl Error {
             | Self::Status(_)
             | Self::ErrorBody { .. }
             | Self::ManifestDigest(_)
+            | Self::Json(_)
             | Self::Manifest(_)
+            | Self::Ambiguous { .. }
+            | Self::ManifestClass { .. }
+            | Self::SchemaOne
+            | Self::AiModel
             | Self::NoMatchingManifest(_)
             | Self::MediaType(_)
             | Self::Config(_)
@@ -218,7 +302,7 @@ impl Error {
         match self {
             Self::Api(errors) => !errors.first().is_some_and(|error| {
                 let refusals = ["UNAUTHORIZED", "UNSUPPORTED", "DENIED", "TOOMANYREQUESTS", "NAME_UNKNOWN"];
-                refusals.contains(&error.code.as_str())
+                refusals.contains(&error.code)
             }),
             Self::Transport { source, .. } => match source {
                 TransportError::NoCredentials | TransportError::Url => false,
@@ -240,7 +324,12 @@ impl Error {
             Self::Status(_) | Self::UploadUnknown | Self::TokenAnswer(_) => true,
             Self::ErrorBody { .. }
             | Self::ManifestDigest(_)
+            | Self::Json(_)
             | Self::Manifest(_)
+            | Self::Ambiguous { .. }
+            | Self::ManifestClass { .. }
+            | Self::SchemaOne
+            | Self::AiModel
             | Self::NoMatchingManifest(_)
             | Self::MediaType(_)
             | Self::Config(_)

@@ -29,7 +29,7 @@ pub use endpoint::{Endpoint, Policy};
 pub use error::{ApiError, DialError, Error, Result, TransportError};
 pub use http::{Client, Settings};
 pub use login::log_in;
-pub use manifest::{Descriptor, Manifest, Platform, PushedLayer, Selected};
+pub use manifest::{Descriptor, Manifest, ManifestDocument, Platform, PushedLayer, Selected};
 pub use outgoing::Pieces;
 pub use proxy::Proxies;
 pub use repository::{Access, Repository, Resolved};

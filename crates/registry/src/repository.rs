@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_LENGTH, HeaderMap, HeaderValue, LINK};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -317,24 +317,15 @@ pub(crate) fn failure(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> E
     if !status.is_client_error() {
         return Error::Status(status);
     }
+    let found = body_errors(status, headers, body);
     let mut errors = challenge_errors(headers);
-    match body_errors(status, body) {
+    match found {
         Ok(found) => errors.extend(found),
-        Err(error) if errors.is_empty() => {
-            if status == StatusCode::UNAUTHORIZED {
-                return Error::Api(vec![ApiError::new("UNAUTHORIZED", "authentication required")]);
-            }
-            return error;
-        }
-        Err(_) => {}
+        Err(_) if !errors.is_empty() => {}
+        Err(_) if status == StatusCode::UNAUTHORIZED => errors.push(ApiError::of("UNAUTHORIZED", None)),
+        Err(error) => return error,
     }
     Error::Api(errors)
-}
-
-impl ApiError {
-    fn new(code: &str, message: &str) -> Self {
-        Self { code: code.to_owned(), message: message.to_owned() }
-    }
 }
 
 /// What a token server's refusal says in `WWW-Authenticate`.
@@ -342,21 +333,19 @@ fn challenge_errors(headers: &HeaderMap) -> Vec<ApiError> {
     let values = headers.get_all(hyper::header::WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
     let mut errors = Vec::new();
     for (scheme, parameters) in values.filter_map(auth::parse) {
-        let (code, text) = match parameters.get("error").map(String::as_str) {
-            Some("invalid_token") if scheme == "bearer" => ("UNAUTHORIZED", "authentication required"),
-            Some("insufficient_scope") if scheme == "bearer" => {
-                ("DENIED", "requested access to the resource is denied")
-            }
+        let code = match parameters.get("error").map(String::as_str) {
+            Some("invalid_token") if scheme == "bearer" => "UNAUTHORIZED",
+            Some("insufficient_scope") if scheme == "bearer" => "DENIED",
             _ => continue,
         };
         let message = parameters.get("error_description").filter(|d| !d.is_empty());
-        errors.push(ApiError::new(code, message.map_or(text, String::as_str)));
+        errors.push(ApiError::of(code, message.cloned()));
     }
     errors
 }
 
 /// The errors in an answer's body.
-fn body_errors(status: StatusCode, body: &[u8]) -> Result<Vec<ApiError>> {
+fn body_errors(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Vec<ApiError>> {
     #[derive(Deserialize)]
     struct Body {
         #[serde(default)]
@@ -370,31 +359,39 @@ fn body_errors(status: StatusCode, body: &[u8]) -> Result<Vec<ApiError>> {
         code: String,
         #[serde(default)]
         message: Option<String>,
+        #[serde(default)]
+        detail: serde_json::Value,
     }
-    let bad = |reason: String| Error::ErrorBody {
-        status: status.as_u16(),
-        reason,
-        body: String::from_utf8_lossy(body.get(..body.len().min(4096)).unwrap_or_default()).into_owned(),
-    };
-    let parsed: Body = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
-    if let Some(details) = parsed.details {
-        let code = match status {
-            StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
-            StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
-            _ => "UNKNOWN",
-        };
-        return Ok(vec![ApiError::new(code, &details)]);
+    let shown = String::from_utf8_lossy(body.get(..body.len().min(4096)).unwrap_or_default()).into_owned();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_lowercase();
+    if kind != "application/json" && kind != "application/vnd.api+json" {
+        return Ok(vec![ApiError::of(code_of(status), Some(shown))]);
+    }
+    let bad = |reason: String| Error::ErrorBody { status: status.as_u16(), reason, body: shown.clone() };
+    let parsed: Body =
+        serde_json::from_slice(body).map_err(|error| bad(manifest::go_syntax(body, &error)))?;
+    if let Some(details) = parsed.details.filter(|details| !details.is_empty()) {
+        return Ok(vec![ApiError::of(code_of(status), Some(details))]);
     }
     let entries = parsed.errors.unwrap_or_default();
     if entries.is_empty() {
         return Err(bad("no error details found in HTTP response body".into()));
     }
     let error = |entry: Entry| {
-        let message = entry.message.filter(|m| !m.is_empty());
-        let words = entry.code.to_lowercase().replace('_', " ");
-        ApiError { message: message.unwrap_or(words), code: entry.code }
+        ApiError::entry(&entry.code, entry.message.unwrap_or_default(), !entry.detail.is_null())
     };
     Ok(entries.into_iter().map(error).collect())
+}
+
+/// The code for an answer that has none.
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+        StatusCode::FORBIDDEN => "DENIED",
+        StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+        _ => "UNKNOWN",
+    }
 }
 
 /// The length that an answer announces.
@@ -408,21 +405,32 @@ mod tests {
 
     #[test]
     fn failures_are_told_in_dockerds_words() {
-        let check = |status: u16, body: &str, expect: &str| {
-            let error = failure(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
+        let check = |status: u16, kind: &'static str, body: &str, expect: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            let error = failure(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes());
             assert_eq!(error.to_string(), expect);
         };
-        let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#;
-        check(404, unknown, "manifest unknown: manifest unknown");
-        check(404, r#"{"errors":[{"code":"DENIED"}]}"#, "denied: denied");
-        check(401, "<html>", "unauthorized: authentication required");
-        check(401, r#"{"details":"bad"}"#, "unauthorized: bad");
-        check(
-            404,
-            "{}",
-            "error parsing HTTP 404 response body: no error details found in HTTP response body: \"{}\"",
-        );
-        check(500, unknown, "received unexpected HTTP status: 500 Internal Server Error");
+        let json = "application/json; charset=utf-8";
+        let entry = |code: &str, rest: &str| format!(r#"{{"errors":[{{"code":"{code}"{rest}}}]}}"#);
+        let unknown = entry("MANIFEST_UNKNOWN", r#","message":"manifest unknown","detail":{}"#);
+        check(404, json, &unknown, "manifest unknown: manifest unknown");
+        check(404, json, &entry("MANIFEST_UNKNOWN", r#","message":"manifest unknown""#), "manifest unknown");
+        check(404, json, &entry("MANIFEST_UNKNOWN", r#","message":"gone""#), "manifest unknown: gone");
+        check(404, json, &entry("DENIED", ""), "denied");
+        check(404, json, &entry("OWN_CODE", r#","message":"what""#), "unknown: what");
+        check(401, "text/html", "<html>", "unauthorized: <html>");
+        check(401, json, "<html>", "unauthorized: authentication required");
+        check(403, "", "no", "denied: no");
+        check(404, "text/plain", "no", "unknown: no");
+        check(401, json, r#"{"details":"bad"}"#, "unauthorized: bad");
+        check(429, "text/plain", "slow down", "toomanyrequests: slow down");
+        let empty =
+            "error parsing HTTP 404 response body: no error details found in HTTP response body: \"{}\"";
+        check(404, json, "{}", empty);
+        let bad = "error parsing HTTP 400 response body: invalid character 'b' looking for beginning of value: \"bad\"";
+        check(400, json, "bad", bad);
+        check(500, json, &unknown, "received unexpected HTTP status: 500 Internal Server Error");
     }
 
     #[test]
@@ -430,8 +438,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_static(r#"Bearer realm="x",error="insufficient_scope""#);
         headers.insert(hyper::header::WWW_AUTHENTICATE, value);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let error = failure(StatusCode::UNAUTHORIZED, &headers, b"");
-        assert_eq!(error.api().unwrap().code, "DENIED");
+        assert_eq!(error.api().map(|error| (error.code, error.status())), Some(("DENIED", 403)));
         assert_eq!(error.to_string(), "denied: requested access to the resource is denied");
     }
 

@@ -6,8 +6,7 @@ mod server;
 use server::{Answer, Seen, Server};
 use wherry_image_ref::Digest;
 use wherry_registry::{
-    Access, Client, Credentials, Endpoint, Manifest, Platform, Repository, Selected, Settings, Started,
-    log_in,
+    Access, Client, Credentials, Endpoint, ManifestDocument, Repository, Selected, Settings, Started, log_in,
 };
 
 fn endpoint(server: &Server) -> Endpoint {
@@ -48,13 +47,16 @@ async fn a_tag_is_resolved_by_head_and_the_manifest_read_by_digest() {
             Answer::text(200, "").header("docker-content-digest", &digest.to_string())
         }
         ("GET", path) if path == format!("/v2/me/app/manifests/{digest}") => Answer::bytes(200, body.clone()),
-        _ => Answer::text(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
+        _ => Answer::text(
+            404,
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":1}]}"#,
+        ),
     });
     let repository = anonymous(&server).await;
     let resolved = repository.resolve("latest").await.unwrap();
     assert!(resolved.digest == digest && resolved.body.is_none());
     let read = repository.manifest(&digest).await.unwrap();
-    assert!(matches!(Manifest::read(&read, &Platform::host()), Ok(Selected::Image(_))));
+    assert!(matches!(ManifestDocument::parse(&read).and_then(|d| d.select(None)), Ok(Selected::Image(_))));
     let error = repository.resolve("other").await.unwrap_err();
     assert_eq!(error.to_string(), "manifest unknown: manifest unknown");
     assert_eq!(error.api().unwrap().code, "MANIFEST_UNKNOWN");

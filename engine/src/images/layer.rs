@@ -58,6 +58,7 @@ impl Job {
                 result => break result?,
             }
         };
+        self.tell("Download complete");
         let size = self.descriptor.size;
         self.reporter.tell(messages::progress("Extracting", &self.id(), size, size));
         self.tell("Pull complete");
@@ -137,7 +138,6 @@ impl Job {
             }
         }
         self.tell("Verifying Checksum");
-        self.tell("Download complete");
         Received::Whole
     }
 }

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use wherry_image_ref::{Digest, Reference};
 use wherry_image_store::{DiffId, Document, ImageId, Layer, NewImage};
 use wherry_registry::{
-    Access, Client, Credentials, Descriptor, Error as Failure, Manifest, Platform, Policy, Repository,
-    Selected,
+    Access, Client, Credentials, Descriptor, Error as Failure, Manifest, ManifestDocument, Platform, Policy,
+    Repository, Selected,
 };
 
 use super::layer::{Fetched, Job};
@@ -24,6 +24,8 @@ use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
 const MAX_CONFIG_BYTES: usize = 8 << 20;
+/// Most lists within lists.
+const MAX_DEPTH: u32 = 4;
 
 /// What is to be pulled, and for whom.
 pub(super) struct Pull {
@@ -154,22 +156,51 @@ impl Pull {
     /// Pulls one tag or digest. Whether it was not what we had.
     async fn one(&self, repository: &Repository, reference: &Reference) -> Result<bool, Stop> {
         let (digest, body) = match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => (*digest, Some(repository.manifest(digest).await?)),
+            (Some(digest), _) => (*digest, None),
             (None, tag) => {
                 let resolved = repository.resolve(tag.unwrap_or(wherry_image_ref::DEFAULT_TAG)).await?;
                 (resolved.digest, resolved.body)
             }
         };
+        let known = self.known(&reference.with_digest(digest));
+        let document = match known {
+            Some(_) => None,
+            None => Some(ManifestDocument::parse(&self.document(repository, &digest, body).await?)?),
+        };
         let what = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
         self.output.send(messages::status(&format!("Pulling from {}", reference.path()), Some(&what))).await;
-        let pinned = reference.with_digest(digest);
-        let known = self.engine.store.named(&pinned).filter(|_| self.platform.is_none());
-        let newer = match known {
-            Some(id) => self.name(id, reference).await?,
-            None => self.fetch(repository, reference, digest, body).await?,
+        let newer = match (known, document) {
+            (Some(id), _) => self.name(id, reference).await?,
+            (None, Some(document)) => self.fetch(repository, reference, digest, document).await?,
+            (None, None) => false,
         };
         self.output.send(messages::status(&format!("Digest: {digest}"), None)).await;
         Ok(newer)
+    }
+
+    /// The image that is here under this digest, if it is the one for the platform: a list's digest may stand for
+    /// another's image.
+    fn known(&self, pinned: &Reference) -> Option<ImageId> {
+        let id = self.engine.store.named(pinned).filter(|_| self.platform.is_none())?;
+        let image = self.engine.store.image(&id).ok()?;
+        let platform = Platform {
+            os: image.document.os.clone(),
+            architecture: image.document.architecture.clone(),
+            variant: image.document.variant.clone(),
+        };
+        platform.runs_on(&Platform::best_of_host()).then_some(id)
+    }
+
+    async fn document(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, Failure> {
+        match body {
+            Some(body) => Ok(body),
+            None => repository.manifest(digest).await,
+        }
     }
 
     /// An image that we have needs only the name. Whether it is new to the image.
@@ -187,9 +218,9 @@ impl Pull {
         repository: &Repository,
         reference: &Reference,
         digest: Digest,
-        body: Option<Bytes>,
+        document: ManifestDocument,
     ) -> Result<bool, Stop> {
-        let manifest = self.manifest(repository, digest, body).await?;
+        let manifest = self.manifest(repository, document).await?;
         let id = ImageId(manifest.config.digest);
         let config = match self.engine.store.raw_config(&id) {
             Ok(config) => Bytes::from(config),
@@ -206,19 +237,19 @@ impl Pull {
     async fn manifest(
         &self,
         repository: &Repository,
-        digest: Digest,
-        body: Option<Bytes>,
+        mut document: ManifestDocument,
     ) -> Result<Manifest, Stop> {
-        let platform = self.platform.clone().unwrap_or_else(Platform::host);
-        let (mut digest, mut body) = (digest, body);
-        for _ in 0..4 {
-            let document = match body.take() {
-                Some(document) => document,
-                None => repository.manifest(&digest).await?,
-            };
-            match Manifest::read(&document, &platform)? {
+        for _ in 0..MAX_DEPTH {
+            match document.select(self.platform.as_ref())? {
                 Selected::Image(manifest) => return Ok(manifest),
-                Selected::Listed(descriptor) => digest = descriptor.digest,
+                Selected::Listed(listed) => {
+                    let body = repository.manifest(&listed.digest).await?;
+                    if listed.size != body.len() as u64 {
+                        let text = format!("{} has {} bytes, not {}", listed.digest, body.len(), listed.size);
+                        return Err(Failure::Manifest(text).into());
+                    }
+                    document = ManifestDocument::parse(&body)?;
+                }
             }
         }
         Err(Failure::Manifest("lists within lists".into()).into())

@@ -17,7 +17,7 @@ pub(crate) use layer::Pushed;
 use super::output::{self, Output};
 use super::pull::Stop;
 use super::registry::Endpoints;
-use super::registry_error::allows_fallback;
+use super::registry_error::{allows_fallback, plain};
 use super::transfers::Transfer;
 use super::{credentials, messages, registry};
 use crate::engine::{Engine, blocking};
@@ -90,7 +90,7 @@ impl Push {
             let text = format!("An image does not exist locally with the tag: {name}");
             return Err(Error::server(text));
         }
-        let tell = |failure: &Failure| Error::server(failure.of_upload());
+        let tell = |failure: &Failure| plain(failure, failure.of_upload());
         let mut endpoints = Endpoints::to_push(&self.policy, &self.reference).await;
         let mut last = Error::server(format!("no endpoints found for {shown}"));
         while let Some(endpoint) = endpoints.next() {

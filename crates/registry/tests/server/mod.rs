@@ -148,7 +148,11 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
     }
     shared.seen.lock().unwrap().push(seen.clone());
     let answer = (shared.handler)(&seen);
-    let mut head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
+    let mut head = format!(
+        "HTTP/1.1 {} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+        answer.status,
+        answer.body.len()
+    );
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
