@@ -15,7 +15,8 @@ setup: ## install what is missing: Debian packages, the docker client, cargo-nex
 	@.ci/setup
 
 build: ## compile the four programs into target/release
-	cargo build --release -p wherryd -p wherry-runtime -p wherry-netd
+	cargo build --release -p wherryd -p wherry-netd -p wherry-runtime --bin wherryd --bin wherry-netd --bin wherry-monitor
+	@.ci/static-runtime
 
 run: setup build ## start wherryd on /var/run/docker.sock (more arguments: ARGS=…)
 	target/release/wherryd $(ARGS)
@@ -58,7 +59,8 @@ conformance-runtime: root setup build ## runc's, crun's and youki's own tests ag
 
 .PHONY: bench-runtime
 bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki; the numbers go to integration/results (BENCH_ROUNDS=100)
-	cargo build --release -p wherry-runtime -p wherry-bench
+	cargo build --release -p wherry-bench --bin wherry-bench-runtime
+	@.ci/static-runtime
 	@target/release/wherry-bench-runtime
 
 acceptance: root setup build ## run ../shared/acceptance against ENGINE (SCRIPTS="01 04 05")
