@@ -52,6 +52,8 @@ run() { # inside: RUNTIME [FILE...] -> TAP of each file in /conformance/tap
   # runc's name, since the tests of the help look for it
   export RUNC=/usr/local/libexec/under-test/runc
   install -D "$runtime" "$RUNC"
+  # a keyboard on which nobody types
+  mkfifo /tmp/keyboard; exec 8<>/tmp/keyboard
   cd "$SOURCES/tests/integration"
   rm -rf /conformance/tap; mkdir /conformance/tap
   # shellcheck disable=SC2046
@@ -72,7 +74,7 @@ run_file() {
     # runc wants a controlling terminal for containers that have one
     printf 'exec bats --tap --filter %q %q >%q 2>>%q' "$rest" "$file" "$out.part" "$out.err" >/tmp/bats-call
     : >"$out.part"
-    setsid script -qec 'bash /tmp/bats-call' /dev/null </dev/null >/dev/null &
+    setsid script -qec 'bash /tmp/bats-call' /dev/null <&8 >/dev/null 8>&- &
     job=$!; quiet=0; size=0
     while kill -0 $job 2>/dev/null; do
       sleep .5

@@ -52,6 +52,9 @@ pub enum Stdio<'fd> {
         /// Rows and columns.
         size: Option<(u16, u16)>,
     },
+    /// The same for a caller who copies it to a terminal of his own: line ends stay as the program writes them, for
+    /// it is that terminal which puts a carriage return before them.
+    CopiedTerminal,
 }
 
 /// What [`crate::Container::create`] and [`crate::Container::run`] need.

@@ -26,7 +26,9 @@ use crate::error::Step;
 use crate::plan::Plan;
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::process::ProcessPlan;
-use crate::sys::process::{CloneRequest, Cloned, exit, reset_signals, set_namespaces, unshare};
+use crate::sys::process::{
+    CloneRequest, Cloned, end_on_termination, exit, reset_signals, set_namespaces, unshare,
+};
 use channel::{CREATED, Channel, GO, HOOKS, NO_SUBJECT};
 
 /// Which step failed, on what, and how.
@@ -161,6 +163,8 @@ fn init<'p>(
     identity::take_on(process, channel)?;
     let program = program::find(process)?;
     if plan.wait_for_start {
+        // the first process of a pid namespace is spared signals that it does not handle
+        end_on_termination();
         channel.tell(CREATED).at(Step::WaitForParent, NO_SUBJECT)?;
         match listener {
             Some(listener) => *started_by = Some(accept(listener).at(Step::WaitForParent, NO_SUBJECT)?),
@@ -260,8 +264,8 @@ fn surroundings<'p>(
         dev::make(root.as_fd(), devices, plan.bind_devices)?;
     }
     let slave = match plan.process.stdio {
-        crate::plan::process::StdioPlan::Terminal { rows, cols } => {
-            Some(terminal::open(root.as_fd(), channel, plan.process.uid, rows, cols, true)?)
+        crate::plan::process::StdioPlan::Terminal(terminal) => {
+            Some(terminal::open(root.as_fd(), channel, plan.process.uid, terminal, true)?)
         }
         _ => None,
     };
@@ -365,7 +369,7 @@ fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channe
     rustix::process::setsid().at(Step::Session, NO_SUBJECT)?;
     rustix::process::umask(Mode::empty());
     let slave = match process.stdio {
-        crate::plan::process::StdioPlan::Terminal { rows, cols } => {
+        crate::plan::process::StdioPlan::Terminal(terminal) => {
             let root = rustix::fs::openat(
                 rustix::fs::CWD,
                 c"/",
@@ -373,7 +377,7 @@ fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channe
                 Mode::empty(),
             )
             .at(Step::Terminal, NO_SUBJECT)?;
-            Some(terminal::open(root.as_fd(), channel, process.uid, rows, cols, false)?)
+            Some(terminal::open(root.as_fd(), channel, process.uid, terminal, false)?)
         }
         _ => None,
     };

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, Uid, makedev};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use super::channel::{Channel, NO_SUBJECT, TERMINAL};
 use super::{At, Done, dev, inherited, target};
 use crate::error::Step;
-use crate::plan::process::{ProcessPlan, StdioPlan};
+use crate::plan::process::{ProcessPlan, StdioPlan, TerminalPlan};
 use crate::sys::identity::set_controlling_terminal;
 use crate::sys::process::duplicate_to;
 
@@ -21,8 +21,7 @@ pub(crate) fn open<'p>(
     root: BorrowedFd<'_>,
     channel: &Channel,
     uid: u32,
-    rows: u16,
-    cols: u16,
+    terminal: TerminalPlan,
     console: bool,
 ) -> Done<'p, OwnedFd> {
     let step = Step::Terminal;
@@ -36,6 +35,12 @@ pub(crate) fn open<'p>(
     unlockpt(&node).at(step, c"unlock")?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&node, flags).at(step, c"slave")?;
+    let TerminalPlan { rows, cols, carriage_returns } = terminal;
+    if !carriage_returns {
+        let mut settings = tcgetattr(&slave).at(step, c"line ends")?;
+        settings.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(&slave, OptionalActions::Now, &settings).at(step, c"line ends")?;
+    }
     if rows != 0 || cols != 0 {
         let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&node, size).at(step, c"size")?;

@@ -63,7 +63,16 @@ pub(crate) struct ProcessPlan {
 pub(crate) enum StdioPlan {
     Inherit,
     Fds([RawFd; 3]),
-    Terminal { rows: u16, cols: u16 },
+    Terminal(TerminalPlan),
+}
+
+/// A new terminal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TerminalPlan {
+    pub(crate) rows: u16,
+    pub(crate) cols: u16,
+    /// Whether it puts a carriage return before a line's end.
+    pub(crate) carriage_returns: bool,
 }
 
 /// Capabilities as bit masks.
@@ -161,6 +170,7 @@ fn environment(env: &[String]) -> Vec<&str> {
     for entry in env {
         let name = entry.split('=').next().unwrap_or_default();
         if entry == "HOME=" {
+            out.retain(|e| !e.starts_with("HOME="));
             continue;
         }
         match out.iter_mut().find(|e| e.split('=').next() == Some(name)) {
@@ -194,7 +204,11 @@ fn stdio_plan(process: &Process, stdio: Stdio<'_>) -> Result<StdioPlan, Error> {
         Stdio::Fds { stdin, stdout, stderr } => {
             StdioPlan::Fds([stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()])
         }
-        Stdio::Terminal { size } => {
+        Stdio::Terminal { .. } | Stdio::CopiedTerminal => {
+            let (size, carriage_returns) = match stdio {
+                Stdio::Terminal { size } => (size, true),
+                _ => (None, false),
+            };
             let (rows, cols) = match (size, process.console_size()) {
                 (Some(size), _) => size,
                 (None, Some(size)) => {
@@ -206,7 +220,7 @@ fn stdio_plan(process: &Process, stdio: Stdio<'_>) -> Result<StdioPlan, Error> {
                 }
                 (None, None) => (0, 0),
             };
-            StdioPlan::Terminal { rows, cols }
+            StdioPlan::Terminal(TerminalPlan { rows, cols, carriage_returns })
         }
     })
 }

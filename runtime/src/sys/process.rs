@@ -207,6 +207,19 @@ pub(crate) fn reset_signals() {
     };
 }
 
+/// Makes the process end by `SIGTERM` until it executes a program.
+pub(crate) fn end_on_termination() {
+    extern "C" fn end(signal: i32) {
+        exit(128 + signal)
+    }
+    // SAFETY: the handler only ends the process, which is allowed in one; the action is initialised.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        action.sa_sigaction = end as extern "C" fn(i32) as libc::sighandler_t;
+        libc::sigaction(libc::SIGTERM, &raw const action, std::ptr::null_mut());
+    }
+}
+
 /// Whether the working directory is inside the root directory. The kernel says
 /// `(unreachable)` in front of one that is not.
 pub(crate) fn working_directory_is_inside() -> Sys<bool> {

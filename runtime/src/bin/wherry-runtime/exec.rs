@@ -5,19 +5,19 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
-use wherry_runtime::{Status, Stdio, SubCgroup, protect_own_program};
+use wherry_runtime::{Status, SubCgroup};
 
 use crate::Session;
 use crate::command_line::ExecOptions;
 use crate::config::{check, load_process, load_spec};
 use crate::failure::Failure;
 use crate::foreground::{self, Signals, Waited};
-use crate::launch::{check_console, hand_over};
+use crate::launch::{check_console, hand_over, protect, stdio};
 use crate::store::Store;
 
 /// Runs a further program in a container.
 pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failure> {
-    protect_own_program()?;
+    protect(session)?;
     let store = Store::new(&session.global.root, &options.id)?;
     let container = store.open()?.1.ok_or(Failure::ExecStopped)?;
     if container.status() == Status::Paused && !options.ignore_paused {
@@ -38,7 +38,7 @@ pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failu
         sub_cgroups: &sub_cgroups,
         ..wherry_runtime::ExecOptions::default()
     };
-    let stdio = if terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit };
+    let stdio = stdio(terminal, options.process.detach);
     session.log.debug(|| "nsexec container setup: joining the container's namespaces".to_owned());
     let process = container.exec(&process, stdio, &library_options)?;
     session.log.debug(|| format!("child process in init(): pid {}", process.pid));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
-use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use wherry_runtime::resize_terminal;
 
 use crate::failure::Failure;
@@ -56,9 +56,6 @@ pub(crate) struct Waited<'a> {
 /// Waits until the process has ended; gives its exit code, 128 + signal for one that was killed.
 pub(crate) fn wait(signals: &Signals, process: &Waited<'_>) -> Result<u8, Failure> {
     let Waited { pid, pidfd, terminal, notify } = *process;
-    if let Some(master) = terminal {
-        keep_line_ends(master);
-    }
     let _raw = terminal.map(|master| {
         copy_size(master);
         RawMode::enter()
@@ -160,14 +157,6 @@ fn drain(master: &OwnedFd) {
     while poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)) == Ok(1)
         && copy(master.as_fd(), rustix::stdio::stdout())
     {}
-}
-
-/// A line ends as the program ended it: no carriage return is put before it, since our own terminal will do that.
-fn keep_line_ends(master: &OwnedFd) {
-    if let Ok(mut settings) = tcgetattr(master) {
-        settings.output_modes.remove(OutputModes::ONLCR);
-        let _ = tcsetattr(master, OptionalActions::Now, &settings);
-    }
 }
 
 fn copy_size(master: &OwnedFd) {

@@ -23,16 +23,23 @@ struct Made {
     notify: Option<NotifySocket>,
 }
 
+/// Puts this program's file out of the reach of containers.
+pub(crate) fn protect(session: &Session) -> Result<(), Failure> {
+    protect_own_program()?;
+    session.log.debug(|| "this program runs from a copy or mount that no container can write to".to_owned());
+    Ok(())
+}
+
 /// Makes a container that waits for `start`.
 pub(crate) fn create(session: &Session, options: &LaunchOptions) -> Result<u8, Failure> {
-    protect_own_program()?;
+    protect(session)?;
     launch(session, options, true)?;
     Ok(0)
 }
 
 /// Makes a container and runs its program, in the foreground unless detached.
 pub(crate) fn run(session: &Session, options: &LaunchOptions) -> Result<u8, Failure> {
-    protect_own_program()?;
+    protect(session)?;
     let signals = (!options.process.detach).then(Signals::catch).transpose()?;
     let Made { store, container, terminal, notify } = launch(session, options, false)?;
     let Some(signals) = signals else {
@@ -62,6 +69,15 @@ fn bundle(options: &LaunchOptions) -> Result<PathBuf, Failure> {
 
 fn is_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true))
+}
+
+/// A process's standard I/O. In the foreground, its terminal is copied to ours.
+pub(crate) fn stdio(terminal: bool, detached: bool) -> Stdio<'static> {
+    match (terminal, detached) {
+        (true, true) => Stdio::Terminal { size: None },
+        (true, false) => Stdio::CopiedTerminal,
+        (false, _) => Stdio::Inherit,
+    }
 }
 
 /// A terminal's master must have somebody who holds it.
@@ -133,9 +149,7 @@ fn launch_in(
     if session.global.systemd_cgroup {
         launch.cgroup_manager = CgroupManager::Systemd;
     }
-    if is_terminal(spec) {
-        launch.stdio = Stdio::Terminal { size: None };
-    }
+    launch.stdio = stdio(is_terminal(spec), wait || options.process.detach);
     launch.start_socket_in = wait.then(|| store.folder());
     session.log.debug(|| "nsexec container setup: making namespaces and cgroup".to_owned());
     let (container, terminal) = if wait { Container::create(&launch)? } else { Container::run(&launch)? };
