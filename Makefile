@@ -6,7 +6,7 @@ N ?= 20
 export ENGINE := $(abspath $(ENGINE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime acceptance install clean
+.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime test-runtime-guests acceptance install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki;
 	cargo build --release -p wherry-bench --bin wherry-bench-runtime
 	@.ci/static-runtime
 	@target/release/wherry-bench-runtime
+
+test-runtime-guests: root setup build ## wherry-runtime in runc's place under the dockerd, containerd and Podman of ../shared/lab
+	integration/conformance/guests.sh target/release/wherry-runtime
 
 acceptance: root setup build ## run ../shared/acceptance against ENGINE (SCRIPTS="01 04 05")
 	@[ -x $(ACCEPTANCE)/run-all.sh ] || { echo "make acceptance: there are no scripts in $(ACCEPTANCE)" >&2; exit 1; }
