@@ -123,5 +123,5 @@ fn continues(response: &Response<Incoming>, offset: u64) -> bool {
 }
 
 fn broken_body(error: hyper::Error) -> TransportError {
-    if error.is_incomplete_message() { TransportError::Truncated } else { TransportError::Http(error) }
+    if error.is_incomplete_message() { TransportError::Truncated } else { error.into() }
 }

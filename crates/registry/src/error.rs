@@ -133,7 +133,16 @@ pub enum TransportError {
     Tls(io::Error),
     /// The connection broke, or what came is no HTTP.
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Http(hyper::Error),
+    /// The other side closed the connection without an answer.
+    #[error("EOF")]
+    Eof,
+    /// The other side broke the connection off.
+    #[error("read: connection reset by peer")]
+    Reset,
+    /// The other side reads no more.
+    #[error("write: broken pipe")]
+    BrokenPipe,
     /// Nothing came in time.
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     Timeout,
@@ -164,6 +173,18 @@ pub enum TransportError {
     /// An address that is no URL.
     #[error("invalid URL")]
     Url,
+}
+
+impl From<hyper::Error> for TransportError {
+    fn from(error: hyper::Error) -> Self {
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        match source.map(io::Error::kind) {
+            None if error.is_incomplete_message() => Self::Eof,
+            Some(io::ErrorKind::ConnectionReset) => Self::Reset,
+            Some(io::ErrorKind::BrokenPipe) => Self::BrokenPipe,
+            _ => Self::Http(error),
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -314,6 +335,9 @@ impl Error {
                 | TransportError::Tls(_)
                 | TransportError::Http(_)
                 | TransportError::Timeout
+                | TransportError::Eof
+                | TransportError::Reset
+                | TransportError::BrokenPipe
                 | TransportError::Stalled
                 | TransportError::Truncated
                 | TransportError::WrongRange

@@ -232,7 +232,7 @@ pub(crate) async fn read(ask: &Ask, response: Response<Incoming>, limit: usize) 
     match Limited::new(response.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(transport(ask, TransportError::Http(*error))),
+            Ok(error) => Err(transport(ask, (*error).into())),
             Err(_) => Err(Error::TooLarge(limit)),
         },
     }

@@ -134,12 +134,24 @@ impl ManifestDocument {
         }
     }
 
+    /// What it calls itself.
+    #[must_use]
+    pub fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// Whether it is in the old format that nobody should use any more.
+    #[must_use]
+    pub fn is_schema_one(&self) -> bool {
+        self.schema_version == 1
+    }
+
     /// The image that it is, or the one that a list has for the platform; `None` means this host.
     ///
     /// # Errors
     /// [`Error::SchemaOne`], [`Error::NoMatchingManifest`], [`Error::MediaType`], [`Error::AiModel`].
     pub fn select(self, platform: Option<&Platform>) -> Result<Selected> {
-        if self.schema_version == 1 {
+        if self.is_schema_one() {
             return Err(Error::SchemaOne);
         }
         match self {

@@ -149,7 +149,11 @@ impl ServerCertVerifier for TrustAnybody {
 /// A failed handshake in Go's words.
 pub(crate) fn failure(error: io::Error, host: &str) -> TransportError {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return TransportError::Tls(error);
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof => TransportError::Eof,
+            io::ErrorKind::ConnectionReset => TransportError::Reset,
+            _ => TransportError::Tls(error),
+        };
     };
     match tls {
         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => TransportError::NotTls,

@@ -16,6 +16,9 @@ pub(super) async fn create(engine: Arc<Engine>, request: &Request) -> Result<Rep
     let platform = platform.map_err(Error::InvalidParameter)?;
     let image = request.query.get("fromImage").unwrap_or_default();
     let reference = reference(image, request.query.get("tag"))?;
+    if reference.familiar_name() == "scratch" {
+        return Err(Error::Forbidden("'scratch' is a reserved name".into()));
+    }
     let (client, credentials) = (registry::client(&engine, request), credentials::of(request));
     output::respond(move |output| {
         let pull = Pull {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use wherry_image_ref::{Digest, Reference};
-use wherry_registry::{Access, Error as Failure, Repository};
+use wherry_image_ref::{Digest, Reference, ReferenceError};
+use wherry_registry::{Access, Error as Failure, ManifestDocument, Repository};
 
-use super::registry_error::translate;
+use super::registry::Endpoints;
+use super::registry_error::{plain, translate};
 use super::{credentials, registry};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -16,28 +17,37 @@ use crate::server::{Reply, Request, response};
 const MAX_CONFIG_BYTES: usize = 8 << 20;
 
 pub(super) async fn inspect(engine: Arc<Engine>, name: &str, request: &Request) -> Result<Reply, Error> {
-    let reference = name.parse::<Reference>().map_err(wherry_image_store::Error::Reference)?.or_latest();
+    let reference = name.parse::<Reference>().map_err(|error| match error {
+        ReferenceError::LooksLikeId(_) => Error::server("no manifest found for full image ID"),
+        error => wherry_image_store::Error::Reference(error).into(),
+    })?;
+    let reference = reference.or_latest();
     let credentials = credentials::of(request);
     let client = registry::client(&engine, request);
-    let mut last = None;
-    for endpoint in registry::policy(&engine).endpoints(reference.domain()).await {
-        let connected =
-            Repository::connect(&client, &endpoint, reference.path(), &credentials, Access::Pull).await;
-        match connected {
-            Ok(repository) => match describe(&repository, &reference).await {
-                Ok(found) => return Ok(response::json(StatusCode::OK, &found).into()),
-                Err(failure) if endpoint.mirror => last = Some(failure),
-                Err(failure) => return Err(refusal(&failure, &reference)),
-            },
-            Err(failure) => last = Some(failure),
+    let mut endpoints = Endpoints::to_pull(&registry::policy(&engine), &reference).await;
+    let mut last = Error::server("no endpoints");
+    while let Some(endpoint) = endpoints.next() {
+        let path = reference.path();
+        let connected = Repository::connect(&client, &endpoint, path, &credentials, Access::Pull).await;
+        let found = match connected {
+            Ok(repository) => {
+                endpoints.answered(&endpoint);
+                describe(&repository, &reference).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match found {
+            Ok(found) => return Ok(response::json(StatusCode::OK, &found).into()),
+            Err(failure) => last = refusal(&failure, &reference),
         }
     }
-    Err(last.map_or_else(|| Error::server("no endpoints"), |failure| refusal(&failure, &reference)))
+    Err(last)
 }
 
+/// The registry's own words are not made more of than they say.
 fn refusal(failure: &Failure, reference: &Reference) -> Error {
     match failure.api() {
-        Some(_) => Error::Forbidden(failure.to_string()),
+        Some(_) => plain(failure, failure.to_string()),
         None => translate(failure, reference),
     }
 }
@@ -48,37 +58,44 @@ async fn describe(repository: &Repository, reference: &Reference) -> Result<Valu
         None => repository.resolve(reference.tag().unwrap_or(wherry_image_ref::DEFAULT_TAG)).await?.digest,
     };
     let body = repository.manifest(&digest).await?;
-    let document: Value = serde_json::from_slice(&body).map_err(|e| Failure::Manifest(e.to_string()))?;
-    let platforms = match document.get("manifests").and_then(Value::as_array) {
-        Some(manifests) => {
-            manifests.iter().filter_map(|manifest| manifest.get("platform").cloned()).collect()
-        }
-        None => vec![platform(repository, &document).await?],
-    };
+    let document = ManifestDocument::parse(&body)?;
+    if document.is_schema_one() {
+        return Err(Failure::SchemaOne);
+    }
+    let value: Value = serde_json::from_slice(&body).map_err(|e| Failure::Manifest(e.to_string()))?;
     Ok(json!({
-        "Descriptor": {
-            "mediaType": document.get("mediaType").cloned().unwrap_or_default(),
-            "digest": digest,
-            "size": body.len(),
-        },
-        "Platforms": platforms,
+        "Descriptor": { "mediaType": document.media_type(), "digest": digest, "size": body.len() },
+        "Platforms": platforms(repository, &document, &value).await,
     }))
 }
 
-/// Operating system and processor of a single image, from its configuration.
-async fn platform(repository: &Repository, manifest: &Value) -> Result<Value, Failure> {
-    let digest = manifest.pointer("/config/digest").and_then(Value::as_str);
-    let digest = digest.and_then(|text| text.parse::<Digest>().ok());
-    let digest = digest.ok_or_else(|| Failure::Manifest("it has no configuration".into()))?;
-    let config = repository.small_blob(&digest, MAX_CONFIG_BYTES).await?;
-    let config: Value = serde_json::from_slice(&config).map_err(|e| Failure::Manifest(e.to_string()))?;
-    let mut platform = serde_json::Map::new();
-    for field in ["architecture", "os", "os.version", "variant"] {
-        if let Some(value) =
-            config.get(field).filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
-        {
-            platform.insert(field.to_owned(), value.clone());
-        }
+/// All of a list; the one of an image in Docker's format. As with dockerd, what cannot be known is null.
+async fn platforms(repository: &Repository, document: &ManifestDocument, value: &Value) -> Value {
+    if let Some(manifests) = value.get("manifests").and_then(Value::as_array) {
+        let platforms = manifests.iter().map(|manifest| platform(manifest.get("platform")));
+        return if manifests.is_empty() { Value::Null } else { platforms.collect() };
     }
-    Ok(platform.into())
+    if document.media_type() != wherry_registry::Manifest::DOCKER_TYPE {
+        return Value::Null;
+    }
+    let digest = value.pointer("/config/digest").and_then(Value::as_str);
+    let Some(digest) = digest.and_then(|text| text.parse::<Digest>().ok()) else { return Value::Null };
+    let Ok(config) = repository.small_blob(&digest, MAX_CONFIG_BYTES).await else { return Value::Null };
+    let Ok(config) = serde_json::from_slice::<Value>(&config) else { return Value::Null };
+    let says = |field: &str| config.get(field).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    if says("os") || says("architecture") { json!([platform(Some(&config))]) } else { Value::Null }
+}
+
+/// The fields of a platform, in dockerd's order.
+fn platform(from: Option<&Value>) -> Value {
+    let field = |name: &str| from.and_then(|from| from.get(name)).cloned();
+    let mut platform = serde_json::Map::new();
+    for name in ["architecture", "os"] {
+        platform.insert(name.to_owned(), field(name).unwrap_or_else(|| "".into()));
+    }
+    for name in ["os.version", "os.features", "variant"] {
+        let value = field(name).filter(|value| !value.is_null() && *value != "" && *value != json!([]));
+        platform.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    platform.into()
 }

@@ -9,7 +9,7 @@ use wherry_registry::{Credentials, Error as Failure, TransportError, log_in};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::images::registry;
-use crate::server::{Reply, Request, response};
+use crate::server::{Reply, Request, json, response};
 
 /// Docker Hub's registry, for those who name none.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -41,7 +41,7 @@ pub(super) async fn check(engine: Arc<Engine>, mut request: Request) -> Result<R
         return Err(Error::server("EOF"));
     }
     let login: Option<Login> =
-        serde_json::from_slice(&body).map_err(|error| Error::server(error.to_string()))?;
+        serde_json::from_slice(&body).map_err(|error| Error::server(json::syntax_error(&body, &error)))?;
     let login = login.unwrap_or_default();
     let server = if login.server.is_empty() { HUB } else { &login.server };
     let client = registry::client(&engine, &request);
