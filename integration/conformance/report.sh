@@ -2,20 +2,20 @@
 # report.sh SUITE BASELINE RESULT RUNTIME SECONDS: prints integration/results/conformance-SUITE.md. BASELINE and RESULT are lines
 # "ok|not ok|skip <TAB> file <TAB> test <TAB> reason"; causes that are known stand in SUITE.causes ("file <TAB> test <TAB> cause").
 set -euo pipefail
-suite=$1 baseline=$2 result=$3 runtime=$4 seconds=$5
+reference=${REFERENCE:-$1} suite=$1 baseline=$2 result=$3 runtime=$4 seconds=$5
 here=$(cd "$(dirname "$0")" && pwd -P)
 row() { awk -F '\t' -v name="$1" '{ n[$1]++ } END { printf "| %s | %d | %d | %d |\n", name, n["ok"], n["not ok"], n["skip"] }' "$2"; }
 cat <<T
 # $suite's own tests
 
 Written by \`make conformance-runtime\` (\`integration/conformance/$suite.sh\`): $(date -u '+%F %R') UTC, commit $(git -C "$here" rev-parse --short HEAD),
-kernel $(uname -r), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $seconds s. The suite is Debian's source package $(cat "$(dirname "$result")/version" 2>/dev/null || echo "of $suite").
-The baseline is $suite itself, measured in the same way on a machine of this kind.
+kernel $(uname -r), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $seconds s. The suite is $(cat "$(dirname "$result")/version" 2>/dev/null || echo "$suite").
+The baseline is $reference, measured in the same way on a machine of this kind.
 
 | runtime | passed | failed | skipped |
 | --- | --- | --- | --- |
 $(row "$runtime" "$result")
-$([ ! -e "$baseline" ] || row "$suite (baseline)" "$baseline")
+$([ ! -e "$baseline" ] || row "$reference (baseline)" "$baseline")
 
 T
 [ -e "$baseline" ] || exit 0
@@ -32,6 +32,6 @@ section() { # title, rows
   printf '## %s\n\n' "$1"
   if [ -n "$2" ]; then printf '| file | test | here | cause |\n| --- | --- | --- | --- |\n%s\n\n' "$2"; else printf 'None.\n\n'; fi
 }
-section "Passed by $suite, not here" "$(compare '^(not ok|skip)$' '^ok$')"
-section "Passed here, not by $suite" "$(compare '^ok$' '^(not ok|skip)$')"
+section "Passed by $reference, not here" "$(compare '^(not ok|skip)$' '^ok$')"
+section "Passed here, not by $reference" "$(compare '^ok$' '^(not ok|skip)$')"
 section "Failed by both" "$(compare '^not ok$' '^not ok$')"

@@ -17,7 +17,7 @@ use crate::child::channel::{
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
 use crate::plan::namespaces::User;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, net_devices};
 use crate::sys::process::{CloneRequest, Cloned, clone3, pidfd_send_signal};
 use crate::{CgroupManager, Error, Launch};
 
@@ -249,6 +249,7 @@ fn bring_up(
         }
     }
     set_oom_score(init.pid, plan.process.oom_score_adj)?;
+    net_devices::hand_over(&plan.net_devices, &plan.namespaces, init.pid)?;
     if !plan.hooks.in_parent {
         tell(channel)?;
     }

@@ -239,8 +239,19 @@ impl Error {
             Step::Exec => Error::Exec { path: subject, errno },
             Step::Cwd => Error::BadCwd { cwd: subject, errno },
             Step::User | Step::Groups => Error::BadUser { subject, errno },
+            Step::Hook if errno == libc::ETIMEDOUT => Error::hook(&subject, "timed out".to_owned()),
+            Step::Hook => Error::hook(&subject, Errno(errno).to_string()),
+            Step::HookFailed => Error::hook(&subject, format!("exit status {errno}")),
+            Step::HookKilled => Error::hook(&subject, format!("signal {errno}")),
             step => Error::Setup { step, subject, errno },
         }
+    }
+
+    /// A failed hook, by the label that a child knows it by.
+    fn hook(label: &str, reason: String) -> Self {
+        let (name, index) = label.split_once(' ').unwrap_or((label, ""));
+        let name = if name == "startContainer" { "startContainer" } else { "createContainer" };
+        Error::Hook { name, index: index.parse().unwrap_or(0), reason }
     }
 
     /// A failed step in the caller's own process.
@@ -367,6 +378,8 @@ steps! {
     Exec = "execute",
     Hook = "run hook",
     HookFailed = "hook failed:",
+    HookKilled = "hook was killed:",
     CloseFds = "close descriptors",
+    NetDevice = "set up network device",
     Loopback = "bring up loopback device",
 }

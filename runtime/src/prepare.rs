@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use crate::child::mount::{clone_tree, open_source, plain_filesystem};
 use crate::plan::Plan;
 use crate::plan::devices::Device;
-use crate::plan::mounts::Source;
+use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::User;
+use crate::plan::options::LOCKABLE;
 use crate::{Error, Step};
 
 /// Opens what is bound from the host: mounts, whose sources may be closed to the container's root, and which only
@@ -18,6 +19,7 @@ use crate::{Error, Step};
 pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
     let Some(user) = &plan.namespaces.user else { return Ok(()) };
     for mount in plan.mounts.iter().filter(|m| matches!(m.source, Source::Bind { .. })) {
+        refuse_unlocking(mount)?;
         let fd = open_source(mount).map_err(|failure| {
             let subject = failure.subject.to_string_lossy().into_owned();
             plan.explain(Error::from_report(failure.step, failure.errno.raw_os_error(), subject))
@@ -48,6 +50,27 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
         let _ = device.host_node.set(node(&mut nodes, device, uid, gid).map_err(failed)?);
     }
     Ok(())
+}
+
+/// What protects a source on the host, a container in another user namespace may not take away.
+fn refuse_unlocking(mount: &Mount) -> Result<(), Error> {
+    let Source::Bind { path, .. } = &mount.source else { return Ok(()) };
+    let asked = mount.attr.clear & LOCKABLE;
+    if asked == 0 {
+        return Ok(());
+    }
+    let has = rustix::fs::statvfs(path.as_c_str())
+        .map_err(|errno| Error::system("look at", path.to_string_lossy(), errno))?;
+    // the bits are the same
+    if has.f_flag.bits() & asked == 0 {
+        return Ok(());
+    }
+    Err(Error::Mount {
+        origin: mount.source.origin(),
+        target: format!("/{}", mount.target.to_string_lossy()),
+        step: Step::Mount,
+        errno: libc::EPERM,
+    })
 }
 
 /// A node in a file system of its own that is mounted nowhere.

@@ -9,7 +9,7 @@ use super::channel::{Channel, LISTENER, NO_SUBJECT};
 use super::{At, Done, Failure, inherited};
 use crate::error::Step;
 use crate::plan::process::ProcessPlan;
-use crate::plan::scheduling::NumberSet;
+use crate::plan::scheduling::{ALL_CPUS, NumberSet};
 use crate::sys::identity::{
     RLIMIT_NAMES, install_seccomp, join_session_keyring, personality, prctl, set_capabilities, set_gid,
     set_groups, set_rlimit, set_uid,
@@ -56,6 +56,11 @@ pub(crate) fn before_filter(process: &ProcessPlan) -> Done<'_> {
 /// Keeps this process to some CPUs, if it is to be.
 pub(crate) fn keep_to(cpus: Option<&NumberSet>) -> Done<'static> {
     cpus.map_or(Ok(()), |cpus| set_affinity(&cpus.0).at(Step::Affinity, NO_SUBJECT))
+}
+
+/// Takes back what the caller keeps itself to.
+pub(crate) fn may_use_all_cpus() {
+    let _ = set_affinity(&ALL_CPUS); // it is a matter of speed only
 }
 
 /// Closes everything that the program does not get, and that is not needed for telling how it went. This

@@ -11,6 +11,7 @@ mod identity;
 mod inherited;
 mod masks;
 pub(crate) mod mount;
+mod net_devices;
 mod program;
 mod root;
 mod target;
@@ -148,14 +149,18 @@ fn init<'p>(
         rustix::system::setdomainname(name.to_bytes()).at(Step::Domainname, name)?;
     }
     if ns.new_net {
-        unshare(libc::CLONE_NEWNET).at(Step::MakeNamespace, c"network")?;
+        if !ns.net_at_once {
+            unshare(libc::CLONE_NEWNET).at(Step::MakeNamespace, c"network")?;
+        }
         identity::loopback_up().at(Step::Loopback, NO_SUBJECT)?;
     }
     let slave = surroundings(plan, channel, &mut devices)?;
     // From here on the cgroup's limits and the device rules must hold: the parent has set them meanwhile.
     channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
+    net_devices::set_up(&plan.net_devices)?;
     enter_devices_cgroup(devices.as_ref().or(plan.entry.devices.as_ref()))?;
     drop(devices); // before all that is still open is closed at once
+    identity::may_use_all_cpus();
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
     let keep = [Some(channel.as_fd()), listener.map(AsFd::as_fd), plan.hooks.state.as_ref().map(AsFd::as_fd)];
@@ -171,7 +176,11 @@ fn init<'p>(
             None => channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?,
         }
     }
-    hooks::run(&plan.hooks.start_container, plan.hooks.state.as_ref())?;
+    if !plan.hooks.start_container.is_empty() {
+        let mut buffer = [0; program::HOME_MAX];
+        let home = program::home(process, &mut buffer);
+        hooks::run(&plan.hooks.start_container, plan.hooks.state.as_ref(), home)?;
+    }
     program::execute(process, program, started_by.as_ref().unwrap_or(channel))
 }
 
@@ -274,7 +283,9 @@ fn surroundings<'p>(
         channel.wait_for(GO).at(Step::Hook, NO_SUBJECT)?;
     }
     if late {
-        hooks::run(&plan.hooks.create_container, plan.hooks.state.as_ref())?;
+        // runc's and crun's hooks find themselves at the new root
+        rustix::process::fchdir(&root).at(Step::PivotRoot, &plan.rootfs.path)?;
+        hooks::run(&plan.hooks.create_container, plan.hooks.state.as_ref(), None)?;
         root::pivot(&plan.rootfs, &root)?;
     }
     parameters(plan)?;
@@ -355,14 +366,27 @@ fn exec_between(join: &crate::exec::Join, process: &ProcessPlan) -> Done<'static
     identity::keep_to(process.affinity.initial.as_ref())?;
     enter_cgroup(&join.entry)?;
     enter_devices_cgroup(join.entry.devices.as_ref())?;
-    set_namespaces(join.init.as_fd(), join.namespaces).at(Step::JoinNamespace, NO_SUBJECT)?;
+    join_init(join).at(Step::JoinNamespace, NO_SUBJECT)?;
     let request = CloneRequest { flags: 0, cgroup: join.entry.clone_into(), as_sibling: true };
     inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)
 }
 
+/// All at once; but with privileges first those that may belong to the host's user namespace.
+fn join_init(join: &crate::exec::Join) -> Result<(), Errno> {
+    let rest = join.namespaces & !libc::CLONE_NEWUSER;
+    if join.user_namespace && rest != 0 && rustix::process::geteuid().is_root() {
+        set_namespaces(join.init.as_fd(), rest)?;
+        return set_namespaces(join.init.as_fd(), libc::CLONE_NEWUSER);
+    }
+    set_namespaces(join.init.as_fd(), join.namespaces)
+}
+
 fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
     reset_signals();
-    identity::keep_to(process.affinity.last.as_ref())?;
+    match &process.affinity.last {
+        None if process.affinity.initial.is_none() => identity::may_use_all_cpus(),
+        last => identity::keep_to(last.as_ref())?,
+    }
     if join.user_namespace {
         identity::become_root()?;
     }

@@ -12,7 +12,7 @@ use crate::plan::process::ProcessPlan;
 use crate::sys::process::{execve, exit};
 
 /// The longest entry for `HOME`, with its name.
-const HOME_MAX: usize = 512;
+pub(crate) const HOME_MAX: usize = 512;
 
 /// Finds the program, as the user who will run it.
 pub(crate) fn find(process: &ProcessPlan) -> Done<'_, &CStr> {
@@ -47,7 +47,7 @@ fn check(process: &ProcessPlan, path: &CStr, stat: &rustix::fs::Stat) -> Result<
 /// Executes it; comes back only with a failure.
 pub(crate) fn execute<'p>(process: &'p ProcessPlan, program: &'p CStr, channel: &Channel) -> Done<'p> {
     let mut buffer = [0_u8; HOME_MAX];
-    let home = if process.needs_home { Some(home(process.uid, &mut buffer)) } else { None };
+    let home = home(process, &mut buffer);
     identity::filter_last(process, channel)?;
     let errno = execve(program, &process.args, &process.env, home);
     if process.report_exec_failure {
@@ -75,8 +75,13 @@ fn say_and_exit(program: &CStr, errno: Errno) -> ! {
     exit(255)
 }
 
+/// The entry for `HOME` that the environment lacks.
+pub(crate) fn home<'b>(process: &ProcessPlan, buffer: &'b mut [u8; HOME_MAX]) -> Option<&'b CStr> {
+    process.needs_home.then(|| home_of(process.uid, buffer))
+}
+
 /// `HOME=` and the user's folder by the container's `/etc/passwd`, else `/`.
-fn home(uid: u32, buffer: &mut [u8; HOME_MAX]) -> &CStr {
+fn home_of(uid: u32, buffer: &mut [u8; HOME_MAX]) -> &CStr {
     const NONE: &CStr = c"HOME=/";
     let Ok(file) = rustix::fs::openat(
         CWD,

@@ -11,6 +11,8 @@ use crate::{Error, Launch};
 /// A program that the child runs.
 #[derive(Debug)]
 pub(crate) struct ChildHook {
+    /// Its list and its place there, for messages: `createContainer 0`.
+    pub(crate) label: CString,
     pub(crate) path: CString,
     pub(crate) args: StringArray,
     pub(crate) env: StringArray,
@@ -41,12 +43,21 @@ impl ChildHooks {
 /// Compiles.
 pub(crate) fn compile(launch: &Launch<'_>) -> Result<ChildHooks, Error> {
     let Some(hooks) = launch.spec.hooks() else { return Ok(ChildHooks::default()) };
-    let list = |hooks: &Option<Vec<Hook>>| hooks.iter().flatten().map(hook).collect::<Result<Vec<_>, _>>();
+    let list =
+        |name: &'static str, hooks: &Option<Vec<Hook>>, env: &dyn Fn() -> Result<StringArray, Error>| {
+            let all = hooks.iter().flatten().enumerate();
+            all.map(|(index, one)| hook(&format!("{name} {index}"), one, env)).collect::<Result<Vec<_>, _>>()
+        };
     let is_some = |hooks: &Option<Vec<Hook>>| hooks.as_ref().is_some_and(|list| !list.is_empty());
     let in_parent = is_some(hooks.prestart()) || is_some(hooks.create_runtime());
     let mut out = ChildHooks {
-        create_container: list(hooks.create_container())?,
-        start_container: list(hooks.start_container())?,
+        // without a word about it: the runtime's environment, and in the container that of its program
+        create_container: list("createContainer", hooks.create_container(), &|| {
+            Ok(StringArray::new(inherited()))
+        })?,
+        start_container: list("startContainer", hooks.start_container(), &|| {
+            strings(launch.spec.process().as_ref().and_then(|p| p.env().as_deref()).unwrap_or_default())
+        })?,
         in_parent,
         state: None,
     };
@@ -58,22 +69,27 @@ pub(crate) fn compile(launch: &Launch<'_>) -> Result<ChildHooks, Error> {
     Ok(out)
 }
 
-fn hook(hook: &Hook) -> Result<ChildHook, Error> {
-    let strings = |list: &[String]| -> Result<StringArray, Error> {
-        Ok(StringArray::new(list.iter().map(|s| c_string("hooks", s)).collect::<Result<_, _>>()?))
-    };
+fn strings(list: &[String]) -> Result<StringArray, Error> {
+    Ok(StringArray::new(list.iter().map(|s| c_string("hooks", s)).collect::<Result<_, _>>()?))
+}
+
+fn hook(
+    label: &str,
+    hook: &Hook,
+    default_env: &dyn Fn() -> Result<StringArray, Error>,
+) -> Result<ChildHook, Error> {
     let path = hook.path().to_string_lossy().into_owned();
     let args = match hook.args() {
         Some(args) if !args.is_empty() => args.clone(),
         _ => vec![path.clone()],
     };
     Ok(ChildHook {
+        label: c_string("hooks", label)?,
         path: c_string("hooks.path", &path)?,
         args: strings(&args)?,
         env: match hook.env() {
             Some(env) => strings(env)?,
-            // as with hooks in the parent
-            None => StringArray::new(inherited()),
+            None => default_env()?,
         },
         timeout_ms: timeout_ms(hook),
     })

@@ -7,6 +7,7 @@ pub(crate) mod devices;
 pub(crate) mod hooks;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod net_devices;
 pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod rootfs;
@@ -24,6 +25,7 @@ use devices::Device;
 use hooks::ChildHooks;
 use mounts::{CgroupView, Mount, Symlink};
 use namespaces::Namespaces;
+use net_devices::NetDevice;
 use process::ProcessPlan;
 use rootfs::Rootfs;
 
@@ -47,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) domainname: Option<CString>,
     /// Path below `/proc/sys`, value.
     pub(crate) sysctls: Vec<(CString, CString)>,
+    /// Which come from the host.
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) hooks: ChildHooks,
     pub(crate) process: ProcessPlan,
     /// Report readiness, and wait for the start, before `execve`.
@@ -120,6 +124,7 @@ pub(crate) fn compile(
             .map(|d| c_string("domainname", d))
             .transpose()?,
         sysctls: sysctls(spec, &namespaces)?,
+        net_devices: net_devices::compile(linux, &namespaces)?,
         hooks: hooks::compile(launch)?,
         entry: Entry::default(),
         cgroups_come_later: false,
@@ -143,6 +148,14 @@ impl Plan {
             let reason = format!("{subject} is not a namespace of the type it is listed as");
             return Error::spec("linux.namespaces", reason);
         }
+        if step == Step::Scheduler
+            && errno == libc::EPERM
+            && self.process.scheduler.is_some_and(|s| s.policy == 6)
+        {
+            let reason =
+                "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)";
+            return Error::spec("process.scheduler", reason);
+        }
         if step == Step::MountOption {
             let with = self.mounts.iter().find(|m| m.source.has_option(&subject));
             let target = with.map(|m| m.target.to_string_lossy()).unwrap_or_default();
@@ -153,7 +166,12 @@ impl Plan {
         let is_target =
             matches!(step, Step::Mount | Step::MountOptions | Step::MakeMountTarget | Step::InsideProc);
         let mount = self.mounts.iter().find(|m| is_target && m.target.as_bytes() == subject.as_bytes());
+        let symlink = matches!(errno, libc::ENOTDIR | libc::ELOOP);
         match mount {
+            Some(mount) if symlink && (mount.source.is(b"proc") || mount.source.is(b"sysfs")) => Error::spec(
+                "mounts",
+                format!("filesystem {:?} must be mounted on ordinary directory", mount.source.origin()),
+            ),
             Some(mount) => {
                 Error::Mount { origin: mount.source.origin(), target: format!("/{subject}"), step, errno }
             }
@@ -167,7 +185,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
     let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
     for (asked, what) in [
         (linux.intel_rdt().is_some(), "linux.intelRdt"),
-        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "linux.netDevices"),
         (label && !Path::new("/sys/fs/selinux/enforce").exists(), "linux.mountLabel without SELinux"),
     ] {
         if asked {

@@ -180,7 +180,7 @@ fn bind(
         onto_folder: meta.is_dir(),
         follow: true,
         source: Source::Bind { path: c_string("mounts.source", &source.to_string_lossy())?, recursive },
-        attr: options.attr,
+        attr: options.attr.of_bind(container.is_some()),
         recursive: options.recursive,
         // nothing said: mounts of the host come in, none go out (as runc has it)
         propagation: Some(options.propagation.unwrap_or((libc::MS_SLAVE, true))),

@@ -1,7 +1,7 @@
 //! `linux.namespaces`: which are new, which are joined, and how many processes that takes.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
@@ -52,6 +52,8 @@ pub(crate) struct Namespaces {
     pub(crate) net: bool,
     /// Whether the network namespace is a new one, whose loopback device is down.
     pub(crate) new_net: bool,
+    /// Whether the new network namespace must be there from the beginning.
+    pub(crate) net_at_once: bool,
     /// Whether the IPC namespace is not the caller's.
     pub(crate) ipc: bool,
     /// Whether the UTS namespace is not the caller's.
@@ -60,9 +62,15 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     /// The flags for `clone3`. A new network namespace takes the kernel longest by far: the child makes it by itself, while
-    /// its parent makes the cgroups.
+    /// its parent makes the cgroups; unless that parent has devices to move there.
     pub(crate) fn clone_flags(&self) -> u64 {
-        self.new & !u64::from(libc::CLONE_NEWNET.unsigned_abs())
+        if self.net_at_once { self.new } else { self.new & !u64::from(libc::CLONE_NEWNET.unsigned_abs()) }
+    }
+
+    /// A namespace that is joined, by its kind (`CLONE_NEW*`).
+    pub(crate) fn joined(&self, flag: i32) -> Option<BorrowedFd<'_>> {
+        let all = self.join.iter().chain(&self.before_fork);
+        all.into_iter().find(|join| join.flag == flag).map(|join| join.fd.as_fd())
     }
 
     /// Whether a process in between is needed.
@@ -95,6 +103,7 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
         cgroup: false,
         net: false,
         new_net: false,
+        net_at_once: linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
         ipc: false,
         uts: false,
     };
@@ -117,6 +126,7 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
             None => all.add_new(kind, flag, linux)?,
         }
     }
+    all.order();
     let mapped = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
     if all.user.is_none() && (mapped(linux.uid_mappings()) || mapped(linux.gid_mappings())) {
         return Err(Error::spec("linux.uidMappings", "there is no user namespace to map ids in"));
@@ -131,6 +141,17 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
 }
 
 impl Namespaces {
+    /// The order of joining. Root joins the user namespace last: namespaces that belong to the host's one
+    /// could not be joined from within. Everybody else has privileges over the others only there.
+    fn order(&mut self) {
+        if self.user.is_none() || !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // before a new user namespace comes about, too
+        self.before_fork.append(&mut self.join);
+        self.before_fork.sort_by_key(|join| join.flag == libc::CLONE_NEWUSER);
+    }
+
     fn add_join(&mut self, kind: LinuxNamespaceType, flag: i32, path: &Path) -> Result<(), Error> {
         let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Error::system("open namespace", path.display(), errno))?;

@@ -13,6 +13,9 @@ const STRICTATIME: u64 = 0x20;
 const NODIRATIME: u64 = 0x80;
 const NOSYMFOLLOW: u64 = 0x20_0000;
 
+/// Flags of a mount that another user namespace may not clear.
+pub(crate) const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+
 /// A mount's options, sorted by who handles them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -87,7 +90,18 @@ impl MountAttr {
         MountAttr { set: 0, clear: 0, propagation, userns_fd: 0 }
     }
 
+    /// For a bind mount of which some flags are asked for: the others are as for a new mount, not as on the source
+    /// (as with mount(8) and runc). Access times stay. In a user namespace the flags that
+    /// protect the source ([`LOCKABLE`]) stay, too.
+    pub(crate) fn of_bind(self, user_namespace: bool) -> Self {
+        let others = if user_namespace { NOSYMFOLLOW } else { LOCKABLE | NOSYMFOLLOW };
+        if self.is_noop() { self } else { MountAttr { clear: self.clear | others & !self.set, ..self } }
+    }
+
     fn change(&mut self, bits: u64, set: bool) {
+        if bits == 0 && !set {
+            return; // "as it was" (`atime`, `norelatime`)
+        }
         if bits & ATIME_FIELD != 0 || bits == 0 {
             // one of several values of a field, not a bit: clear the field, then set the value
             self.set = (self.set & !ATIME_FIELD) | if set { bits } else { 0 };

@@ -41,6 +41,9 @@ impl NumberSet {
     }
 }
 
+/// All CPUs there can be: what a container's processes may run on is their cgroup's business, not the caller's.
+pub(crate) const ALL_CPUS: [u64; MAX_NUMBER / 64] = [u64::MAX; MAX_NUMBER / 64];
+
 /// `process.execCPUAffinity`; it concerns further processes of a container, not its init.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Affinity {
@@ -120,6 +123,9 @@ pub(crate) fn scheduler(scheduler: &Scheduler) -> Result<SchedulerAttr, Error> {
                 LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
             }
     });
+    if scheduler.policy() == &LinuxSchedulerPolicy::SchedDeadline {
+        deadline(scheduler)?;
+    }
     let invalid = |_| Error::spec("process.scheduler", "a negative number");
     Ok(SchedulerAttr {
         size: 48,
@@ -131,6 +137,35 @@ pub(crate) fn scheduler(scheduler: &Scheduler) -> Result<SchedulerAttr, Error> {
         deadline: scheduler.deadline().unwrap_or(0),
         period: scheduler.period().unwrap_or(0),
     })
+}
+
+/// The kernel answers EINVAL to all of these; the words are crun's.
+fn deadline(scheduler: &Scheduler) -> Result<(), Error> {
+    /// What the kernel takes by default (`kernel.sched_deadline_period_{min,max}_us`) lies within.
+    const RUNTIME: std::ops::RangeInclusive<u64> = 1024..=(1 << 63) - 1;
+    let refuse = |reason: String| {
+        Err(Error::spec("process.scheduler", format!("sched_setattr: `SCHED_DEADLINE` {reason}")))
+    };
+    let Some(&runtime) = scheduler.runtime().as_ref() else { return refuse("requires `runtime`".into()) };
+    let Some(&deadline) = scheduler.deadline().as_ref() else { return refuse("requires `deadline`".into()) };
+    let period = scheduler.period().as_ref().copied().filter(|period| *period != 0).unwrap_or(deadline);
+    if runtime == 0 {
+        return refuse("runtime must be greater than 0".into());
+    }
+    if !RUNTIME.contains(&runtime) {
+        return refuse(format!(
+            "runtime {runtime} must be between {} and {}",
+            RUNTIME.start(),
+            RUNTIME.end()
+        ));
+    }
+    if runtime > deadline {
+        return refuse(format!("runtime {runtime} must be <= deadline {deadline}"));
+    }
+    if deadline > period {
+        return refuse(format!("deadline {deadline} must be <= period {period}"));
+    }
+    Ok(())
 }
 
 /// Compiles `process.ioPriority`.

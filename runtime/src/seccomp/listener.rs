@@ -52,9 +52,12 @@ pub(super) fn compile(seccomp: &LinuxSeccomp, syscalls: &[LinuxSyscall]) -> Resu
     if told.peek().is_none() {
         return Ok(None);
     }
-    // by this call the filter's listener gets out of the filtered process
-    if told.any(|s| s.names().iter().any(|name| name == "sendmsg")) {
-        return Err(Error::spec("linux.seccomp.syscalls", "SCMP_ACT_NOTIFY cannot be used for sendmsg"));
+    // by `sendmsg` the filter's listener gets out of the filtered process (with runc, by `write`)
+    for call in ["sendmsg", "write"] {
+        if told.clone().any(|s| s.names().iter().any(|name| name == call)) {
+            let text = format!("SCMP_ACT_NOTIFY cannot be used for the {call} syscall");
+            return Err(Error::spec("linux.seccomp.syscalls", text));
+        }
     }
     let path = seccomp.listener_path().clone().filter(|path| !path.as_os_str().is_empty());
     let path = path.ok_or_else(|| {
@@ -66,7 +69,8 @@ pub(super) fn compile(seccomp: &LinuxSeccomp, syscalls: &[LinuxSyscall]) -> Resu
 impl Listener {
     /// Hands the listener of the filter of process `pid` over.
     pub(crate) fn hand_over(&self, seccomp: &OwnedFd, pid: i32, state: State<'_>) -> Result<(), Error> {
-        let failed = |errno| Error::system("hand the seccomp listener to", self.path.display(), errno);
+        let failed =
+            |errno| Error::system("failed to connect with seccomp agent", self.path.display(), errno);
         let message = ContainerProcessState {
             oci_version: state.oci_version,
             fds: ["seccompFd"],

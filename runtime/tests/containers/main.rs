@@ -4,6 +4,7 @@
 
 mod attacks;
 mod descriptors;
+mod hooks;
 mod life;
 mod listener;
 mod mounts;

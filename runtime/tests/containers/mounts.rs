@@ -254,3 +254,44 @@ fn tmpfs_begins_with_what_it_covers() {
     assert_eq!(outcome.stdout, "one\ntwo\nsub/deep\n751\n640\n", "{}", outcome.stderr);
     assert!(!seed.join("new").exists());
 }
+
+/// A bind mount for which some flags are asked has those, and not the source's others; one without a word has the source's.
+#[test]
+fn flags_of_a_source() {
+    let bundle = Bundle::new().sh("while read -r _ point _ flags _; do case $point in /a|/b|/c) echo $point $flags;; esac; done < /proc/self/mounts");
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let mount = |args: &[&str]| {
+        let done = std::process::Command::new("mount").args(args).arg(&source).status().unwrap();
+        assert!(done.success());
+    };
+    mount(&["-t", "tmpfs", "none"]);
+    mount(&["--bind", "-o", "remount,nosuid,noexec,noatime"]);
+    let bind = |to: &str, options: &[&str]| json!({ "destination": to, "type": "bind", "source": source, "options": options });
+    let bundle = bundle
+        .mount(bind("/a", &["bind"]))
+        .mount(bind("/b", &["bind", "ro"]))
+        .mount(bind("/c", &["bind", "exec", "relatime"]));
+    let plain = bundle.try_run();
+    // in another user namespace what protects the source stays, and may not be taken away in words
+    let map = json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
+    let mut bundle = bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(bundle.path(), mode).unwrap();
+    let refused = bundle.try_run();
+    bundle.spec["mounts"].as_array_mut().unwrap().pop();
+    let within = bundle.try_run();
+    let unmounted = std::process::Command::new("umount").arg(&source).status().unwrap();
+    assert!(unmounted.success());
+    let flags = |outcome: Result<crate::support::Outcome, wherry_runtime::Error>| {
+        let outcome = outcome.unwrap();
+        let line =
+            |line: &str| line.split(',').take_while(|word| *word != "inode64").collect::<Vec<_>>().join(",");
+        outcome.stdout.lines().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(flags(plain), ["/a rw,nosuid,noexec,noatime", "/b ro,noatime", "/c rw,relatime"]);
+    assert_eq!(flags(within), ["/a rw,nosuid,noexec,noatime", "/b ro,nosuid,noexec,noatime"]);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.errno(), Some(1), "{refused}");
+}

@@ -81,3 +81,62 @@ fn user_namespace() {
     assert_eq!((code, output.as_str()), (0, "0\n"));
     container.delete(true).unwrap();
 }
+
+/// A device of the host's network goes to the container with its addresses, under another name, and up.
+#[test]
+fn network_devices_of_the_host() {
+    let ip = |args: &str| {
+        let status = std::process::Command::new("ip").args(args.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {args}");
+    };
+    let device = format!("wt{}", std::process::id());
+    ip(&format!("link add {device} type veth peer name {device}p"));
+    ip(&format!("addr add 192.0.2.7/24 dev {device}"));
+    ip(&format!("addr add 2001:db8::7/64 dev {device}"));
+    let bundle = Bundle::new().sh("ip -o addr show dev inner; ip link show dev inner");
+    let mut bundle = bundle;
+    bundle.spec["linux"]["netDevices"] = json!({});
+    bundle.spec["linux"]["netDevices"][&device] = json!({ "name": "inner" });
+    let outcome = bundle.run();
+    let gone = !std::path::Path::new("/sys/class/net").join(&device).exists();
+    assert!(outcome.stdout.contains("192.0.2.7/24"), "{outcome:?}");
+    assert!(outcome.stdout.contains("2001:db8::7/64"), "{outcome:?}");
+    assert!(outcome.stdout.contains(",UP"), "{outcome:?}");
+    assert!(gone, "a virtual device ends with its namespace");
+    let error = bundle.try_run().unwrap_err().to_string();
+    assert_eq!(error, format!("config.json: linux.netDevices: there is no network device {device:?}"));
+    bundle.spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "pid" }, { "type": "uts" }]);
+    let error = bundle.try_run().unwrap_err().to_string();
+    assert!(error.contains("linux.netDevices: a container in the caller's network namespace"), "{error}");
+}
+
+/// Root joins another user namespace after the namespaces that belong to the host's.
+#[test]
+fn user_and_network_namespace_by_path() {
+    let map = json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
+    let mut first = Bundle::new().args(&["sleep", "100"]);
+    first.spec["linux"]["namespaces"] =
+        json!([{ "type": "mount" }, { "type": "user" }, { "type": "uts" }, { "type": "pid" }]);
+    first.spec["linux"]["uidMappings"] = map.clone();
+    first.spec["linux"]["gidMappings"] = map;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(first.path(), mode).unwrap();
+    let container = first.start();
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", container.pid());
+    let mut second = Bundle::new().sh("readlink /proc/self/ns/user; readlink /proc/self/ns/net");
+    // the network is the host's, and so the host's user namespace's
+    second.spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "user", "path": path("user") },
+        { "type": "network", "path": "/proc/self/ns/net" }, { "type": "uts" }, { "type": "pid" }]);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(second.path(), mode).unwrap();
+    let outcome = second.try_run();
+    let expect: String = [path("user"), "/proc/self/ns/net".to_owned()]
+        .iter()
+        .map(|path| format!("{}\n", fs::read_link(path).unwrap().display()))
+        .collect();
+    let ids =
+        exec(&container, json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/bin/id", "-u"] }));
+    container.delete(true).unwrap();
+    assert_eq!(outcome.unwrap().stdout, expect);
+    assert_eq!(ids.unwrap().1, "0\n", "a further process joins in the same order");
+}

@@ -107,8 +107,11 @@ fn listeners_that_cannot_be() {
         assert!(error.contains(words), "{error}");
     };
     check(&|profile| profile["defaultAction"] = json!("SCMP_ACT_NOTIFY"), "cannot be the default");
-    check(&|profile| profile["syscalls"][0]["names"] = json!(["sendmsg"]), "cannot be used for sendmsg");
+    check(
+        &|profile| profile["syscalls"][0]["names"] = json!(["sendmsg"]),
+        "cannot be used for the sendmsg syscall",
+    );
     check(&|profile| profile["listenerPath"] = json!(""), "linux.seccomp.listenerPath: is missing");
     // nobody listens
-    check(&|_| {}, "hand the seccomp listener to");
+    check(&|_| {}, "failed to connect with seccomp agent");
 }
