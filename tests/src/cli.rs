@@ -1,4 +1,5 @@
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 /// How tests write commands: `"run --rm busybox sh -c 'exit 3'"` or `["run", "--rm", …]`.
 pub trait CommandLine {
@@ -74,6 +75,25 @@ impl Output {
     pub fn of(mut command: Command) -> Output {
         let name = name(&command);
         let output = command.output().unwrap_or_else(|e| panic!("{name}: {e}"));
+        Output::new(name, &output)
+    }
+
+    /// As [`Output::of`], with standard input.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn with_input(mut command: Command, input: &[u8]) -> Output {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let name = name(&command);
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut pipe = child.stdin.take().expect("piped");
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // The program may end without reading all: that shows in its output.
+                let _ = pipe.write_all(input);
+            });
+            child.wait_with_output().expect("wait for the program")
+        });
         Output::new(name, &output)
     }
 

@@ -1,7 +1,6 @@
 //! One engine in a private host.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -165,19 +164,7 @@ impl Engine {
 
     /// As [`Engine::docker`], with standard input.
     pub fn docker_with_input(&self, line: &(impl CommandLine + ?Sized), input: &[u8]) -> Output {
-        let mut command = self.docker_command(line);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let name = crate::cli::name(&command);
-        let mut child = command.spawn().expect("start docker");
-        let mut pipe = child.stdin.take().expect("piped");
-        let output = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // The program may end without reading all: that shows in its output.
-                let _ = pipe.write_all(input);
-            });
-            child.wait_with_output().expect("wait for docker")
-        });
-        Output::new(name, &output)
+        Output::with_input(self.docker_command(line), input)
     }
 
     /// A docker client in the background, on pipes.

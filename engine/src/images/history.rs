@@ -3,10 +3,11 @@
 use hyper::StatusCode;
 use serde::Serialize;
 
+use super::platform;
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::server::{Reply, response};
+use crate::server::{Reply, Request, response};
 
 /// One step, in dockerd's order of fields.
 #[derive(Debug, Serialize)]
@@ -21,8 +22,8 @@ struct Step {
     tags: Option<Vec<String>>,
 }
 
-pub(super) fn history(engine: &Engine, name: &str) -> Result<Reply, Error> {
-    let image = engine.store.image(&engine.store.resolve(name)?)?;
+pub(super) fn history(engine: &Engine, name: &str, request: &Request) -> Result<Reply, Error> {
+    let image = platform::find(engine, name, platform::asked(request)?.as_ref())?;
     let mut layers = image.diff_ids().iter();
     let mut steps = Vec::new();
     for entry in &image.document.history {

@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use wherry_image_store::{DiffId, Document, Image, ImageConfig, ImageId};
 
+use super::platform;
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::server::{ApiVersion, Reply, response};
+use crate::server::{ApiVersion, Reply, Request, response};
 use crate::text::go_json;
 
 /// An image in dockerd's order of fields.
@@ -67,8 +68,16 @@ struct Metadata {
     last_tag_time: String,
 }
 
-pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> Result<Reply, Error> {
-    let image = engine.store.image(&engine.store.resolve(name)?)?;
+pub(super) fn inspect(engine: &Engine, name: &str, request: &Request) -> Result<Reply, Error> {
+    let version = request.version;
+    let platform =
+        request.query.get("platform").filter(|text| !text.is_empty() && version >= ApiVersion(1, 49));
+    let platform = platform.map(platform::decode).transpose()?;
+    if platform.is_some() && version >= ApiVersion(1, 48) && request.query.flag("manifests") {
+        let message = "conflicting options: manifests and platform options cannot both be set";
+        return Err(Error::InvalidParameter(message.into()));
+    }
+    let image = platform::find(engine, name, platform.as_ref())?;
     let document = &image.document;
     let last_tagged = image.last_tagged.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     let created = document.created.as_deref().and_then(clock::parse_rfc3339);

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::server::filters::Filters;
 use crate::server::{ApiVersion, Reply, Request, response};
 
-const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "reference", "until"];
+const FILTERS: &[&str] = &["dangling", "label", "before", "since", "reference", "until"];
 
 /// An image in the list, in dockerd's order of fields.
 #[derive(Debug, Serialize)]
@@ -40,7 +40,12 @@ pub(crate) struct Summary {
 }
 
 pub(super) fn list(engine: &Engine, request: &Request) -> Result<Reply, Error> {
-    let filters = Filters::parse(request.query.get("filters"), FILTERS)?;
+    let mut filters = Filters::parse(request.query.get("filters"), FILTERS)?;
+    if request.version < ApiVersion(1, 41)
+        && let Some(pattern) = request.query.get("filter").filter(|pattern| !pattern.is_empty())
+    {
+        filters.add("reference", pattern);
+    }
     let all = request.query.flag("all");
     let mut list = summaries(engine, &filters, all, request.query.flag("shared-size"))?;
     for summary in &mut list {
@@ -93,7 +98,10 @@ pub(crate) fn summaries(
 
 fn summary(image: &Image, names: Vec<Reference>) -> Summary {
     let (digests, tags): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.digest().is_some());
-    let familiar = |names: Vec<&Reference>| Some(names.into_iter().map(Reference::familiar).collect());
+    let familiar = |names: Vec<&Reference>| {
+        Some(names.into_iter().map(Reference::familiar).collect())
+            .filter(|names: &Vec<String>| !names.is_empty())
+    };
     Summary {
         containers: 0,
         created: created_ns(image).map_or(0, |ns| ns.div_euclid(1_000_000_000)),
@@ -111,7 +119,6 @@ fn summary(image: &Image, names: Vec<Reference>) -> Summary {
 impl Summary {
     /// What older clients expect.
     fn adapt(&mut self, version: ApiVersion) {
-        let is_empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
         if version < ApiVersion(1, 51) {
             self.containers = -1;
         }
@@ -119,16 +126,11 @@ impl Summary {
             self.virtual_size = Some(self.size);
         }
         if version >= ApiVersion(1, 43) {
-            return;
-        }
-        match (is_empty(&self.repo_tags), is_empty(&self.repo_digests)) {
-            (true, true) => {
-                self.repo_tags = Some(vec!["<none>:<none>".into()]);
-                self.repo_digests = Some(vec!["<none>@<none>".into()]);
-            }
-            (true, false) => self.repo_tags = None,
-            (false, true) => self.repo_digests = None,
-            (false, false) => {}
+            self.repo_tags.get_or_insert_default();
+            self.repo_digests.get_or_insert_default();
+        } else if self.repo_tags.is_none() && self.repo_digests.is_none() {
+            self.repo_tags = Some(vec!["<none>:<none>".into()]);
+            self.repo_digests = Some(vec!["<none>@<none>".into()]);
         }
     }
 }

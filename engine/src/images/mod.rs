@@ -88,8 +88,8 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("GET", ["images", name @ .., "get"]) => save::save(engine, &[&name.join("/")], &request),
         ("POST", ["images", "load"]) => archive::load(engine, request),
         ("POST", ["images", "prune"]) => remove::prune(engine, &request).await,
-        ("GET", ["images", name @ .., "json"]) => inspect::inspect(&engine, &name.join("/"), request.version),
-        ("GET", ["images", name @ .., "history"]) => history::history(&engine, &name.join("/")),
+        ("GET", ["images", name @ .., "json"]) => inspect::inspect(&engine, &name.join("/"), &request),
+        ("GET", ["images", name @ .., "history"]) => history::history(&engine, &name.join("/"), &request),
         ("POST", ["images", name @ .., "tag"]) => tag::tag(engine, name.join("/"), &request).await,
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
             remove::remove(engine, name.join("/"), &request).await

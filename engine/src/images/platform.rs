@@ -1,8 +1,12 @@
 //! The platform that a client wants, in the form of the API's JSON.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use wherry_image_store::{Document, Image};
 use wherry_registry::Platform;
 
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{ApiVersion, Request, json};
 
@@ -58,6 +62,29 @@ pub(super) fn decode(text: &str) -> Result<Platform, Error> {
         }
     };
     Err(Error::InvalidParameter(message.into()))
+}
+
+/// An image by name or id; with a platform it must be one that such a host runs.
+///
+/// # Errors
+/// Those of the look-up; 404 for an image of another platform.
+pub(super) fn find(engine: &Engine, name: &str, platform: Option<&Platform>) -> Result<Arc<Image>, Error> {
+    let image = engine.store.image(&engine.store.resolve(name)?)?;
+    let has = of(&image.document);
+    match platform {
+        Some(wanted) if !has.runs_on(wanted) => Err(Error::NotFound(format!(
+            "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"
+        ))),
+        _ => Ok(image),
+    }
+}
+
+fn of(document: &Document) -> Platform {
+    Platform {
+        os: document.os.clone(),
+        architecture: document.architecture.clone(),
+        variant: document.variant.clone(),
+    }
 }
 
 /// Whether an image for `os`, `architecture` and `variant` is for `platform`, and for no other.

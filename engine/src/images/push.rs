@@ -9,7 +9,7 @@ use bytes::Bytes;
 use wherry_image_ref::{Digest, Reference};
 use wherry_image_store::{DiffId, Image, ImageId, NewImage};
 use wherry_registry::{
-    Access, Client, Credentials, Error as Failure, Manifest, Platform, Policy, PushedLayer, Repository,
+    Access, Client, Credentials, Error as Failure, Manifest, Policy, PushedLayer, Repository,
 };
 
 pub(crate) use layer::Pushed;
@@ -19,10 +19,10 @@ use super::pull::Stop;
 use super::registry::Endpoints;
 use super::registry_error::{allows_fallback, plain};
 use super::transfers::Transfer;
-use super::{credentials, messages, registry};
+use super::{credentials, messages, platform, registry};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::server::{ApiVersion, Reply, Request, json};
+use crate::server::{ApiVersion, Reply, Request};
 
 /// Clients before this version sent a platform and did not mean it.
 const WITH_PLATFORM: ApiVersion = ApiVersion(1, 46);
@@ -61,23 +61,8 @@ pub(super) async fn push(engine: Arc<Engine>, name: &str, request: &Request) -> 
 
 /// Refuses a push of another platform's image than the one that is here.
 fn check_platform(engine: &Engine, reference: &Reference, text: &str) -> Result<(), Error> {
-    let wanted: Platform = json::parse(text.as_bytes())
-        .map_err(|error| Error::InvalidParameter(format!("failed to parse platform: {error}")))?;
-    let name = reference.clone().or_latest();
-    let image = engine.store.image(&engine.store.resolve(&name.familiar())?)?;
-    let document = &image.document;
-    let has = Platform {
-        os: document.os.clone(),
-        architecture: document.architecture.clone(),
-        variant: document.variant.clone(),
-    };
-    if has.runs_on(&wanted) {
-        return Ok(());
-    }
-    Err(Error::NotFound(format!(
-        "image with reference {} was found but its platform ({has}) does not match the specified platform ({wanted})",
-        name.familiar()
-    )))
+    let name = reference.clone().or_latest().familiar();
+    platform::find(engine, &name, Some(&platform::decode(text)?)).map(|_| ())
 }
 
 impl Push {

@@ -13,6 +13,10 @@ pub(super) async fn tag(engine: Arc<Engine>, name: String, request: &Request) ->
     let Some(reference) = target(request.query.get("repo"), request.query.get("tag"))? else {
         return Ok(response::empty(StatusCode::OK).into());
     };
+    if reference.familiar_name() == "sha256" {
+        let message = "refusing to create an ambiguous tag using digest algorithm as name";
+        return Err(Error::InvalidParameter(message.into()));
+    }
     blocking(move || {
         let id = engine.store.resolve(&name)?;
         engine.store.tag(&id, &reference)?;

@@ -61,6 +61,11 @@ impl Filters {
         })
     }
 
+    /// Adds a value.
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        self.0.entry(name.to_owned()).or_default().push(value.to_owned());
+    }
+
     /// A boolean filter such as `dangling`; `None` when it was not given.
     ///
     /// # Errors
@@ -74,20 +79,22 @@ impl Filters {
                 _ => return Err(Error::InvalidParameter(format!("invalid filter '{name}=[{value}]'"))),
             };
             if verdict.is_some_and(|v| v != on) {
-                return Err(Error::InvalidParameter(format!("invalid filter '{name}'")));
+                let values = self.values(name).join(" ");
+                return Err(Error::InvalidParameter(format!("invalid filter '{name}=[{values}]'")));
             }
             verdict = Some(on);
         }
         Ok(verdict)
     }
 
-    /// Whether all `label` filters (`key` or `key=value`), and no `label!` filter, agree with `labels`.
+    /// Whether all `label` filters (`key` or `key=value`) agree with `labels`, and not all `label!` filters do.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
         let has = |wanted: &String| match wanted.split_once('=') {
             Some((key, value)) => labels.get(key).is_some_and(|v| v == value),
             None => labels.contains_key(wanted),
         };
-        self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
+        let not = self.values("label!");
+        self.values("label").iter().all(has) && (not.is_empty() || !not.iter().all(has))
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod api;
+mod archives;
+mod commit;
 mod copy;
 mod daemon;
 mod events;
