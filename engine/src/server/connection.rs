@@ -5,11 +5,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 use super::hijack::{Client, Hijack};
@@ -68,6 +70,17 @@ pub(crate) async fn serve(engine: Arc<Engine>, stream: Stream) {
             let mut stream = parts.io.into_inner();
             // The peer may be gone already.
             let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+            let _ = tokio::time::timeout(LINGER, discard(&mut stream)).await;
         }
     }
+}
+
+/// How long a client that is still sending may go on before its connection breaks: it reads an answer that came early
+/// only if its writing does not fail before.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Reads until the other side has nothing more to say.
+async fn discard(stream: &mut Stream) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
 }

