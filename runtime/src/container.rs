@@ -16,6 +16,7 @@ use crate::child::channel::{Channel, GO};
 use crate::create::{START_SOCKET, hear, make, start_address};
 use crate::exec::{Join, spawn};
 use crate::hooks::HookRunner;
+use crate::plan::Plan;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::scheduling::MemoryPolicy;
 use crate::seccomp::Filter;
@@ -194,20 +195,7 @@ impl Container {
             (true, None) => Gate::Channel(made.channel),
             (true, Some(_)) => Gate::Socket,
         };
-        let facts = Facts {
-            id: launch.id.to_owned(),
-            pid: made.pid,
-            bundle: launch.bundle.to_owned(),
-            cgroup: made.cgroup,
-            namespaces: namespace_flags(&made.plan.namespaces),
-            own_pids: made.plan.namespaces.new & u64::from(libc::CLONE_NEWPID.unsigned_abs()) != 0,
-            seccomp: made.plan.process.seccomp,
-            memory_policy: made.plan.process.memory_policy,
-            personality: made.plan.process.personality,
-            keyring: made.plan.process.keyring,
-            hooks: made.hooks,
-            start_socket_in,
-        };
+        let facts = Facts::new(launch, made.pid, made.cgroup, made.plan, made.hooks, start_socket_in);
         Ok((Container { facts, pidfd: made.pidfd, gate }, made.terminal))
     }
 
@@ -422,6 +410,31 @@ impl Container {
 }
 
 impl Facts {
+    /// What is known of a container that has just been made.
+    pub(crate) fn new(
+        launch: &Launch<'_>,
+        pid: i32,
+        cgroup: Cgroup,
+        plan: Plan,
+        hooks: HookRunner,
+        start_socket_in: Option<PathBuf>,
+    ) -> Self {
+        Facts {
+            id: launch.id.to_owned(),
+            pid,
+            bundle: launch.bundle.to_owned(),
+            cgroup,
+            namespaces: namespace_flags(&plan.namespaces),
+            own_pids: plan.namespaces.new & u64::from(libc::CLONE_NEWPID.unsigned_abs()) != 0,
+            seccomp: plan.process.seccomp,
+            memory_policy: plan.process.memory_policy,
+            personality: plan.process.personality,
+            keyring: plan.process.keyring,
+            hooks,
+            start_socket_in,
+        }
+    }
+
     /// Removes everything that a container whose init has ended leaves.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         let result = self.cgroup.destroy();

@@ -153,11 +153,13 @@ pub fn is_container_id(id: &str) -> bool {
     !id.is_empty() && id != "." && id != ".." && id.len() <= 1024 && id.chars().all(fine)
 }
 
-fn check_id(id: &str) -> Result<(), Error> {
+/// Refuses what is no id.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if is_container_id(id) { Ok(()) } else { Err(Error::InvalidId { id: id.to_owned() }) }
 }
 
-fn cgroup_path<'a>(launch: &Launch<'a>) -> Option<&'a Path> {
+/// `linux.cgroupsPath`, if there is one.
+pub(crate) fn cgroup_path<'a>(launch: &Launch<'a>) -> Option<&'a Path> {
     let path = launch.spec.linux().as_ref()?.cgroups_path().as_deref();
     path.filter(|path| !path.as_os_str().is_empty())
 }

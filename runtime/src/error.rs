@@ -150,6 +150,12 @@ pub enum Error {
         /// systemd's answer, or why there is none.
         reason: String,
     },
+    /// criu could not write or bring back processes.
+    #[error("{reason}")]
+    Criu {
+        /// What criu said, and where its log is.
+        reason: String,
+    },
     /// A hook failed.
     #[error("error running {name} hook #{index}: {reason}")]
     Hook {
@@ -201,6 +207,7 @@ impl Error {
             | Error::System { .. }
             | Error::InitDied
             | Error::Systemd { .. }
+            | Error::Criu { .. }
             | Error::Hook { .. } => ErrorKind::System,
         }
     }
@@ -226,6 +233,7 @@ impl Error {
             | Error::SubCgroup { .. }
             | Error::InitDied
             | Error::Systemd { .. }
+            | Error::Criu { .. }
             | Error::Hook { .. } => None,
         }
     }

@@ -70,6 +70,7 @@
 
 mod bundle;
 mod cgroup;
+mod checkpoint;
 mod child;
 mod container;
 mod create;
@@ -90,6 +91,7 @@ mod terminal;
 mod userns;
 
 pub use bundle::Bundle;
+pub use checkpoint::{CgroupsMode, CheckpointOptions, CriuOptions, RestoreOptions};
 pub use container::{Container, ExecOptions, Process, Status, SubCgroup};
 pub use create::is_container_id;
 pub use error::{Error, ErrorKind, Step};

@@ -178,6 +178,44 @@ impl Cgroup {
         &self.v1
     }
 
+    /// The v2 folder.
+    pub(crate) fn v2_path(&self) -> Option<&Path> {
+        self.v2.as_ref().map(|folder| folder.path.as_path())
+    }
+
+    /// The folder by whose file the processes are frozen.
+    pub(crate) fn freezer(&self) -> Option<&Path> {
+        let v1 = self.v1.iter().find(|folder| folder.has("freezer"));
+        v1.or(self.v2.as_ref().filter(|_| self.unified())).map(|folder| folder.path.as_path())
+    }
+
+    /// Each controller (`name=…`, or nothing for version 2), and the folder's path in its hierarchy.
+    pub(crate) fn roots(&self) -> Vec<(String, PathBuf)> {
+        let inside = |folder: &Folder| {
+            Path::new("/").join(folder.path.strip_prefix(&folder.mount).unwrap_or(&folder.path))
+        };
+        let v1 = self
+            .v1
+            .iter()
+            .flat_map(|folder| folder.controllers.iter().map(move |c| (c.clone(), inside(folder))));
+        v1.chain(self.v2.as_ref().map(|folder| (String::new(), inside(folder)))).collect()
+    }
+
+    /// Moves another process in.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub(crate) fn move_in(&self, pid: i32) -> Result<(), Error> {
+        for folder in self.v1.iter().chain(&self.v2) {
+            match write(&folder.path, "cgroup.procs", &pid.to_string()) {
+                Ok(()) => {}
+                Err(_) if folder.is_for_names_only() && !self.unified() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether limits and counters are version 2's.
     pub(crate) fn unified(&self) -> bool {
         self.v1.is_empty() && self.v2.is_some()

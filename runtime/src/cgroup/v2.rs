@@ -81,7 +81,7 @@ pub(crate) fn apply(folder: &Folder, resources: &LinuxResources) -> Result<(), E
     if let Some(limit) =
         resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|l| *l != 0)
     {
-        write(path, "pids.max", &limit_text(limit))?;
+        write(path, "pids.max", &limit_text(limit.max(-1)))?;
     }
     if let Some(io) = resources.block_io() {
         apply_io(path, io)?;
@@ -133,8 +133,9 @@ pub(crate) fn rdma_line(device: &str, limit: &LinuxRdma) -> String {
     line
 }
 
+/// -1 is no limit; what else is below 0, the kernel refuses.
 fn limit_text(limit: i64) -> String {
-    if limit < 0 { "max".to_owned() } else { limit.to_string() }
+    if limit == -1 { "max".to_owned() } else { limit.to_string() }
 }
 
 /// What the kernel itself would do without a word: kill what does not fit under a lower limit.
@@ -265,7 +266,7 @@ fn apply_cpu(path: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
     }
     if quota.is_some() || period.is_some() {
         let quota = match quota {
-            Some(quota) => limit_text(quota),
+            Some(quota) => limit_text(quota.max(-1)),
             // a period alone keeps the quota
             None => read(path, "cpu.max")
                 .and_then(|text| text.split(' ').next().map(str::to_owned))

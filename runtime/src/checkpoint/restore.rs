@@ -1,0 +1,197 @@
+//! A container from images.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio as ProcessStdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind_recursive, mount_change, unmount};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use super::criu::{Criu, Notification, Request, Setup};
+use super::protobuf::Fields;
+use super::{CriuOptions, Folders, externals};
+use crate::cgroup::{Cgroup, Hierarchies, NewUnit};
+use crate::container::{Facts, Gate};
+use crate::create::{cgroup_path, check_id};
+use crate::hooks::HookRunner;
+use crate::plan::{self, Plan};
+use crate::{CgroupManager, Container, Error, Launch, RootfsSource, Stdio};
+
+/// Options of [`Container::restore`] alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RestoreOptions<'a> {
+    /// The security module's profile, if another than that of the images: `apparmor:NAME`, `selinux:LABEL`.
+    pub lsm_profile: Option<&'a str>,
+    /// The context of mounts, if another than that of the images.
+    pub lsm_mount_context: Option<&'a str>,
+}
+
+impl Container {
+    /// Makes a container whose processes go on where [`Container::checkpoint`] has stopped them (criu's `restore`). The
+    /// launch is that of the old one; its process's arguments do not count. The caller becomes the parent of init. Gives
+    /// the terminal's master, if it has a terminal and no `shell_job`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without criu or with another root file system than the bundle's, [`Error::Criu`]; nothing is
+    /// left then.
+    pub fn restore(
+        launch: &Launch<'_>,
+        options: &CriuOptions<'_>,
+        own: &RestoreOptions<'_>,
+    ) -> Result<(Container, Option<OwnedFd>), Error> {
+        check_id(launch.id)?;
+        if !matches!(launch.rootfs, RootfsSource::Bundle) {
+            return Err(Error::Unsupported {
+                what: "restore on an overlay".into(),
+                why: "mount the root file system in the bundle",
+            });
+        }
+        let hierarchies = Hierarchies::detect()?;
+        let mut unit = match launch.cgroup_manager {
+            CgroupManager::Cgroupfs => None,
+            CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, &hierarchies)?),
+        };
+        let path = cgroup_path(launch);
+        let mut cgroup = match &unit {
+            Some(unit) => Cgroup::of_unit(&hierarchies, unit)?,
+            None => Cgroup::locate(&hierarchies, path.unwrap_or(std::path::Path::new(launch.id)))?,
+        };
+        let plan = plan::compile(launch, &hierarchies, &cgroup, false)?;
+        let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        cgroup.refuse_used()?;
+        let placeholder = unit.as_mut().map(|unit| unit.start(resources)).transpose()?;
+        cgroup.make(resources, path.is_some())?;
+        let result = resources
+            .map_or(Ok(()), |resources| {
+                cgroup.apply(resources).and_then(|()| cgroup.apply_devices(resources))
+            })
+            .and_then(|()| bring_back(launch, options, own, &plan, &cgroup));
+        drop(placeholder);
+        match result {
+            Ok(Restored { pid, pidfd, terminal, hooks }) => {
+                let facts = Facts::new(launch, pid, cgroup, plan, hooks, None);
+                Ok((Container { facts, pidfd, gate: Gate::Open }, terminal))
+            }
+            Err(error) => {
+                let _ = cgroup.destroy(); // the first failure is what counts
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What criu has brought back.
+struct Restored {
+    pid: i32,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    hooks: HookRunner,
+}
+
+fn bring_back(
+    launch: &Launch<'_>,
+    options: &CriuOptions<'_>,
+    own: &RestoreOptions<'_>,
+    plan: &Plan,
+    cgroup: &Cgroup,
+) -> Result<Restored, Error> {
+    let folders = Folders::open(options, false)?;
+    let root = Root::mount(&super::rootfs(launch.spec, launch.bundle)?)?;
+    let mut fields = options.fields(&folders, "restore.log");
+    fields.flag(6, true); // devices whose numbers have changed
+    fields.text(13, &root.path.to_string_lossy());
+    fields.flag(26, true); // init becomes our child
+    for (field, text) in [(53, own.lsm_profile), (63, own.lsm_mount_context)] {
+        if let Some(text) = text {
+            fields.text(field, text);
+        }
+    }
+    for (controller, path) in cgroup.roots() {
+        let mut pair = Fields::default();
+        pair.text(1, &controller);
+        pair.text(2, &path.to_string_lossy());
+        fields.message(25, &pair);
+    }
+    let namespaces = externals::of_restore(&mut fields, plan, cgroup, launch.spec)?;
+    externals::standard_pipes(&mut fields, options.images);
+    let hooks = HookRunner::new(launch);
+    let criu = Criu::start(Setup {
+        pass: folders.descriptors().chain(externals::borrowed(&namespaces)).collect(),
+        stdio: Some(stdio(launch.stdio)?),
+        log: options.log("restore.log"),
+    })?;
+    // what it makes is born where it is
+    cgroup.move_in(criu.pid())?;
+    let mut init: Option<(i32, OwnedFd)> = None;
+    let mut terminal = None;
+    let result =
+        criu.perform(Request::Restore, &fields, |Notification { name, pid, fd }| match name.as_str() {
+            "setup-namespaces" => hooks.before_pivot(pid),
+            "post-restore" => {
+                let failed = |errno| Error::system("open process", pid, errno);
+                let process = Pid::from_raw(pid).ok_or(Error::InitDied)?;
+                init = Some((pid, pidfd_open(process, PidfdFlags::empty()).map_err(failed)?));
+                Ok(())
+            }
+            "orphan-pts-master" => {
+                terminal = fd;
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+    match (result, init) {
+        (Ok(_), Some((pid, pidfd))) => Ok(Restored { pid, pidfd, terminal, hooks }),
+        (Ok(_), None) => Err(Error::InitDied),
+        (Err(error), init) => {
+            if let Some((_, pidfd)) = init {
+                let _ = crate::sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+                let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The root file system, mounted for as long as criu works: it moves processes into roots that are mount points only, and
+/// looks them up in the caller's mount namespace, as it does with the images.
+struct Root {
+    path: PathBuf,
+}
+
+impl Root {
+    fn mount(rootfs: &Path) -> Result<Self, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("wherry-criu-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).map_err(|e| Error::system("make", path.display(), e))?;
+        let root = Root { path }; // from here on it is removed
+        mount_bind_recursive(rootfs, &root.path)
+            .and_then(|()| {
+                mount_change(&root.path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            })
+            .map_err(|e| Error::system("mount", rootfs.display(), e))?;
+        Ok(root)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+/// criu's own standard I/O, which the restored processes take over.
+fn stdio(stdio: Stdio<'_>) -> Result<[ProcessStdio; 3], Error> {
+    let copy = |fd: std::os::fd::BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map(ProcessStdio::from)
+            .map_err(|e| Error::system("duplicate", "standard I/O", e))
+    };
+    match stdio {
+        Stdio::Inherit => Ok([ProcessStdio::inherit(), ProcessStdio::inherit(), ProcessStdio::inherit()]),
+        Stdio::Fds { stdin, stdout, stderr } => Ok([copy(stdin)?, copy(stdout)?, copy(stderr)?]),
+        Stdio::Terminal { .. } => Ok([ProcessStdio::null(), ProcessStdio::null(), ProcessStdio::null()]),
+    }
+}
