@@ -192,6 +192,8 @@ fn stdio(stdio: Stdio<'_>) -> Result<[ProcessStdio; 3], Error> {
     match stdio {
         Stdio::Inherit => Ok([ProcessStdio::inherit(), ProcessStdio::inherit(), ProcessStdio::inherit()]),
         Stdio::Fds { stdin, stdout, stderr } => Ok([copy(stdin)?, copy(stdout)?, copy(stderr)?]),
-        Stdio::Terminal { .. } => Ok([ProcessStdio::null(), ProcessStdio::null(), ProcessStdio::null()]),
+        Stdio::Terminal { .. } | Stdio::CopiedTerminal => {
+            Ok([ProcessStdio::null(), ProcessStdio::null(), ProcessStdio::null()])
+        }
     }
 }
