@@ -91,6 +91,17 @@ impl Host {
         Session::on_pipes(self.init.command(line))
     }
 
+    /// Starts a program that serves as long as the returned value lives, and the host does. Its output goes to a file.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn serve(&self, name: &str, line: &str) -> Servant {
+        let log = self.init.work.join(format!("{name}.log"));
+        let started = format!("setsid {line} </dev/null >>{} 2>&1 & echo $!", log.display());
+        let pid = self.init.evaluate(&started).0.trim().to_owned();
+        Servant { init: Arc::clone(&self.init), pid, log }
+    }
+
     /// A command that will run on the host.
     pub fn command(&self, line: &(impl CommandLine + ?Sized)) -> Command {
         self.init.command(line)
@@ -107,6 +118,11 @@ impl Host {
     /// Runs `work` on a thread in the host's network.
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.init.in_network(work)
+    }
+
+    /// The host's network, for threads that outlive this borrow.
+    pub(crate) fn inner_network(&self) -> Network {
+        Network(self.init.pid)
     }
 
     /// Runs `work` on a thread in a running container's network.
@@ -163,6 +179,38 @@ impl Host {
         }
         self.docker("network prune -f").ok();
         leftovers::check(&self.init, &self.engine, &self.baseline);
+    }
+}
+
+/// A host's network. Of no use after the host's end.
+#[derive(Debug, Clone)]
+pub(crate) struct Network(u32);
+
+impl Network {
+    /// Runs `work` on a thread in it.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_network_of(self.0, work)
+    }
+}
+
+/// A program that serves on a host until this is dropped.
+#[derive(Debug)]
+pub struct Servant {
+    init: Arc<Init>,
+    pid: String,
+    log: PathBuf,
+}
+
+impl Servant {
+    /// What it has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Servant {
+    fn drop(&mut self) {
+        self.init.evaluate(&format!("kill {pid} 2>/dev/null; wait {pid} 2>/dev/null", pid = self.pid));
     }
 }
 

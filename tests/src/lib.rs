@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stderr)]
 
 mod cli;
+pub mod distribution;
 pub mod dns;
 pub mod engine;
 mod host;
@@ -18,10 +19,12 @@ mod init;
 mod leftovers;
 mod poll;
 pub mod registry;
+pub mod relay;
 mod session;
+pub mod tokens;
 
 pub use cli::{CommandLine, Output};
 pub use engine::Engine;
-pub use host::{HOST_ADDRESS, Host};
+pub use host::{HOST_ADDRESS, Host, Servant};
 pub use poll::{poll, poll_value};
 pub use session::Session;

@@ -21,6 +21,7 @@ mod network;
 mod options;
 mod ports;
 mod pull;
+mod registries;
 mod run;
 mod security;
 mod volumes;
