@@ -3,7 +3,7 @@
 use crate::command_line::Command;
 use crate::failure::Failure;
 use crate::store::Store;
-use crate::{Session, control, default_spec, events, exec, features, launch, query, update, version};
+use crate::{Session, checkpoint, control, default_spec, events, exec, features, launch, query, update, version};
 
 /// Runs a command; gives the exit code.
 pub(crate) fn run(session: &Session, command: Command) -> Result<u8, Failure> {
@@ -28,7 +28,8 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Events { id, stats, interval_ms } => events::events(&store(&id)?, &id, stats, interval_ms),
         Command::Spec { bundle, rootless } => default_spec::write(bundle.as_deref(), rootless),
         Command::Features => features::show(),
-        Command::NotSupported(what) => Err(Failure::NotSupported(what)),
+        Command::Checkpoint { id, flags } => checkpoint::checkpoint(session, &store(&id)?, &flags),
+        Command::Restore { options, flags } => return launch::restore(session, &options, &flags),
     }?;
     Ok(0)
 }

@@ -35,6 +35,12 @@ pub(crate) enum Failure {
         /// Why.
         reason: &'static str,
     },
+    /// As above.
+    #[error("Container cannot be checkpointed in {0} state")]
+    NotCheckpointed(wherry_runtime::Status),
+    /// A namespace that cannot be made anew.
+    #[error("namespace {0:?} is not supported")]
+    EmptyNamespace(String),
     /// A descriptor of `--preserve-fds` is not open.
     #[error("unable to stat preserved-fd {index} (of {count}): no such file or directory")]
     NoDescriptor {

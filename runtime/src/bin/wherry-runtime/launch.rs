@@ -4,16 +4,29 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use wherry_runtime::{CgroupManager, Container, Launch, RootfsSource, Stdio, protect_own_program};
+use wherry_runtime::{
+    CgroupManager, Container, Launch, RestoreOptions, RootfsSource, Stdio, protect_own_program,
+};
 
-use crate::command_line::{LaunchOptions, ProcessOptions};
+use crate::command_line::{CriuFlags, LaunchOptions, ProcessOptions};
 use crate::config::load_spec;
 use crate::control::{remove, warn};
 use crate::failure::Failure;
 use crate::foreground::{self, Signals, Waited};
 use crate::notify::NotifySocket;
 use crate::store::{Record, Store, write_by_rename};
-use crate::{Session, console, time};
+use crate::{Session, checkpoint, console, time};
+
+/// How a container comes to be.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// It waits for `start`.
+    Create,
+    /// It runs at once.
+    Run,
+    /// It goes on where it was saved.
+    Restore(&'a CriuFlags),
+}
 
 /// A new container, and what its caller takes care of.
 struct Made {
@@ -33,15 +46,25 @@ pub(crate) fn protect(session: &Session) -> Result<(), Failure> {
 /// Makes a container that waits for `start`.
 pub(crate) fn create(session: &Session, options: &LaunchOptions) -> Result<u8, Failure> {
     protect(session)?;
-    launch(session, options, true)?;
+    launch(session, options, Way::Create)?;
     Ok(0)
 }
 
 /// Makes a container and runs its program, in the foreground unless detached.
 pub(crate) fn run(session: &Session, options: &LaunchOptions) -> Result<u8, Failure> {
     protect(session)?;
+    run_by(session, options, Way::Run)
+}
+
+/// Makes a container from what `checkpoint` saved, in the foreground unless detached.
+pub(crate) fn restore(session: &Session, options: &LaunchOptions, flags: &CriuFlags) -> Result<u8, Failure> {
+    protect(session)?;
+    run_by(session, options, Way::Restore(flags))
+}
+
+fn run_by(session: &Session, options: &LaunchOptions, way: Way<'_>) -> Result<u8, Failure> {
     let signals = (!options.process.detach).then(Signals::catch).transpose()?;
-    let Made { store, container, terminal, notify } = launch(session, options, false)?;
+    let Made { store, container, terminal, notify } = launch(session, options, way)?;
     let Some(signals) = signals else {
         if let Some(notify) = notify {
             notify.relay(container.pid(), container.pidfd())?;
@@ -93,20 +116,21 @@ pub(crate) fn check_console(terminal: bool, detached: bool, options: &ProcessOpt
     }
 }
 
-fn launch(session: &Session, options: &LaunchOptions, wait: bool) -> Result<Made, Failure> {
+fn launch(session: &Session, options: &LaunchOptions, way: Way<'_>) -> Result<Made, Failure> {
     if options.no_pivot {
         return Err(Failure::NotSupported("--no-pivot"));
     }
     let bundle = bundle(options)?;
     let spec = load_spec(&bundle, &session.log)?;
-    check_console(is_terminal(&spec), wait || options.process.detach, &options.process)?;
+    let detached = options.process.detach || matches!(way, Way::Create);
+    check_console(is_terminal(&spec), detached, &options.process)?;
     let id = &options.id;
     let store = Store::new(&session.global.root, id)
         .map_err(|_| wherry_runtime::Error::InvalidId { id: id.clone() })?;
     store.make()?;
     session.log.debug(|| format!("bundle {}", bundle.display()));
-    let result = prepare(session, &store, spec, wait)
-        .and_then(|(spec, notify)| Ok((launch_in(&store, session, options, &bundle, &spec, wait)?, notify)));
+    let result = prepare(session, &store, spec, way)
+        .and_then(|(spec, notify)| Ok((launch_in(&store, session, options, &bundle, &spec, way)?, notify)));
     match result {
         Ok(((container, terminal), notify)) => Ok(Made { store, container, terminal, notify }),
         Err(failure) => {
@@ -121,13 +145,13 @@ fn prepare(
     session: &Session,
     store: &Store,
     mut spec: Spec,
-    wait: bool,
+    way: Way<'_>,
 ) -> Result<(Spec, Option<NotifySocket>), Failure> {
     session.descriptors.announce(&mut spec);
     let notify = NotifySocket::from_environment(store);
     if let Some(notify) = &notify {
         notify.add_to(&mut spec)?;
-        if !wait {
+        if matches!(way, Way::Run) {
             notify.bind()?;
         }
     }
@@ -140,7 +164,7 @@ fn launch_in(
     options: &LaunchOptions,
     bundle: &Path,
     spec: &Spec,
-    wait: bool,
+    way: Way<'_>,
 ) -> Result<(Container, Option<OwnedFd>), Failure> {
     let rootfs = RootfsSource::Bundle;
     let mut launch = Launch::new(&options.id, bundle, spec, &rootfs);
@@ -149,12 +173,22 @@ fn launch_in(
     if session.global.systemd_cgroup {
         launch.cgroup_manager = CgroupManager::Systemd;
     }
-    launch.stdio = stdio(is_terminal(spec), wait || options.process.detach);
-    launch.start_socket_in = wait.then(|| store.folder());
+    launch.stdio = stdio(is_terminal(spec), options.process.detach || matches!(way, Way::Create));
+    launch.start_socket_in = matches!(way, Way::Create).then(|| store.folder());
     session.log.debug(|| "nsexec container setup: making namespaces and cgroup".to_owned());
-    let (container, terminal) = if wait { Container::create(&launch)? } else { Container::run(&launch)? };
+    let (container, terminal) = match way {
+        Way::Create => Container::create(&launch)?,
+        Way::Run => Container::run(&launch)?,
+        Way::Restore(flags) => {
+            let own = RestoreOptions {
+                lsm_profile: flags.lsm_profile.as_deref(),
+                lsm_mount_context: flags.lsm_mount_context.as_deref(),
+            };
+            Container::restore(&launch, &checkpoint::options(flags), &own)?
+        }
+    };
     session.log.debug(|| format!("child process in init(): pid {}", container.pid()));
-    if !wait {
+    if matches!(way, Way::Run) {
         session.log.debug(|| "init: closing the pipe to signal completion: the program runs".to_owned());
     }
     match record(store, options, bundle, spec, &container, terminal.as_ref()) {

@@ -4,6 +4,7 @@
 //! `state.json`, and `start.sock` until the container has been started. Called by another name (a link
 //! `runc` to it), it answers by that name.
 
+mod checkpoint;
 mod command_line;
 mod commands;
 mod config;

@@ -1,6 +1,7 @@
 //! The command line: from words to a [`Command`].
 
 pub(crate) mod catalogue;
+mod criu;
 pub(crate) mod flags;
 mod help;
 
@@ -8,6 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use catalogue::{CommandText, Count, GLOBAL};
+pub(crate) use criu::CriuFlags;
 use flags::{Given, Misuse, Order};
 
 use crate::failure::Failure;
@@ -91,7 +93,8 @@ pub(crate) enum Command {
     Events { id: String, stats: bool, interval_ms: i64 },
     Spec { bundle: Option<PathBuf>, rootless: bool },
     Features,
-    NotSupported(&'static str),
+    Checkpoint { id: String, flags: Box<CriuFlags> },
+    Restore { options: LaunchOptions, flags: Box<CriuFlags> },
 }
 
 impl Command {
@@ -115,7 +118,8 @@ impl Command {
             Command::Events { .. } => "events",
             Command::Spec { .. } => "spec",
             Command::Features => "features",
-            Command::NotSupported(name) => name,
+            Command::Checkpoint { .. } => "checkpoint",
+            Command::Restore { .. } => "restore",
         }
     }
 }
@@ -272,7 +276,9 @@ fn typed(name: &'static str, given: Given) -> Result<Command, Failure> {
         "events" => events(&given, id),
         "spec" => Command::Spec { bundle: path(&given, "bundle"), rootless: given.switch("rootless") },
         "features" => Command::Features,
-        other => Command::NotSupported(other),
+        "checkpoint" => Command::Checkpoint { id, flags: Box::new(criu::criu(&given)?) },
+        "restore" => Command::Restore { options: launch(&given, id)?, flags: Box::new(criu::criu(&given)?) },
+        other => return Err(unknown(other)),
     })
 }
 
