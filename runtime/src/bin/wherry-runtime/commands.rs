@@ -3,7 +3,9 @@
 use crate::command_line::Command;
 use crate::failure::Failure;
 use crate::store::Store;
-use crate::{Session, checkpoint, control, default_spec, events, exec, features, launch, query, update, version};
+use crate::{
+    Session, checkpoint, control, default_spec, events, exec, features, launch, query, update, version,
+};
 
 /// Runs a command; gives the exit code.
 pub(crate) fn run(session: &Session, command: Command) -> Result<u8, Failure> {

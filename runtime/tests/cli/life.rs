@@ -1,70 +1,13 @@
-//! The command, as containerd and people use it. Shapes and exit codes are runc's.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod support;
+//! Commands in the order of a container's life.
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use support::{Bundle, assert_no_cgroup, eventually};
 
-/// A bundle on disk, and a root of its own for the command's state.
-struct Cli {
-    bundle: Bundle,
-}
-
-impl Cli {
-    fn new(bundle: Bundle) -> Self {
-        std::fs::write(bundle.path().join("config.json"), bundle.spec.to_string()).unwrap();
-        Cli { bundle }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wherry-runtime"));
-        command.arg("--root").arg(self.bundle.path().join("state")).args(args).stdin(Stdio::null());
-        command
-    }
-
-    fn output(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs a command that must succeed.
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.output(args);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{args:?}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that must fail.
-    fn fails(&self, args: &[&str]) -> (i32, String) {
-        let output = self.output(args);
-        assert!(!output.status.success(), "{args:?}");
-        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-
-    fn id(&self) -> &str {
-        &self.bundle.id
-    }
-
-    fn path(&self) -> &str {
-        self.bundle.path().to_str().unwrap()
-    }
-
-    /// Makes a container without any output that would keep a pipe open.
-    fn create(&self) {
-        let mut command = self.command(&["create", "--bundle", self.path(), self.id()]);
-        assert!(command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
-    }
-
-    fn state(&self) -> Value {
-        serde_json::from_str(&self.ok(&["state", self.id()])).unwrap()
-    }
-}
+use crate::bundle::Cli;
+use crate::support::{self, Bundle, assert_no_cgroup, eventually};
 
 #[test]
 fn run_in_the_foreground() {
@@ -338,11 +281,6 @@ fn spec_and_features() {
     assert_eq!(output.stdout, b"it works\n", "{}", String::from_utf8_lossy(&output.stderr));
     let features: Value = serde_json::from_slice(&run(&["features"]).stdout).unwrap();
     assert_eq!(features["linux"]["cgroup"]["v2"], true);
-    for command in ["checkpoint", "restore"] {
-        let output = run(&[command, "x"]);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("is not supported yet"));
-    }
     assert!(String::from_utf8_lossy(&run(&["--version"]).stdout).starts_with("wherry-runtime version "));
     assert!(!Path::new("/run/wherry-runtime/spec").exists());
 }
