@@ -18,6 +18,7 @@ use crate::exec::{Join, spawn};
 use crate::hooks::HookRunner;
 use crate::plan::Plan;
 use crate::plan::namespaces::Namespaces;
+use crate::plan::process::CapabilityPlan;
 use crate::plan::scheduling::MemoryPolicy;
 use crate::seccomp::Filter;
 use crate::state::{SavedState, start_time};
@@ -76,6 +77,9 @@ pub(crate) struct Facts {
     pub(crate) memory_policy: Option<MemoryPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) personality: Option<u64>,
+    /// What processes of an exec may that say nothing of it.
+    #[serde(default)]
+    pub(crate) capabilities: CapabilityPlan,
     /// The name of the session keyring, if the container has its own.
     pub(crate) keyring: Option<std::ffi::CString>,
     pub(crate) hooks: HookRunner,
@@ -236,6 +240,7 @@ impl Container {
             return Err(Error::State { action: "exec in", status: Status::Paused });
         }
         let mut plan = crate::plan::process::compile(process, stdio, options.preserve_fds)?;
+        plan.capabilities.get_or_insert(self.facts.capabilities);
         plan.grant_at_most_own(self.facts.namespaces & libc::CLONE_NEWUSER != 0)?;
         plan.seccomp.clone_from(&self.facts.seccomp);
         plan.keyring.clone_from(&self.facts.keyring);
@@ -429,6 +434,7 @@ impl Facts {
             seccomp: plan.process.seccomp,
             memory_policy: plan.process.memory_policy,
             personality: plan.process.personality,
+            capabilities: plan.process.capabilities.unwrap_or_default(),
             keyring: plan.process.keyring,
             hooks,
             start_socket_in,

@@ -14,6 +14,9 @@ use crate::sys::process::{execve, exit};
 /// The longest entry for `HOME`, with its name.
 pub(crate) const HOME_MAX: usize = 512;
 
+/// So much of `/etc/passwd` is read.
+const PASSWD_MAX: usize = 4 << 20;
+
 /// Finds the program, as the user who will run it.
 pub(crate) fn find(process: &ProcessPlan) -> Done<'_, &CStr> {
     let name = process.args.strings().first().map_or(c"", |name| name.as_c_str());
@@ -91,7 +94,12 @@ fn home_of(uid: u32, buffer: &mut [u8; HOME_MAX]) -> &CStr {
     ) else {
         return NONE;
     };
-    let mut lines = Lines { file, buffer: [0; 4096], start: 0, end: 0 };
+    // an image may have anything in its place: a device without end, for one
+    let regular = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !rustix::fs::fstat(&file).is_ok_and(regular) {
+        return NONE;
+    }
+    let mut lines = Lines { file, buffer: [0; 4096], start: 0, end: 0, left: PASSWD_MAX };
     while let Some(line) = lines.next() {
         let mut fields = line.split(|b| *b == b':');
         let (Some(id), Some(folder)) = (fields.nth(2), fields.nth(2)) else { continue };
@@ -128,6 +136,8 @@ struct Lines {
     buffer: [u8; 4096],
     start: usize,
     end: usize,
+    /// So many bytes are read yet.
+    left: usize,
 }
 
 impl Lines {
@@ -143,7 +153,11 @@ impl Lines {
             self.end -= self.start;
             self.start = 0;
             let free = self.buffer.get_mut(self.end..)?;
+            if free.is_empty() {
+                return None;
+            }
             let read = rustix::io::read(&self.file, free).ok()?;
+            self.left = self.left.checked_sub(read)?;
             if read == 0 {
                 // a last line without its newline
                 let length = std::mem::take(&mut self.end);
@@ -173,7 +187,7 @@ mod tests {
         let long = "x".repeat(3000);
         rustix::io::write(&file, format!("a:b\n{long}\n{long}\nlast").as_bytes()).unwrap();
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
-        let mut lines = Lines { file, buffer: [0; 4096], start: 0, end: 0 };
+        let mut lines = Lines { file, buffer: [0; 4096], start: 0, end: 0, left: PASSWD_MAX };
         let mut lengths = Vec::new();
         while let Some(line) = lines.next() {
             lengths.push(line.len());

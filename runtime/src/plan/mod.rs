@@ -89,6 +89,7 @@ pub(crate) fn compile(
         .iter()
         .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
+    process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
     process.grant_at_most_own(namespaces.user.is_some())?;
     process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
     process.keyring =

@@ -7,6 +7,8 @@ use oci_spec::runtime::{
     Capabilities, Capability, LinuxPersonality, LinuxPersonalityDomain, PosixRlimitType, Process,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::c_string;
 use super::scheduling::{self, Affinity, MemoryPolicy};
 use crate::sys::identity::CapabilitySets;
@@ -32,7 +34,7 @@ pub(crate) struct ProcessPlan {
     /// Supplementary groups.
     pub(crate) groups: Vec<u32>,
     pub(crate) umask: u32,
-    /// `None` keeps what there is (all).
+    /// `None` is none at all for a container's init, and the container's for an exec.
     pub(crate) capabilities: Option<CapabilityPlan>,
     /// Resource, soft, hard.
     pub(crate) rlimits: Vec<(u32, u64, u64)>,
@@ -75,8 +77,8 @@ pub(crate) struct TerminalPlan {
     pub(crate) carriage_returns: bool,
 }
 
-/// Capabilities as bit masks.
-#[derive(Debug, Clone, Copy)]
+/// Capabilities as bit masks. By default none.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct CapabilityPlan {
     pub(crate) sets: CapabilitySets,
     pub(crate) bounding: u64,

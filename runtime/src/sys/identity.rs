@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Sys, check};
 
 /// Replaces the supplementary groups.
@@ -33,7 +35,7 @@ pub(crate) fn prctl(option: i32, arg2: u64, arg3: u64) -> Sys<()> {
 }
 
 /// Three capability sets as bit masks by capability number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CapabilitySets {
     pub(crate) effective: u64,
     pub(crate) permitted: u64,

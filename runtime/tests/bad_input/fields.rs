@@ -15,7 +15,7 @@ fn check(cases: Vec<Case>) {
     for (fields, expect) in cases {
         scene.write_with(&fields);
         let message = scene.refused("run");
-        let text = message.strip_prefix("run failed: ").unwrap_or_else(|| panic!("{message}"));
+        let (_, text) = message.split_once("run failed: ").unwrap_or_else(|| panic!("{message}"));
         let text = text.strip_prefix(UTSCP).unwrap_or(text);
         if !text.contains(expect) {
             wrong.push(format!("{fields:?}:\n  {text}\n  is not\n  {expect}"));
@@ -187,7 +187,7 @@ fn of_mounts() {
         ),
         mount(
             json!({ "destination": "/x", "type": "bind", "source": "/etc", "options": ["rbind", "idmap"] }),
-            "id-mapped mounts must have both uid and gid mappings specified",
+            "mounts.options: idmap needs uidMappings and gidMappings",
         ),
         mount(
             json!({ "destination": "/x", "type": "bind", "source": "/etc", "options": ["rbind"], "uidMappings": ids }),

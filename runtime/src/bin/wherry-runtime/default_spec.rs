@@ -15,7 +15,7 @@ pub(crate) fn write(bundle: Option<&Path>, rootless: bool) -> Result<(), Failure
     }
     let mut text = serde_json::to_string_pretty(&spec(rootless)).map_err(Failure::file("write", &path))?;
     text.push('\n');
-    crate::store::write_by_rename(&path, text.as_bytes())
+    crate::store::write_by_rename(&path, text.as_bytes(), 0o644)
 }
 
 fn spec(rootless: bool) -> Value {

@@ -233,7 +233,7 @@ pub(crate) fn hand_over(
         console::send(socket, "pidfd", pidfd)?;
     }
     if let Some(path) = &options.pid_file {
-        write_by_rename(path, pid.to_string().as_bytes())?;
+        write_by_rename(path, pid.to_string().as_bytes(), 0o644)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ impl Store {
     pub(crate) fn save(&self, record: &Record) -> Result<(), Failure> {
         let path = self.folder.join("state.json");
         let text = serde_json::to_vec(record).map_err(Failure::file("write", &path))?;
-        write_by_rename(&path, &text)
+        write_by_rename(&path, &text, 0o600)
     }
 
     /// Reads the record.
@@ -104,9 +104,11 @@ pub(crate) fn status(container: Option<&Container>) -> Status {
 }
 
 /// A reader sees the old content or the new one.
-pub(crate) fn write_by_rename(path: &Path, content: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_by_rename(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = path.with_file_name(format!(".{name}"));
-    let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(content));
+    let mut options = fs::OpenOptions::new();
+    let written = options.write(true).create(true).truncate(true).mode(mode).open(&temporary);
+    let written = written.and_then(|mut file| file.write_all(content));
     written.and_then(|()| fs::rename(&temporary, path)).map_err(Failure::file("write", path))
 }
