@@ -52,7 +52,7 @@ fn reused_pid() {
     let output = stage.command(&["kill", stage.id(), "KILL"]).output().unwrap();
     assert!(text(&output).contains("container not running"), "{}", text(&output));
     let output = stage.command(&["exec", stage.id(), "true"]).output().unwrap();
-    assert!(text(&output).contains("container not running"), "{}", text(&output));
+    assert!(text(&output).contains("cannot exec in a stopped container"), "{}", text(&output));
     for command in ["pause", "resume"] {
         assert!(!stage.command(&[command, stage.id()]).output().unwrap().status.success());
     }

@@ -38,19 +38,19 @@ fn mount(mount: Value, expect: &'static str) -> Case {
 fn of_the_process() {
     let id = u32::MAX;
     check(vec![
-        one("/process", Value::Null, "config.json: process: is missing"),
+        one("/process", Value::Null, "process property must not be empty"),
         one("/process", json!([]), "config.json: process"),
-        one("/process/args", Value::Null, "process.args: must not be empty"),
-        one("/process/args", json!([]), "process.args: must not be empty"),
+        one("/process/args", Value::Null, "args must not be empty"),
+        one("/process/args", json!([]), "args must not be empty"),
         one("/process/args", json!("sh"), "config.json: process.args: invalid type: string \"sh\""),
         one("/process/args", json!(["sh", 1]), "config.json: process.args[1]: invalid type: integer `1`"),
         one("/process/args", json!(["a\0b"]), "process.args: has a NUL byte"),
         one("/process/args", json!([""]), r#"exec: "": executable file not found in $PATH"#),
         one("/process/args", json!(["/etc/passwd"]), r#"exec: "/etc/passwd": permission denied"#),
         one("/process/args", json!(["/bin"]), r#"exec: "/bin": is a directory"#),
-        one("/process/cwd", Value::Null, "process: missing field `cwd`"),
-        one("/process/cwd", json!("tmp"), "process.cwd: tmp is not an absolute path"),
-        one("/process/cwd", json!(""), "process.cwd:  is not an absolute path"),
+        one("/process/cwd", Value::Null, "Cwd property must not be empty"),
+        one("/process/cwd", json!("tmp"), "Cwd must be an absolute path"),
+        one("/process/cwd", json!(""), "Cwd property must not be empty"),
         one(
             "/process/cwd",
             json!("/bin/busybox"),
@@ -67,7 +67,6 @@ fn of_the_process() {
         one("/process/user/gid", json!(id), "process.user.gid: 4294967295 is no id"),
         one("/process/user/additionalGids", json!([id]), "process.user.additionalGids: 4294967295 is no id"),
         one("/process/user/umask", json!(0o1000), "process.user.umask: 512 is more than 0777"),
-        one("/process/capabilities/bounding", json!(["CAP_FOO"]), "process.capabilities.bounding"),
         one("/process/capabilities/ambient", json!("x"), "process.capabilities.ambient"),
         one(
             "/process/rlimits",
