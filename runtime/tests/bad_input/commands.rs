@@ -101,7 +101,7 @@ fn busy_and_dead_containers() {
     refused(&["start"], 1, "cannot start a container that has stopped");
     refused(&["kill"], 1, "container not running");
     refused(&["pause"], 1, "container not running");
-    refused(&["exec", "true"], 255, "container not running");
+    refused(&["exec", "true"], 255, "cannot exec in a stopped container");
     assert!(scene.refused("run").ends_with("container with given ID already exists"));
     assert!(scene.command(&["delete", scene.id()]).status().unwrap().success());
     for command in ["state", "start", "kill", "delete", "pause", "resume", "ps", "update"] {
