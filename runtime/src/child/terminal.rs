@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, OFlags, Uid, makedev};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
@@ -89,12 +89,28 @@ fn place(fds: [i32; 3]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Lets a user other than root open `/dev/stdout` and its like: pipes belong to who made them.
+/// Lets a user other than root open `/dev/stdout` and its like: pipes belong to who made them. A null device
+/// becomes the container's own: the host's would keep the host's file system in reach, and cannot be checkpointed.
 fn own(uid: u32) -> Result<(), Errno> {
-    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+    let is_null = |stat: &rustix::fs::Stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3)
+    };
+    let mut null: Option<Option<OwnedFd>> = None;
+    for (number, fd) in (0..).zip([rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()])
+    {
         let Ok(stat) = rustix::fs::fstat(fd) else { continue }; // closed
-        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if stat.st_uid == uid || (device && stat.st_rdev == makedev(1, 3)) {
+        if is_null(&stat) {
+            let own = null.get_or_insert_with(|| {
+                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let own = rustix::fs::openat(CWD, c"/dev/null", flags, Mode::empty()).ok()?;
+                rustix::fs::fstat(&own).is_ok_and(|stat| is_null(&stat)).then_some(own)
+            });
+            if let Some(own) = own {
+                duplicate_to(own.as_fd(), number)?;
+            }
+            continue;
+        }
+        if stat.st_uid == uid {
             continue;
         }
         match rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None) {

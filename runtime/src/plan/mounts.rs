@@ -212,10 +212,14 @@ fn idmap(mount: &SpecMount, options: &Options, container: Option<&User>) -> Resu
     let (uids, gids) = match (own, container) {
         (([], []), _) if options.idmap.is_none() => return Ok(None),
         (([], []), Some(User::New { uids, gids })) => (uids.as_slice(), gids.as_slice()),
-        (([], []), _) => {
+        (([], []), Some(User::Joined { namespace })) => {
+            let userns = namespace.try_clone().map_err(|e| Error::system("duplicate", "a namespace", e))?;
+            return Ok(Some(IdMap { userns, recursive: options.idmap == Some(true) }));
+        }
+        (([], []), None) => {
             return Err(Error::spec(
                 "mounts.options",
-                "idmap needs uidMappings and gidMappings, or a new user namespace to take them from",
+                "idmap needs uidMappings and gidMappings, or a user namespace to take them from",
             ));
         }
         (([], _) | (_, []), _) => {

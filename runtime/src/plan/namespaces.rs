@@ -29,7 +29,7 @@ pub(crate) enum User {
     /// A new one, with these mappings, which the parent writes.
     New { uids: Vec<LinuxIdMapping>, gids: Vec<LinuxIdMapping> },
     /// An existing one; see [`Namespaces::before_fork`].
-    Joined,
+    Joined { namespace: OwnedFd },
 }
 
 /// All namespaces of a container.
@@ -158,7 +158,9 @@ impl Namespaces {
         let join = Join { flag, fd, path: c_string("linux.namespaces", &path.to_string_lossy())? };
         match kind {
             LinuxNamespaceType::User => {
-                self.user = Some(User::Joined);
+                let namespace =
+                    join.fd.try_clone().map_err(|e| Error::system("duplicate", path.display(), e))?;
+                self.user = Some(User::Joined { namespace });
                 self.before_fork.insert(0, join); // its privileges are needed for the others
             }
             LinuxNamespaceType::Pid | LinuxNamespaceType::Time => self.before_fork.push(join),

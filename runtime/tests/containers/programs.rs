@@ -268,3 +268,16 @@ fn seccomp_blocks_a_call() {
         assert!(outcome.stderr.contains("No space left on device"), "{}", outcome.stderr);
     }
 }
+
+/// A null device of the host becomes the container's own: nothing of the host's file systems stays open.
+#[test]
+fn null_devices_are_the_containers_own() {
+    let bundle = Bundle::new().args(&["sleep", "100"]);
+    let container = bundle.start();
+    let device =
+        |path: String| fs::metadata(path).map(|meta| std::os::unix::fs::MetadataExt::dev(&meta)).unwrap();
+    let own = device(format!("/proc/{}/root/dev", container.pid()));
+    let seen: Vec<u64> = (0..3).map(|fd| device(format!("/proc/{}/fd/{fd}", container.pid()))).collect();
+    container.delete(true).unwrap();
+    assert_eq!(seen, [own; 3]);
+}

@@ -68,6 +68,31 @@ fn mounts_with_ids_of_their_own() {
     assert!(error.to_string().contains("idmap needs uidMappings"), "{error}");
 }
 
+/// `idmap` without mappings in a user namespace that is joined takes that one's.
+#[test]
+fn mounts_with_the_ids_of_a_joined_namespace() {
+    let holder = bundle(simple()).args(&["sleep", "100"]);
+    let container = holder.start();
+    let mut second = bundle(simple()).sh("stat -c %u /data/file");
+    let linux = second.spec["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    linux.insert(
+        "namespaces".into(),
+        json!([{ "type": "mount" }, { "type": "pid" }, { "type": "uts" }, { "type": "ipc" }, { "type": "network" },
+            { "type": "user", "path": format!("/proc/{}/ns/user", container.pid()) }]),
+    );
+    let source = second.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "").unwrap();
+    chown(source.join("file"), Some(7), Some(7)).unwrap();
+    let mount =
+        json!({ "destination": "/data", "type": "bind", "source": source, "options": ["bind", "idmap"] });
+    let outcome = second.mount(mount).try_run();
+    container.delete(true).unwrap();
+    assert_eq!(outcome.unwrap().stdout, "7\n");
+}
+
 /// With the host's network, its sysfs cannot be mounted anew; the host's own is shown instead, and mqueue likewise.
 #[test]
 fn with_the_hosts_network_and_ipc() {

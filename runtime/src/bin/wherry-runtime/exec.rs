@@ -40,6 +40,11 @@ pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failu
     };
     let stdio = stdio(terminal, options.process.detach);
     session.log.debug(|| "nsexec container setup: joining the container's namespaces".to_owned());
+    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_deref());
+    if let Some(cpus) = affinity {
+        // runc prints the mask, and some look for that
+        session.log.debug(|| format!("nsexec container setup: affinity: {:#x}", mask(cpus)));
+    }
     let process = container.exec(&process, stdio, &library_options)?;
     session.log.debug(|| format!("child process in init(): pid {}", process.pid));
     session.log.debug(|| "setns_init: about to exec: done".to_owned());
@@ -169,4 +174,11 @@ mod tests {
             assert!(parse_user(bad).is_err(), "{bad}");
         }
     }
+}
+
+/// The first 64 CPUs of a list like `0-3,7`, which has been checked, as a mask.
+fn mask(cpus: &str) -> u64 {
+    let number = |text: &str| text.trim().parse::<u32>().unwrap_or(u32::MAX);
+    let ranges = cpus.split(',').map(|part| part.split_once('-').unwrap_or((part, part)));
+    ranges.flat_map(|(first, last)| number(first)..=number(last).min(63)).fold(0, |mask, cpu| mask | 1 << cpu)
 }
