@@ -46,7 +46,7 @@ run() { # inside: RUNTIME [FILE...] -> TAP of each file in /conformance/tap
 # Runs a file. A test that does not end has failed; the file goes on with the one after it.
 run_file() {
   local file=$1 out=$2 all name rest=()
-  mapfile -t all < <(cd tests && python3 -c "import test_$file as t; print(*t.all_tests, sep='\n')")
+  mapfile -t all < <(cd tests && python3 -c "import test_$file as t; print(*t.all_tests, sep='\n')" | grep -v '^1\.\.0$')
   : >"$out"
   [ -n "${all[*]}" ] || return 0 # in this version one file has none
   rest=("${all[@]}")

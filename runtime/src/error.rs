@@ -124,7 +124,9 @@ pub enum Error {
         status: crate::Status,
     },
     /// The container's id has characters that ids do not have.
-    #[error("invalid container id {id:?}: only letters, digits, `_`, `+`, `-` and `.` are allowed")]
+    #[error(
+        "invalid container ID format: {id:?} is no name or has an invalid character (there are letters, digits, `_`, `+`, `-` and `.`)"
+    )]
     InvalidId {
         /// The id.
         id: String,

@@ -288,6 +288,10 @@ fn surroundings<'p>(
         hooks::run(&plan.hooks.create_container, plan.hooks.state.as_ref(), None)?;
         root::pivot(&plan.rootfs, &root)?;
     }
+    if let Some(folder) = &plan.working_directory {
+        // as runc and crun; what fails here will be told when it is entered
+        let _ = target::open_or_make(root.as_fd(), folder, true, true);
+    }
     parameters(plan)?;
     masks::make_readonly(root.as_fd(), &plan.readonly_paths)?;
     masks::mask(root.as_fd(), plan)?;

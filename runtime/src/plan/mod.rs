@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) devices: Option<Vec<Device>>,
     /// Make device nodes by binding the host's, as in a user namespace.
     pub(crate) bind_devices: bool,
+    /// The working directory, relative to the root, which is made if it is missing; `None` for the root itself.
+    pub(crate) working_directory: Option<CString>,
     pub(crate) masked_paths: Vec<CString>,
     pub(crate) readonly_paths: Vec<CString>,
     pub(crate) hostname: Option<CString>,
@@ -88,6 +90,7 @@ pub(crate) fn compile(
     let foreign_dev = mounts
         .iter()
         .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
+    let working_directory = inside(process.cwd())?;
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
     process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
     process.grant_at_most_own(namespaces.user.is_some())?;
@@ -110,6 +113,7 @@ pub(crate) fn compile(
         bind_devices: namespaces.user.is_some(),
         devices: (!foreign_dev).then(|| devices::compile(linux)).transpose()?,
         rootfs: rootfs::compile(launch)?,
+        working_directory: Some(working_directory).filter(|folder| folder.as_bytes() != b"."),
         masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
         hostname: spec
@@ -197,6 +201,7 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
 
 /// Kernel parameters; only such as belong to one of the container's own namespaces.
 fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>, Error> {
+    let named = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     let mut out = Vec::new();
     for (key, value) in spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten() {
         // a dot separates, unless slashes do: then dots are part of names (of interfaces)
@@ -219,6 +224,9 @@ fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(CString, CString
             Some("fs") if path.starts_with("fs/mqueue/") && namespaces.ipc => None,
             Some("kernel") if is_ipc_sysctl(&path) && namespaces.ipc => None,
             Some("kernel") if is_ipc_sysctl(&path) => Some("needs an own IPC namespace"),
+            Some("kernel") if path == "kernel/domainname" && named(spec.domainname()) => {
+                Some("conflicts with domainname")
+            }
             Some("kernel") if path == "kernel/domainname" && namespaces.uts => None,
             Some("kernel") if path == "kernel/hostname" => Some("conflicts with hostname"),
             Some("user") if namespaces.user.is_some() => None,

@@ -17,10 +17,10 @@ fn ids() {
     let too_long = "x".repeat(2000);
     for id in ["", ".", "..", "a/b", "/etc", "../x", "a b", "ä", "a\nb", "x;y", "*", too_long.as_str()] {
         let message = scene.refused_by(scene.command(&["run", "-b", scene.path(), id]), 1);
-        assert!(message.contains("invalid container id"), "{id:?}: {message}");
+        assert!(message.contains("invalid container ID format"), "{id:?}: {message}");
         for command in ["state", "delete", "kill"] {
             let message = scene.refused_by(scene.command(&[command, id]), 1);
-            let expect = ["does not exist", "invalid container id"];
+            let expect = ["does not exist", "invalid container ID format"];
             assert!(expect.iter().any(|text| message.contains(text)), "{command} {id:?}: {message}");
         }
     }

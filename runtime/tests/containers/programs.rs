@@ -75,7 +75,10 @@ fn programs_that_execve_refuses() {
 
 #[test]
 fn bad_working_directories() {
-    for cwd in ["/nosuch", "/etc/passwd"] {
+    // one that is missing is made, inside the root
+    let outcome = Bundle::new().set("/process/cwd", json!("/such/folder")).sh("pwd").run();
+    assert_eq!(outcome.stdout, "/such/folder\n");
+    for cwd in ["/etc/passwd", "/etc/passwd/x"] {
         let error = Bundle::new().set("/process/cwd", json!(cwd)).try_run().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadProcess, "{error}");
         assert!(
