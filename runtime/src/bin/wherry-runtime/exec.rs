@@ -152,6 +152,13 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>), Failure> {
     }
 }
 
+/// The first 64 CPUs of a list like `0-3,7`, which has been checked, as a mask.
+fn mask(cpus: &str) -> u64 {
+    let number = |text: &str| text.trim().parse::<u32>().unwrap_or(u32::MAX);
+    let ranges = cpus.split(',').map(|part| part.split_once('-').unwrap_or((part, part)));
+    ranges.flat_map(|(first, last)| number(first)..=number(last).min(63)).fold(0, |mask, cpu| mask | 1 << cpu)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,11 +181,4 @@ mod tests {
             assert!(parse_user(bad).is_err(), "{bad}");
         }
     }
-}
-
-/// The first 64 CPUs of a list like `0-3,7`, which has been checked, as a mask.
-fn mask(cpus: &str) -> u64 {
-    let number = |text: &str| text.trim().parse::<u32>().unwrap_or(u32::MAX);
-    let ranges = cpus.split(',').map(|part| part.split_once('-').unwrap_or((part, part)));
-    ranges.flat_map(|(first, last)| number(first)..=number(last).min(63)).fold(0, |mask, cpu| mask | 1 << cpu)
 }
