@@ -4,6 +4,7 @@
 //! `state.json`, and `start.sock` until the container has been started. Called by another name (a link
 //! `runc` to it), it answers by that name.
 
+mod arena;
 mod checkpoint;
 mod command_line;
 mod commands;
@@ -47,6 +48,9 @@ pub(crate) struct Session {
     /// Which of the caller's descriptors processes get.
     pub(crate) descriptors: Descriptors,
 }
+
+#[global_allocator]
+static MEMORY: arena::Arena = arena::Arena::new();
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
