@@ -3,6 +3,10 @@
 //! An own compiler instead of libseccomp: no C library in each monitor's memory, and the filter is
 //! smaller and faster. A system call's number is found by binary search over ranges of equal answers
 //! (libseccomp compares one number after the other), so the checks take some six steps.
+//!
+//! A filter is compiled once for a container; what is executed in it later takes the filter from the saved state. There is no
+//! cache on disk beyond that: Docker's profile is compiled in about COMPILE µs, no more than finding, reading and verifying
+//! a cached filter would take, and a cache that somebody can write to is a way out of every filter.
 
 mod arch;
 mod bpf;
@@ -19,7 +23,7 @@ use listener::Listener;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Filter {
     /// The program.
-    #[serde(with = "as_numbers")]
+    #[serde(with = "as_text")]
     pub(crate) program: Vec<libc::sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u32,
@@ -69,20 +73,36 @@ fn flags(seccomp: &LinuxSeccomp, notifies: bool) -> u32 {
     })
 }
 
-/// A program as a list of `[code, jt, jf, k]`.
-mod as_numbers {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+/// A program as text, 16 hexadecimal digits for an instruction: every command on a container reads it.
+mod as_text {
+    use std::borrow::Cow;
 
-    pub(super) fn serialize<S: Serializer>(program: &[libc::sock_filter], to: S) -> Result<S::Ok, S::Error> {
-        let numbers: Vec<(u16, u8, u8, u32)> = program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
-        numbers.serialize(to)
+    use libc::sock_filter;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const LENGTH: usize = 16;
+
+    pub(super) fn serialize<S: Serializer>(program: &[sock_filter], to: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(program.len() * LENGTH);
+        for i in program {
+            let bits =
+                u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k);
+            let digits = (0..LENGTH).rev().map(|place| (bits >> (4 * place) & 0xf) as u32);
+            text.extend(digits.filter_map(|digit| char::from_digit(digit, 16)));
+        }
+        to.serialize_str(&text)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<libc::sock_filter>, D::Error> {
-        let numbers = Vec::<(u16, u8, u8, u32)>::deserialize(from)?;
-        Ok(numbers.into_iter().map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect())
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<sock_filter>, D::Error> {
+        let text = Cow::<str>::deserialize(from)?;
+        let instructions = text.as_bytes().chunks(LENGTH).map(|chunk| {
+            let digits = std::str::from_utf8(chunk).ok().filter(|digits| digits.len() == LENGTH)?;
+            let bits = u64::from_str_radix(digits, 16).ok()?;
+            let byte = |shift: u32| (bits >> shift & 0xff) as u8;
+            Some(sock_filter { code: (bits >> 48) as u16, jt: byte(40), jf: byte(32), k: bits as u32 })
+        });
+        instructions.collect::<Option<_>>().ok_or_else(|| D::Error::custom("no seccomp filter"))
     }
 }
 

@@ -166,3 +166,21 @@ fn filters_survive_being_stored() {
     assert_eq!(again.program.len(), f.program.len());
     assert_eq!(run(&again, X86_64, 0, [0; 6]), bpf::ALLOW);
 }
+
+#[test]
+fn saved_filters_are_read_back() {
+    let program = vec![
+        libc::sock_filter { code: 0x20, jt: 0, jf: 255, k: 0xffff_fffe },
+        libc::sock_filter { code: 0xffff, jt: 17, jf: 0, k: 3 },
+    ];
+    let saved = serde_json::to_string(&Filter { program, flags: 4, listener: None }).unwrap();
+    assert_eq!(saved, r#"{"program":"002000fffffffffeffff110000000003","flags":4}"#);
+    let read: Filter = serde_json::from_str(&saved).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), saved);
+    for bad in ["0", "002000fffffffffe0", "002000ffffff\u{e9}ff", "-02000fffffffffe"] {
+        assert!(
+            serde_json::from_str::<Filter>(&format!(r#"{{"program":"{bad}","flags":0}}"#)).is_err(),
+            "{bad}"
+        );
+    }
+}
