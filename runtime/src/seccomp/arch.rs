@@ -63,9 +63,15 @@ pub(crate) fn select(architectures: &[Arch]) -> Result<Vec<Convention>, Error> {
 impl Convention {
     /// All calls, sorted by name.
     pub(crate) fn calls(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        self.table.lines().filter_map(|line| {
-            let (name, number) = line.split_once(' ')?;
-            Some((name, number.parse().ok()?))
+        let mut rest = self.table;
+        // byte by byte: to look for line ends first would take several times longer with lines so short
+        std::iter::from_fn(move || {
+            let (name, after) = rest.split_at_checked(rest.bytes().position(|b| b == b' ')?)?;
+            let after = after.get(1..)?;
+            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+            let number = after.bytes().take(digits).fold(0, |number, b| number * 10 + u32::from(b - b'0'));
+            rest = after.get(digits + 1..).unwrap_or_default();
+            Some((name, number))
         })
     }
 

@@ -45,69 +45,79 @@ enum Outcome {
     Check(Vec<usize>),
 }
 
+/// Instructions from the last to the first: jumps go forwards only, so when one is written, what it goes over is
+/// there already, and everything is written once, into one list.
+struct Backwards(Vec<Instruction>);
+
+impl Backwards {
+    fn push(&mut self, instruction: Instruction) {
+        self.0.push(instruction);
+    }
+
+    /// A piece that is in its order.
+    fn push_piece(&mut self, piece: &[Instruction]) {
+        self.0.extend(piece.iter().rev());
+    }
+
+    /// How many instructions have been written since there were `count`.
+    fn since(&self, count: usize) -> u32 {
+        u32::try_from(self.0.len() - count).unwrap_or(u32::MAX)
+    }
+
+    /// A condition. If it holds, all that has been written since there were `count` is gone over.
+    fn branch(&mut self, code: u16, k: u32, count: usize) {
+        let over = self.since(count);
+        match u8::try_from(over) {
+            Ok(over) => self.push(jump(code, k, over, 0)),
+            Err(_) => {
+                self.push(op(JUMP, over));
+                self.push(jump(code, k, 0, 1));
+            }
+        }
+    }
+}
+
 /// The whole program.
 pub(crate) fn assemble(
     arches: &[Convention],
     rules: &Rules<'_>,
     default: u32,
 ) -> Result<Vec<Instruction>, Error> {
-    let mut sections: Vec<(u32, Vec<Instruction>)> = Vec::new();
-    for convention in arches.iter().filter(|c| c.bit == 0) {
-        let mut section = vec![op(LOAD, NUMBER)];
+    let mut out = Backwards(Vec::with_capacity(1024));
+    out.push(op(RETURN, KILL_THREAD));
+    for convention in arches.iter().filter(|c| c.bit == 0).rev() {
+        let end = out.0.len();
         if convention.audit == super::arch::X86_64.audit {
             // x32's numbers are beyond all of x86_64's
-            let x32 = match arches.iter().find(|c| c.bit == X32_BIT) {
-                Some(x32) => numbers(x32, rules, default),
-                None => vec![op(RETURN, KILL_THREAD)],
-            };
-            branch(&mut section, JUMP_GE, X32_BIT, numbers(convention, rules, default), x32);
+            match arches.iter().find(|c| c.bit == X32_BIT) {
+                Some(x32) => numbers(&mut out, x32, rules, default),
+                None => out.push(op(RETURN, KILL_THREAD)),
+            }
+            let x32 = out.0.len();
+            numbers(&mut out, convention, rules, default);
+            out.branch(JUMP_GE, X32_BIT, x32);
         } else {
-            section.append(&mut numbers(convention, rules, default));
+            numbers(&mut out, convention, rules, default);
         }
-        sections.push((convention.audit, section));
+        out.push(op(LOAD, NUMBER));
+        // not this architecture: over all of it
+        out.push(op(JUMP, out.since(end)));
+        out.push(jump(JUMP_EQ, convention.audit, 1, 0));
     }
-    let mut program = vec![op(LOAD, ARCH)];
-    for (audit, section) in sections {
-        // not this architecture: over the section
-        program.push(jump(JUMP_EQ, audit, 1, 0));
-        program.push(op(JUMP, length(&section)));
-        program.extend(section);
-    }
-    program.push(op(RETURN, KILL_THREAD));
+    out.push(op(LOAD, ARCH));
+    let mut program = out.0;
     if program.len() > MAX {
         return Err(Error::spec(
             "linux.seccomp",
             format!("the filter has {} instructions, more than {MAX}", program.len()),
         ));
     }
+    program.reverse();
     Ok(program)
 }
 
-/// A condition with code for both outcomes: `otherwise` follows it, `then` is behind.
-fn branch(
-    out: &mut Vec<Instruction>,
-    code: u16,
-    k: u32,
-    otherwise: Vec<Instruction>,
-    then: Vec<Instruction>,
-) {
-    match u8::try_from(otherwise.len()) {
-        Ok(distance) => out.push(jump(code, k, distance, 0)),
-        Err(_) => {
-            out.push(jump(code, k, 0, 1));
-            out.push(op(JUMP, length(&otherwise)));
-        }
-    }
-    out.extend(otherwise);
-    out.extend(then);
-}
-
-fn length(code: &[Instruction]) -> u32 {
-    u32::try_from(code.len()).unwrap_or(u32::MAX)
-}
-
 /// The decision over one convention's numbers, which are loaded already.
-fn numbers(convention: &Convention, rules: &Rules<'_>, default: u32) -> Vec<Instruction> {
+fn numbers(out: &mut Backwards, convention: &Convention, rules: &Rules<'_>, default: u32) {
     let calls = rules.of(convention);
     let mut ranges: Vec<(u32, Outcome)> = vec![(convention.bit, Outcome::Answer(default))];
     let mut add = |start: u32, outcome: Outcome| {
@@ -141,7 +151,7 @@ fn numbers(convention: &Convention, rules: &Rules<'_>, default: u32) -> Vec<Inst
             }
         }
     }
-    tree(&ranges, convention, rules, default)
+    tree(out, &ranges, convention, rules, default);
 }
 
 fn forbids(answer: u32) -> bool {
@@ -171,38 +181,38 @@ fn outcome(group: &[(u32, usize)], rules: &Rules<'_>) -> Outcome {
 
 /// Binary search over ranges, each of which begins at its number and ends where the next begins.
 fn tree(
+    out: &mut Backwards,
     ranges: &[(u32, Outcome)],
     convention: &Convention,
     rules: &Rules<'_>,
     default: u32,
-) -> Vec<Instruction> {
+) {
     match ranges {
-        [] => vec![op(RETURN, default)],
-        [(_, Outcome::Answer(answer))] => vec![op(RETURN, *answer)],
-        [(_, Outcome::Check(list))] => check(list, convention, rules, default),
+        [] => out.push(op(RETURN, default)),
+        [(_, Outcome::Answer(answer))] => out.push(op(RETURN, *answer)),
+        [(_, Outcome::Check(list))] => check(out, list, convention, rules, default),
         _ => {
             let (below, above) = ranges.split_at(ranges.len() / 2);
             let start = above.first().map_or(0, |(start, _)| *start);
-            let mut out = Vec::new();
-            let otherwise = tree(below, convention, rules, default);
-            let then = tree(above, convention, rules, default);
-            branch(&mut out, JUMP_GE, start, otherwise, then);
-            out
+            tree(out, above, convention, rules, default);
+            let end = out.0.len();
+            tree(out, below, convention, rules, default);
+            out.branch(JUMP_GE, start, end);
         }
     }
 }
 
 /// One rule after the other; the first that matches answers.
-fn check(list: &[usize], convention: &Convention, rules: &Rules<'_>, default: u32) -> Vec<Instruction> {
-    let mut out = Vec::new();
+fn check(out: &mut Backwards, list: &[usize], convention: &Convention, rules: &Rules<'_>, default: u32) {
+    let mut code = Vec::new();
     for rule in list.iter().filter_map(|index| rules.get(*index)) {
-        out.append(&mut one_rule(rule, convention));
+        code.append(&mut one_rule(rule, convention));
         if rule.conditions.is_empty() {
-            return out;
+            return out.push_piece(&code);
         }
     }
-    out.push(op(RETURN, default));
-    out
+    code.push(op(RETURN, default));
+    out.push_piece(&code);
 }
 
 fn one_rule(rule: &Rule, convention: &Convention) -> Vec<Instruction> {

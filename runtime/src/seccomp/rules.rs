@@ -36,7 +36,8 @@ impl<'a> Rules<'a> {
                 rules.push(Rule { conditions, answer });
             }
         }
-        names.sort_unstable();
+        // profiles list names in order: merging such runs costs little
+        names.sort();
         Ok(Rules { rules, names })
     }
 
