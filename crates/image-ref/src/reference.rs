@@ -311,6 +311,18 @@ mod tests {
         check("localhost:5000/a:b", "localhost:5000/a:b", "localhost:5000/a:b");
         check("LOCAL/a", "LOCAL/a", "LOCAL/a");
         check("[::1]:5000/a__b/c---d:t", "[::1]:5000/a__b/c---d:t", "[::1]:5000/a__b/c---d:t");
+        check("index.docker.io/a/b", "docker.io/a/b", "a/b");
+        check("docker.io/a", "docker.io/library/a", "a");
+        check("127.0.0.1", "docker.io/library/127.0.0.1", "127.0.0.1");
+        check("127.0.0.1:80", "docker.io/library/127.0.0.1:80", "127.0.0.1:80");
+        check("127.0.0.1:8/a", "127.0.0.1:8/a", "127.0.0.1:8/a");
+        check("a_b/c", "docker.io/a_b/c", "a_b/c");
+        check("a.b:8080/c", "a.b:8080/c", "a.b:8080/c");
+        check("a-b:1/c", "a-b:1/c", "a-b:1/c");
+        check("xn--n3h.com/a:xn--n3h.com", "xn--n3h.com/a:xn--n3h.com", "xn--n3h.com/a:xn--n3h.com");
+        check("a:_T.-x", "docker.io/library/a:_T.-x", "a:_T.-x");
+        check(&format!("docker.io/{HEX}"), &format!("docker.io/library/{HEX}"), HEX);
+        check(&HEX[1..], &format!("docker.io/library/{}", &HEX[1..]), &HEX[1..]);
         check("library/x/y", "docker.io/library/x/y", "library/x/y");
         check(
             &format!("a:t@sha256:{HEX}"),
@@ -350,6 +362,28 @@ mod tests {
             "a:b:c",
             "http://a/b",
             "a/../b",
+            "a-",
+            "a-/b",
+            "_a/b",
+            "____/____",
+            "a.-b/c",
+            "a_.b",
+            "a/",
+            "a///b",
+            "-a.b/c",
+            "a-.b/c",
+            "a:x:y/z",
+            "[::1]",
+            "[::1]:5000",
+            "[fe80::1%eth0]:5000/a",
+            "[::1.2.3.4]/a",
+            "[::1/a",
+            "a:-t",
+            "a:.t",
+            "a@:0",
+            "é",
+            "a:é",
+            "a\n",
         ] {
             check(text, "invalid reference format");
         }

@@ -7,15 +7,13 @@
 mod stat;
 mod view;
 
-use std::io::BufWriter;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use wherry_image_store::{Extract, UnpackError, View, extract, pack};
 
 use self::stat::PathStat;
@@ -23,7 +21,7 @@ use self::view::Binds;
 use super::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::images::{BlockingBody, ToClient};
+use crate::images::{Archive, BlockingBody};
 use crate::server::{Reply, Request, Response, response};
 use crate::text::{go_error, go_quote};
 
@@ -97,7 +95,7 @@ fn show(stat: &PathStat, response: &mut Response) -> Result<(), Error> {
 }
 
 async fn get(engine: Arc<Engine>, container: Arc<Container>, target: Target) -> Result<Reply, Error> {
-    let (sender, mut response) = response::stream("application/x-tar");
+    let (sender, mut response) = response::whole("application/x-tar");
     let (found, finding) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let mut found = Some(found);
@@ -106,11 +104,11 @@ async fn get(engine: Arc<Engine>, container: Arc<Container>, target: Target) -> 
             super::publish(&engine, &container, "archive-path");
             // If nobody waits for it, sending fails as well.
             found.take().map(|found| found.send(Ok(stat)));
-            send_tree(&target, view, sender)
+            send_tree(&target, view, Archive::new(sender))
         });
         match (found, looked) {
             (Some(found), Err(error)) => drop(found.send(Err(error))),
-            // The head is sent; all that can be done is to leave the archive without its end.
+            // The head is sent; all that can be done is to break the connection.
             (None, Err(error)) => tracing::warn!(container = %container.id, %error, "copying ended early"),
             (_, Ok(())) => {}
         }
@@ -121,8 +119,8 @@ async fn get(engine: Arc<Engine>, container: Arc<Container>, target: Target) -> 
 }
 
 /// Sends a folder with what is in it, or one file.
-fn send_tree(target: &Target, view: &View, sender: mpsc::Sender<Bytes>) -> Result<(), Error> {
-    let out = BufWriter::with_capacity(ToClient::PIECE_BYTES, ToClient::new(sender));
+fn send_tree(target: &Target, view: &View, archive: Archive) -> Result<(), Error> {
+    let out = archive.writer();
     let (folder, name) = stat::split(&target.path);
     let open = |path: &str| openat2(view.root(), path, FOLDER, Mode::empty(), stat::IN_ROOT);
     let called = stat::base(&target.path);
@@ -139,7 +137,9 @@ fn send_tree(target: &Target, view: &View, sender: mpsc::Sender<Bytes>) -> Resul
         }
         Err(errno) => return Err(target.refused("lstat", errno)),
     };
-    packed.map_err(Error::io("copy", &target.path))
+    packed.map_err(Error::io("copy", &target.path))?;
+    archive.finish();
+    Ok(())
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -1,6 +1,5 @@
 //! `GET /containers/{id}/changes` and `GET /containers/{id}/export`: what a container wrote, and all that it has.
 
-use std::io::BufWriter;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -11,7 +10,7 @@ use super::state::State;
 use super::table::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::images::ToClient;
+use crate::images::Archive;
 use crate::server::{Reply, response};
 
 /// A changed path, as the API has it.
@@ -43,12 +42,15 @@ pub(super) fn export(engine: Arc<Engine>, container: Arc<Container>) -> Result<R
     if let Some(word) = refused {
         return Err(Error::Conflict(format!("You cannot export container {} which is {word}", container.id)));
     }
-    let (sender, response) = response::stream("application/octet-stream");
+    let (sender, response) = response::whole("application/octet-stream");
     tokio::task::spawn_blocking(move || {
-        let out = BufWriter::with_capacity(ToClient::PIECE_BYTES, ToClient::new(sender));
-        match engine.store.export(&container.id, out) {
-            Ok(()) => super::publish(&engine, &container, "export"),
-            // The head is sent; all that can be done is to leave the archive without its end.
+        let archive = Archive::new(sender);
+        match engine.store.export(&container.id, archive.writer()) {
+            Ok(()) => {
+                archive.finish();
+                super::publish(&engine, &container, "export");
+            }
+            // The head is sent; all that can be done is to break the connection.
             Err(error) => tracing::warn!(container = container.id, %error, "export ended early"),
         }
     });

@@ -1,6 +1,6 @@
 //! Bodies for code that blocks: a request's to read, an answer's to write.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
@@ -52,22 +52,40 @@ impl Read for BlockingBody {
     }
 }
 
-/// Writes an answer's body from another thread. It fails when the client has gone.
+/// An answer's body that is written from another thread, and worth nothing without its end: a tar.
 #[derive(Debug)]
-pub(crate) struct ToClient(mpsc::Sender<Bytes>);
+pub(crate) struct Archive(mpsc::Sender<Bytes>);
 
-impl ToClient {
-    /// A good size of pieces: each is sent for itself.
-    pub(crate) const PIECE_BYTES: usize = 256 << 10;
+impl Archive {
+    /// Each piece is sent for itself, so they are not too small.
+    const PIECE_BYTES: usize = 256 << 10;
 
-    /// `sender` is that of a streamed response.
+    /// `sender` is that of [`crate::server::response::whole`].
     pub(crate) fn new(sender: mpsc::Sender<Bytes>) -> Self {
         Self(sender)
     }
+
+    /// Takes what is written. It fails when the client has gone.
+    pub(crate) fn writer(&self) -> BufWriter<ToClient> {
+        BufWriter::with_capacity(Self::PIECE_BYTES, ToClient(self.0.clone()))
+    }
+
+    /// All has been written. Without this the client's connection breaks.
+    pub(crate) fn finish(self) {
+        // A client that has gone does not mind.
+        let _ = self.0.blocking_send(Bytes::new());
+    }
 }
+
+/// Where an [`Archive`] is written to.
+#[derive(Debug)]
+pub(crate) struct ToClient(mpsc::Sender<Bytes>);
 
 impl Write for ToClient {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0); // an empty piece is the end
+        }
         match self.0.blocking_send(Bytes::copy_from_slice(bytes)) {
             Ok(()) => Ok(bytes.len()),
             Err(_) => Err(io::ErrorKind::BrokenPipe.into()),

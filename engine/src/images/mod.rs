@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use body::{BlockingBody, ToClient};
+pub(crate) use body::{Archive, BlockingBody};
 pub(crate) use list::summaries;
 use wherry_image_ref::Reference;
 use wherry_image_store::{ImageId, Store};

@@ -1,12 +1,11 @@
 //! `GET /images/get` and `GET /images/{name}/get`: images as a tar.
 
-use std::io::BufWriter;
 use std::sync::Arc;
 
 use wherry_image_ref::Reference;
 use wherry_image_store::{Error as StoreError, ImageId, Saved};
 
-use super::body::ToClient;
+use super::body::Archive;
 use super::platform;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -39,16 +38,17 @@ pub(super) fn save(engine: Arc<Engine>, names: &[&str], request: &Request) -> Re
             return Err(Error::server(message));
         }
     }
-    let (sender, response) = response::stream("application/x-tar");
+    let (sender, response) = response::whole("application/x-tar");
     tokio::task::spawn_blocking(move || {
-        let mut out = BufWriter::with_capacity(ToClient::PIECE_BYTES, ToClient::new(sender));
-        match engine.store.save(&images, &mut out) {
+        let archive = Archive::new(sender);
+        match engine.store.save(&images, archive.writer()) {
             Ok(()) => {
+                archive.finish();
                 for image in &images {
                     super::publish(&engine, "save", &image.id, &image.id.to_string());
                 }
             }
-            // The head is sent; all that can be done is to leave the archive without its end.
+            // The head is sent; all that can be done is to break the connection.
             Err(error) => tracing::warn!(%error, "save ended early"),
         }
     });

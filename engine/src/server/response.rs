@@ -1,6 +1,5 @@
 //! What handlers answer.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -38,11 +37,19 @@ pub(crate) enum Body {
     /// Pieces as they come (sent in chunks, each flushed); the end is when the senders are gone. When the
     /// client goes, the receiver is dropped and the sender's next `send` fails.
     Stream(mpsc::Receiver<Bytes>),
+    /// As `Stream`, of something that is worth nothing without its end: only an empty piece is the end. If the senders go
+    /// without it, the connection breaks, so that the client notices.
+    Whole(mpsc::Receiver<Bytes>),
 }
+
+/// The sender of [`Body::Whole`] went without saying that it was all.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer ends early")]
+pub(crate) struct Truncated;
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Truncated;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -52,6 +59,11 @@ impl HttpBody for Body {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|p| Ok(Frame::data(p)))),
+            Self::Whole(pieces) => pieces.poll_recv(cx).map(|piece| match piece {
+                Some(end) if end.is_empty() => None,
+                Some(piece) => Some(Ok(Frame::data(piece))),
+                None => Some(Err(Truncated)),
+            }),
         }
     }
 
@@ -62,7 +74,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Whole(_) => SizeHint::default(),
         }
     }
 }
@@ -103,6 +115,14 @@ pub(crate) fn stream(content_type: &'static str) -> (mpsc::Sender<Bytes>, Respon
     (sender, response)
 }
 
+/// As [`stream`], of something that must not pass for whole when it is not: see [`Body::Whole`].
+pub(crate) fn whole(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response) {
+    let (sender, receiver) = mpsc::channel(16);
+    let mut response = Response::new(Body::Whole(receiver));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    (sender, response)
+}
+
 /// Adds the headers that each response to a known path carries.
 pub(crate) fn add_common_headers(headers: &mut HeaderMap) {
     let common = [
@@ -132,7 +152,7 @@ pub(crate) fn render(mut response: Response) -> Vec<u8> {
     add_common_headers(response.headers_mut());
     let body = match response.body() {
         Body::Full(bytes) => bytes.clone(),
-        Body::Stream(_) => Bytes::new(),
+        Body::Stream(_) | Body::Whole(_) => Bytes::new(),
     };
     let length = body.len().to_string();
     let mut headers: Vec<(&str, &str)> =

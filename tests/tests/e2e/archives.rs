@@ -239,6 +239,18 @@ fn what_skopeo_and_umoci_write_is_loaded() {
     assert_eq!(host.inspect("umoci:1")["RootFS"]["Layers"].as_array().map(Vec::len), Some(3));
 }
 
+#[test]
+fn an_archive_without_its_end_is_no_success() {
+    let host = Host::new();
+    if Binary::from_environment().is_reference() {
+        return; // dockerd writes the error into the archive
+    }
+    let layer = host.inspect("busybox")["RootFS"]["Layers"][0].as_str().unwrap()[7..].to_owned();
+    let file = host.root().join("data/overlay2").join(layer).join("diff/bin/busybox");
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1000).unwrap();
+    host.docker("save busybox").fails(1, "unexpected EOF");
+}
+
 fn tool(program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(arguments);
