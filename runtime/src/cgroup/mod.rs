@@ -161,16 +161,15 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Spec`].
     pub(crate) fn refuse_used(&self) -> Result<(), Error> {
-        let exists = self.members().is_some_and(|folder| file::exists(&folder.path, "cgroup.procs"));
-        if !exists {
-            return Ok(());
-        }
         let used = |reason: String| Err(Error::spec("linux.cgroupsPath", reason));
-        match self.processes()?.len() {
-            0 if self.is_frozen() => used("container's cgroup unexpectedly frozen".to_owned()),
-            0 => Ok(()),
-            count => used(format!("container's cgroup is not empty: {count} process(es) found")),
+        if self.members().is_some_and(|folder| file::exists(&folder.path, "cgroup.procs")) {
+            let count = self.processes()?.len();
+            if count > 0 {
+                return used(format!("container's cgroup is not empty: {count} process(es) found"));
+            }
         }
+        // the freezer's folder may be there alone; a child that enters it would never answer
+        if self.is_frozen() { used("container's cgroup unexpectedly frozen".to_owned()) } else { Ok(()) }
     }
 
     /// The v1 folders.

@@ -22,7 +22,17 @@ pub(crate) fn load_spec(bundle: &Path, log: &Log) -> Result<Spec, Failure> {
     };
     let spec = lenient(&text, "/process", log, parse_spec).map_err(Failure::malformed(&path))?;
     check(spec.process().as_ref())?;
+    warn_of_ambient(spec.process().as_ref(), log);
     Ok(spec)
+}
+
+/// A capability can be ambient only if it is inheritable, too; else the kernel leaves it out.
+fn warn_of_ambient(process: Option<&Process>, log: &Log) {
+    let Some(sets) = process.and_then(|process| process.capabilities().as_ref()) else { return };
+    let inheritable = sets.inheritable().clone().unwrap_or_default();
+    for capability in sets.ambient().iter().flatten().filter(|capability| !inheritable.contains(capability)) {
+        log.warning(&format!("can't raise ambient capability {capability}: operation not permitted"));
+    }
 }
 
 /// A process from a file.

@@ -97,6 +97,9 @@ fn describe(program: &str, command: &str, failure: &Failure) -> String {
         _ => return failure.to_string(),
     };
     match failure {
+        Failure::Runtime(error @ wherry_runtime::Error::Spec { .. }) => {
+            format!("{prefix}: unable to start container process: invalid configuration: {error}")
+        }
         Failure::Runtime(error) => format!("{prefix}: unable to start container process: {error}"),
         failure => format!("{prefix}: {failure}"),
     }
