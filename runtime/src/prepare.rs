@@ -18,6 +18,9 @@ use crate::{Error, Step};
 /// the host's root may map to other ids; and device nodes that the host has not.
 pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
     let Some(user) = &plan.namespaces.user else { return Ok(()) };
+    if !plan.namespaces.caller_is_root {
+        return Ok(()); // only within the namespace the caller has privileges at all
+    }
     for mount in plan.mounts.iter().filter(|m| matches!(m.source, Source::Bind { .. })) {
         refuse_unlocking(mount)?;
         let fd = open_source(mount).map_err(|failure| {

@@ -124,7 +124,12 @@ fn init<'p>(
     let ns = &plan.namespaces;
     let process = &plan.process;
     reset_signals();
-    crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
+    // A caller without privileges reaches the files of its new user namespace only as long as they are the caller's;
+    // `become_root` ends that.
+    let mapped_by_other =
+        matches!(ns.user, Some(crate::plan::namespaces::User::New { .. })) && !ns.caller_is_root;
+    crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, mapped_by_other.into(), 0)
+        .at(Step::Prepare, NO_SUBJECT)?;
     enter_cgroup(&plan.entry)?;
     if ns.user.is_some() {
         if matches!(ns.user, Some(crate::plan::namespaces::User::New { .. })) {

@@ -46,6 +46,8 @@ pub(crate) struct Namespaces {
     pub(crate) time_offsets: Option<String>,
     /// The user namespace, unless it is the caller's.
     pub(crate) user: Option<User>,
+    /// Whether the caller is root, who may write the mappings of any user namespace.
+    pub(crate) caller_is_root: bool,
     /// Whether the cgroup namespace is a new one. It is made after the cgroup has been entered.
     pub(crate) cgroup: bool,
     /// Whether the network namespace is not the caller's.
@@ -100,6 +102,7 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
         before_fork: Vec::new(),
         time_offsets: None,
         user: None,
+        caller_is_root: rustix::process::geteuid().is_root(),
         cgroup: false,
         net: false,
         new_net: false,
@@ -144,7 +147,7 @@ impl Namespaces {
     /// The order of joining. Root joins the user namespace last: namespaces that belong to the host's one
     /// could not be joined from within. Everybody else has privileges over the others only there.
     fn order(&mut self) {
-        if self.user.is_none() || !rustix::process::geteuid().is_root() {
+        if self.user.is_none() || !self.caller_is_root {
             return;
         }
         // before a new user namespace comes about, too
