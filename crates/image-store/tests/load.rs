@@ -86,6 +86,27 @@ fn loading_again_takes_the_name_from_the_other_image() {
 }
 
 #[test]
+fn of_several_platforms_the_wanted_one_is_loaded() {
+    let own = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let (first, second) = (Layer::new().file("f", b"own").done(), Layer::new().file("f", b"other").done());
+    let archive = build::oci_index(&[("ppc64le", &second), (own, &first)], "multi:1");
+    let loaded = |wanted: Option<&str>| {
+        let (_dir, store) = store();
+        let is_it = |_: &str, architecture: &str, _: &str| Some(architecture) == wanted;
+        store
+            .load_wanted(&*archive, wanted.map(|_| &is_it as wherry_image_store::Wanted<'_>), &|_| {})
+            .unwrap();
+        let image = store.images().first().map(|image| image.document.architecture.clone());
+        assert_eq!(store.images().len(), usize::from(image.is_some()));
+        image
+    };
+    assert_eq!(loaded(None).as_deref(), Some(own));
+    assert_eq!(loaded(Some(own)).as_deref(), Some(own));
+    assert_eq!(loaded(Some("ppc64le")).as_deref(), Some("ppc64le"));
+    assert_eq!(loaded(Some("riscv64")), None);
+}
+
+#[test]
 fn what_is_wrong_is_refused_and_leaves_nothing() {
     let (dir, store) = store();
     let layer = Layer::new().file("f", b"1").done();

@@ -135,27 +135,36 @@ fn archive(layers: &[&[u8]], config: &str, tags: &[&str]) -> Vec<u8> {
 }
 
 pub fn oci_archive(layer: &[u8], name: &str) -> Vec<u8> {
-    let blob = |bytes: &[u8]| (format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.to_vec());
-    let config = config("{}", &[Digest::of(&plain(layer))]);
+    let own = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    oci_index(&[(own, layer)], name)
+}
+
+/// An image for several architectures, and for one more whose manifest is not in the archive.
+pub fn oci_index(images: &[(&str, &[u8])], name: &str) -> Vec<u8> {
     let descriptor = |bytes: &[u8]| serde_json::json!({"digest": Digest::of(bytes), "size": bytes.len()});
-    let manifest = serde_json::json!({"schemaVersion": 2, "config": descriptor(config.as_bytes()), "layers": [descriptor(layer)]});
-    let manifest = manifest.to_string();
-    let mut foreign = descriptor(b"foreign");
-    foreign["platform"] = serde_json::json!({"architecture": "s390x", "os": "linux"});
-    let mut own = descriptor(manifest.as_bytes());
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    own["platform"] = serde_json::json!({"architecture": architecture, "os": "linux"});
-    let nested = serde_json::json!({"schemaVersion": 2, "manifests": [foreign, own]}).to_string();
+    let for_platform = |mut descriptor: serde_json::Value, architecture: &str| {
+        descriptor["platform"] = serde_json::json!({"architecture": architecture, "os": "linux"});
+        descriptor
+    };
+    let mut blobs: Vec<Vec<u8>> = Vec::new();
+    let mut manifests = vec![for_platform(descriptor(b"foreign"), "s390x")];
+    for (architecture, layer) in images {
+        let config = config("{}", &[Digest::of(&plain(layer))]).replace("amd64", architecture);
+        let manifest = serde_json::json!({"schemaVersion": 2, "config": descriptor(config.as_bytes()), "layers": [descriptor(layer)]});
+        let manifest = manifest.to_string().into_bytes();
+        manifests.push(for_platform(descriptor(&manifest), architecture));
+        blobs.extend([manifest, config.into_bytes(), layer.to_vec()]);
+    }
+    let nested = serde_json::json!({"schemaVersion": 2, "manifests": manifests}).to_string();
     let mut top = descriptor(nested.as_bytes());
     top["annotations"] = serde_json::json!({"io.containerd.image.name": name});
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [top]}).to_string();
+    blobs.push(nested.into_bytes());
     let mut tar = Layer::new()
         .file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
         .file("index.json", index.as_bytes());
-    for (path, bytes) in
-        [blob(nested.as_bytes()), blob(manifest.as_bytes()), blob(config.as_bytes()), blob(layer)]
-    {
-        tar = tar.file(&path, &bytes);
+    for bytes in blobs {
+        tar = tar.file(&format!("blobs/sha256/{}", Digest::of(&bytes).hex()), &bytes);
     }
     tar.done()
 }
