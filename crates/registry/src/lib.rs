@@ -8,6 +8,7 @@
 
 mod auth;
 mod blob;
+mod catalog;
 mod connection;
 mod dial;
 mod download;
@@ -24,6 +25,7 @@ mod upload;
 
 pub use auth::{Credentials, query_escape};
 pub use blob::Blob;
+pub use catalog::catalog;
 pub use download::Download;
 pub use endpoint::{Endpoint, Policy};
 pub use error::{ApiError, DialError, Error, Result, TransportError};

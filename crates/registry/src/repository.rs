@@ -18,8 +18,8 @@ use crate::outgoing::Pieces;
 use crate::{Client, Credentials, Endpoint, Error, Result, manifest};
 
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
-const MAX_LIST_BYTES: usize = 16 << 20;
-const MAX_ERROR_BYTES: usize = 1 << 20;
+pub(crate) const MAX_LIST_BYTES: usize = 16 << 20;
+pub(crate) const MAX_ERROR_BYTES: usize = 1 << 20;
 /// How often a small blob is asked for, and the wait after the first time; it doubles.
 const SMALL_ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -280,12 +280,17 @@ impl Repository {
         let url = if path.starts_with("http://") || path.starts_with("https://") {
             path.to_owned()
         } else if path.starts_with('/') {
-            format!("{}{path}", origin(&endpoint.url))
+            origin_and_path(endpoint, path)
         } else {
             format!("{}/v2/{}/{path}", endpoint.url, self.inner.path)
         };
         Ask::new(method, url, endpoint.verify)
     }
+}
+
+/// An absolute path at a registry.
+pub(crate) fn origin_and_path(endpoint: &Endpoint, path: &str) -> String {
+    format!("{}{path}", origin(&endpoint.url))
 }
 
 /// How long a registry may take to say what it wants.
@@ -306,7 +311,7 @@ fn digest_header(headers: &HeaderMap) -> Option<Digest> {
 }
 
 /// The path of the next page of a list: `Link: </v2/…>; rel="next"`.
-fn next_page(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn next_page(headers: &HeaderMap) -> Option<String> {
     let link = headers.get(LINK)?.to_str().ok()?;
     let (path, rest) = link.strip_prefix('<')?.split_once('>')?;
     (rest.contains("next") && path.starts_with('/')).then(|| path.to_owned())

@@ -6,7 +6,8 @@ mod server;
 use server::{Answer, Seen, Server};
 use wherry_image_ref::Digest;
 use wherry_registry::{
-    Access, Client, Credentials, Endpoint, ManifestDocument, Repository, Selected, Settings, Started, log_in,
+    Access, Client, Credentials, Endpoint, ManifestDocument, Repository, Selected, Settings, Started,
+    catalog, log_in,
 };
 
 fn endpoint(server: &Server) -> Endpoint {
@@ -386,4 +387,18 @@ async fn a_login_is_told_as_dockerd_tells_it() {
     });
     assert_eq!(log_in(&tokens, &user()).await, Ok("lasting".into()));
     assert_eq!(tokens.seen()[1].path, "/token?account=u&client_id=docker&offline_token=true");
+}
+
+#[tokio::test]
+async fn a_catalog_is_read_if_there_is_one() {
+    let server = Server::start(|seen| match seen.path.as_str() {
+        "/v2/_catalog?n=1000" => Answer::text(200, r#"{"repositories":["a"]}"#)
+            .header("link", "</v2/_catalog?last=a>; rel=\"next\""),
+        "/v2/_catalog?last=a" => Answer::text(200, r#"{"repositories":["b/c"]}"#),
+        _ => Answer::text(200, "{}"),
+    });
+    let found = catalog(&client(), &endpoint(&server), &user()).await.unwrap();
+    assert_eq!(found, Some(vec!["a".to_owned(), "b/c".to_owned()]));
+    let without = Server::start(|seen| Answer::text(if seen.path == "/v2/" { 200 } else { 404 }, "{}"));
+    assert_eq!(catalog(&client(), &endpoint(&without), &user()).await.unwrap(), None);
 }

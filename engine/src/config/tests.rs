@@ -65,6 +65,9 @@ fn what_is_wrong_is_told_with_its_place() {
     check(r#"{"log-level":"foo"}"#, &[], &format!("{merged}invalid logging level: foo"));
     check("", &["--log-level=foo"], "invalid logging level: foo");
     check("", &["--mtu=-1"], "invalid default MTU: -1");
+    check("", &["--max-concurrent-downloads=-1"], "invalid max concurrent downloads: -1");
+    check("", &["--max-concurrent-uploads=-1"], "invalid max concurrent uploads: -1");
+    check("", &["--max-download-attempts=0"], "invalid max download attempts: 0");
     check("", &["--exec-opt=foo"], "invalid exec-opt (foo): must be formatted 'opt=value'");
     check(r#"{"exec-opts":["a=b"]}"#, &[], &format!("{merged}invalid exec-opt (a=b): unknown option: 'a'"));
     check("", &["--label", "a=b", "--label", "a=c"], "conflict labels for a=c and a=b");
@@ -114,4 +117,21 @@ fn a_reload_changes_what_can_be_reloaded_only() {
     assert_eq!((reloaded.shutdown_timeout_s, reloaded.network.mtu), (7, 1400));
     std::fs::write(&path, r#"{"nosuch":1}"#).unwrap();
     assert!(reloaded.reloaded().is_err());
+}
+
+#[test]
+fn registries_have_settings() {
+    let config = load("", &[]).unwrap();
+    assert_eq!((config.max_downloads, config.max_uploads, config.max_download_attempts), (3, 5, 5));
+    let file = r#"{"max-concurrent-downloads":1,"max-concurrent-uploads":0,"max-download-attempts":2,
+        "insecure-registries":["http://my.reg:5000","10.0.0.0/8"],
+        "proxies":{"http-proxy":"http://p:1","https-proxy":"http://p:2","no-proxy":"*.test"}}"#;
+    let config = load(file, &[]).unwrap();
+    assert_eq!((config.max_downloads, config.max_uploads, config.max_download_attempts), (1, 0, 2));
+    assert_eq!(config.insecure_registries, ["my.reg:5000", "10.0.0.0/8"]);
+    let proxies = config.proxies;
+    assert_eq!((proxies.http.as_str(), proxies.https.as_str()), ("http://p:1", "http://p:2"));
+    assert_eq!(proxies.exceptions, "*.test");
+    let error = load("", &["--insecure-registry", "a:99999"]).unwrap_err();
+    assert!(error.contains("insecure registry a:99999 is not valid"), "{error}");
 }

@@ -6,6 +6,7 @@ use hyper::header::HeaderMap;
 use wherry_image_ref::Reference;
 use wherry_registry::{Client, Endpoint, Policy, Proxies, Settings};
 
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::server::Request;
 
@@ -23,7 +24,7 @@ pub(crate) fn client(engine: &Engine, request: &Request) -> Client {
     Client::new(Settings {
         user_agent: user_agent(request.header("user-agent").unwrap_or_default()),
         certificates: CERTIFICATES.into(),
-        proxies: proxies(engine),
+        proxies: proxies(&engine.config()),
         headers,
     })
 }
@@ -35,8 +36,8 @@ pub(crate) fn policy(engine: &Engine) -> Policy {
 }
 
 /// Those of the settings, and where there are none those of our environment.
-fn proxies(engine: &Engine) -> Proxies {
-    let (given, inherited) = (engine.config().proxies.clone(), Proxies::from_environment());
+pub(crate) fn proxies(config: &Config) -> Proxies {
+    let (given, inherited) = (config.proxies.clone(), Proxies::from_environment());
     let or = |given: String, inherited: String| if given.is_empty() { inherited } else { given };
     Proxies {
         http: or(given.http, inherited.http),

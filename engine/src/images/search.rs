@@ -1,4 +1,4 @@
-//! `GET /images/search`: asks an index, Docker Hub's or the one that is named.
+//! `GET /images/search`: asks an index, Docker Hub's or the one that is named, or a registry's catalog.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use wherry_image_ref::DEFAULT_DOMAIN;
-use wherry_registry::{Client, Credentials, query_escape};
+use wherry_registry::{Client, Credentials, Endpoint, catalog, query_escape};
 
+use super::registry_error::plain;
 use super::{credentials, registry};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -59,30 +60,64 @@ pub(super) async fn search(engine: Arc<Engine>, request: &Request) -> Result<Rep
         return Err(Error::InvalidParameter(text));
     }
     let client = registry::client(&engine, request);
+    let credentials = credentials::of(request);
     let (index, term) = index(&engine, &client, term).await?;
+    let mut found = ask(&client, &index, term, limit, &credentials).await?;
+    found.retain(|found| wanted.includes(found));
+    Ok(response::json(StatusCode::OK, &found).into())
+}
+
+/// What the index finds; of a registry that has no search, the repositories whose names have the term in them.
+async fn ask(
+    client: &Client,
+    index: &Index,
+    term: &str,
+    limit: i64,
+    credentials: &Credentials,
+) -> Result<Vec<Found>, Error> {
     let url = format!("{}search?q={}&n={limit}", index.url, query_escape(term));
-    let headers = headers(&credentials::of(request));
     let (status, body) = client
-        .get(&url, &headers, index.verify, MAX_ANSWER_BYTES)
+        .get(&url, &headers(credentials), index.verify, MAX_ANSWER_BYTES)
         .await
         .map_err(|failure| Error::server(failure.to_string()))?;
-    if status != StatusCode::OK {
-        return Err(Error::server(format!("Unexpected status code {}", status.as_u16())));
+    if status == StatusCode::OK {
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|e| Error::server(format!("error decoding registry search results: {e}")))?;
+        return Ok(answer.results);
     }
-    let mut answer: Answer = serde_json::from_slice(&body)
-        .map_err(|e| Error::server(format!("error decoding registry search results: {e}")))?;
-    answer.results.retain(|found| wanted.includes(found));
-    Ok(response::json(StatusCode::OK, &answer.results).into())
+    let unexpected = format!("Unexpected status code {}", status.as_u16());
+    let Some(registry) = index.registry.as_ref().filter(|_| status == StatusCode::NOT_FOUND) else {
+        return Err(Error::server(unexpected));
+    };
+    let names = catalog(client, registry, credentials).await.map_err(|f| plain(&f, f.to_string()))?;
+    let names = names.ok_or_else(|| {
+        Error::server(format!(
+            "{unexpected}: the registry at {} has neither a search (/v1/search) nor a catalog (/v2/_catalog)",
+            registry.url
+        ))
+    })?;
+    let fitting = names.into_iter().filter(|name| name.contains(term));
+    let fitting = fitting.take(usize::try_from(limit).unwrap_or_default());
+    Ok(fitting.map(|name| Found { name, ..Found::default() }).collect())
 }
 
 struct Index {
     url: String,
     verify: bool,
+    /// The same registry's newer side, if it is not Docker Hub.
+    registry: Option<Endpoint>,
+}
+
+impl Index {
+    fn of(scheme: &str, host: &str, verify: bool) -> Self {
+        let registry = Endpoint { url: format!("{scheme}://{host}"), mirror: false, verify };
+        Self { url: format!("{scheme}://{host}/v1/"), verify, registry: Some(registry) }
+    }
 }
 
 /// The index that a term names (`host:port/term`), and what is left of the term.
 async fn index<'a>(engine: &Engine, client: &Client, term: &'a str) -> Result<(Index, &'a str), Error> {
-    let hub = Index { url: HUB_INDEX.into(), verify: true };
+    let hub = Index { url: HUB_INDEX.into(), verify: true, registry: None };
     let Some((host, rest)) = term.split_once('/') else { return Ok((hub, term)) };
     if host == DEFAULT_DOMAIN || host == "index.docker.io" {
         return Ok((hub, rest));
@@ -91,7 +126,7 @@ async fn index<'a>(engine: &Engine, client: &Client, term: &'a str) -> Result<(I
         return Ok((hub, term));
     }
     let verify = !registry::policy(engine).is_insecure(host).await;
-    let secure = Index { url: format!("https://{host}/v1/"), verify };
+    let secure = Index::of("https", host, verify);
     let Err(https) = ping(client, &secure).await else { return Ok((secure, rest)) };
     if verify {
         return Err(Error::InvalidParameter(format!(
@@ -102,12 +137,12 @@ async fn index<'a>(engine: &Engine, client: &Client, term: &'a str) -> Result<(I
             secure.url
         )));
     }
-    let plain = Index { url: format!("http://{host}/v1/"), verify };
-    match ping(client, &plain).await {
-        Ok(()) => Ok((plain, rest)),
+    let clear = Index::of("http", host, verify);
+    match ping(client, &clear).await {
+        Ok(()) => Ok((clear, rest)),
         Err(http) => Err(Error::InvalidParameter(format!(
             "invalid registry endpoint \"{}\". HTTPS attempt: {https}. HTTP attempt: {http}",
-            plain.url
+            clear.url
         ))),
     }
 }

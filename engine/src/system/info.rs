@@ -104,8 +104,7 @@ fn process(engine: &Engine, config: &Config, tasks: usize) -> Value {
 
 fn system(config: &Config) -> Value {
     let (name, version) = host::operating_system();
-    let proxy =
-        |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).unwrap_or_default();
+    let proxies = crate::images::registry::proxies(config);
     json!({
         "KernelVersion": host::kernel(),
         "OperatingSystem": name,
@@ -118,9 +117,9 @@ fn system(config: &Config) -> Value {
         "MemTotal": host::memory_bytes(),
         "GenericResources": null,
         "DockerRootDir": config.data_root,
-        "HttpProxy": without_password(&proxy("HTTP_PROXY", "http_proxy")),
-        "HttpsProxy": without_password(&proxy("HTTPS_PROXY", "https_proxy")),
-        "NoProxy": proxy("NO_PROXY", "no_proxy"),
+        "HttpProxy": without_password(&proxies.http),
+        "HttpsProxy": without_password(&proxies.https),
+        "NoProxy": proxies.exceptions,
         "Name": host::name(),
         "Labels": config.labels,
         "ExperimentalBuild": false,
