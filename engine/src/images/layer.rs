@@ -119,7 +119,7 @@ impl Job {
                     if sender.send(Ok(bytes)).await.is_err() {
                         return Received::Refused;
                     }
-                    if pace.allows(blob.offset() == total) {
+                    if pace.allows_bytes(blob.offset(), total) {
                         self.reporter.tell(messages::progress("Downloading", &id, blob.offset(), total));
                     }
                 }

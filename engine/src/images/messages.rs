@@ -11,6 +11,8 @@ use crate::text::go_json;
 
 /// Between two messages about the same thing that are not its last.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// The most bytes between two such messages.
+const STEP_BYTES: u64 = 512 << 10;
 
 /// One message; what is empty is left out.
 #[derive(Debug, Default, Serialize)]
@@ -149,16 +151,31 @@ impl Client {
 
 /// Lets a message of a kind pass every 100 ms.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Option<Instant>);
+pub(super) struct Pace {
+    sent: Option<Instant>,
+    /// Bytes when [`Self::allows_bytes`] last looked at the clock.
+    seen: u64,
+}
 
 impl Pace {
     /// Whether a message may be sent now; the last one of a series always may.
     pub(super) fn allows(&mut self, last: bool) -> bool {
-        let due = self.0.is_none_or(|sent| sent.elapsed() >= INTERVAL);
+        let due = self.sent.is_none_or(|sent| sent.elapsed() >= INTERVAL);
         if due {
-            self.0 = Some(Instant::now());
+            self.sent = Some(Instant::now());
         }
         due || last
+    }
+
+    /// As [`Self::allows`], and not before another percent or half a MiB, whichever is less, as with dockerd.
+    pub(super) fn allows_bytes(&mut self, current: u64, total: u64) -> bool {
+        let step = (total / 100).min(STEP_BYTES);
+        let step = if total == 0 { STEP_BYTES } else { step };
+        let moved = current.saturating_sub(self.seen) > step;
+        if moved {
+            self.seen = current;
+        }
+        current == total || (moved && self.allows(false))
     }
 }
 
@@ -185,6 +202,15 @@ mod tests {
             progress("Loading layer", "14b0735e9a09", 557_056, 75_888_640),
             "{\"status\":\"Loading layer\",\"progressDetail\":{\"current\":557056,\"total\":75888640},\"progress\":\"[\\u003e                                                  ]  557.1kB/75.89MB\",\"id\":\"14b0735e9a09\"}",
         );
+    }
+
+    #[test]
+    fn progress_is_told_in_steps() {
+        let mut pace = Pace::default();
+        assert!(!pace.allows_bytes(1000, 1_000_000));
+        assert!(pace.allows_bytes(10_001, 1_000_000));
+        assert!(!pace.allows_bytes(20_100, 1_000_000), "too soon");
+        assert!(pace.allows_bytes(1_000_000, 1_000_000), "the end always");
     }
 
     #[test]

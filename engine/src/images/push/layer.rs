@@ -294,7 +294,7 @@ impl Write for Blob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.compressor.write_all(bytes)?;
         self.current += bytes.len() as u64;
-        if self.pace.allows(false) {
+        if self.pace.allows_bytes(self.current, self.total) {
             self.tell();
         }
         Ok(bytes.len())
