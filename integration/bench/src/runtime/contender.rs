@@ -56,7 +56,11 @@ impl Contender {
 
     /// A whole life in one command.
     pub(crate) fn run(&self, bundle: &Bundle) -> Sample {
-        self.call(&["run", "--bundle", bundle.path(), &self.id])
+        let sample = self.call(&["run", "--bundle", bundle.path(), &self.id]);
+        if sample.is_lost() {
+            self.call(&["delete", "--force", &self.id]);
+        }
+        sample
     }
 
     /// A life in three: create, start, delete. In between the program ends, which counts for nobody.
@@ -64,6 +68,9 @@ impl Contender {
         let pid_file = self.pid_file.to_str().unwrap();
         let created = self.call(&["create", "--bundle", bundle.path(), "--pid-file", pid_file, &self.id]);
         let started = self.call(&["start", &self.id]);
+        if created.is_lost() || started.is_lost() {
+            return [created, started, self.call(&["delete", "--force", &self.id])];
+        }
         let pid = self.pid();
         assert!(ends(pid), "the container of {} does not end", self.name);
         wait(pid);

@@ -74,6 +74,7 @@ impl Page {
             self.rounds,
         );
         self.table(&mut text, "time", |s| s.wall_ms, 2, true);
+        self.render_lost(&mut text);
         text += "\nProcessor time of the same processes, in user mode and in the kernel, with the children waited for; medians, in ms:\n\n";
         self.table(&mut text, "processor time", |s| s.cpu_ms, 2, false);
         text += "\nThe largest resident memory of one of these processes (`ru_maxrss`); medians, in KiB:\n\n";
@@ -124,6 +125,19 @@ impl Page {
             };
             let ratio = ratio.map_or("?".to_owned(), |r| format!("{r:.2}"));
             let _ = writeln!(text, "| {} | {} | {ratio} |{verdict}", row.name, cells.join(" | "));
+        }
+    }
+
+    /// Who hung, and how often.
+    fn render_lost(&self, text: &mut String) {
+        for (at, (name, _)) in self.contenders.iter().enumerate() {
+            let of_row =
+                |(_, samples): &(Row, Vec<Vec<Sample>>)| samples[at].iter().filter(|s| s.is_lost()).count();
+            let lost: usize = self.rows.iter().map(of_row).sum();
+            if lost > 0 {
+                let _ =
+                    writeln!(text, "\n{lost} of {name}'s commands hung, and were killed after ten seconds.");
+            }
         }
     }
 
