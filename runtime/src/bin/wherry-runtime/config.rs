@@ -31,7 +31,7 @@ fn warn_of_ambient(process: Option<&Process>, log: &Log) {
     let Some(sets) = process.and_then(|process| process.capabilities().as_ref()) else { return };
     let inheritable = sets.inheritable().clone().unwrap_or_default();
     for capability in sets.ambient().iter().flatten().filter(|capability| !inheritable.contains(capability)) {
-        log.warning(&format!("can't raise ambient capability {capability}: operation not permitted"));
+        log.warning(&format!("can't raise ambient capability CAP_{capability}: operation not permitted"));
     }
 }
 
