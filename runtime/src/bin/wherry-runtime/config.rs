@@ -73,7 +73,7 @@ pub(crate) fn check(process: Option<&Process>) -> Result<(), Failure> {
 }
 
 /// Parses. The types are stricter about a process than the specification and runc are: it may be without `user`
-/// and `cwd`, and capabilities that do not exist (yet) are left out with a warning. That is mended only if
+/// and `cwd`, some flags of its scheduler have other names, and capabilities that do not exist (yet) are left out with a warning. That is mended only if
 /// need be, since nearly all files are fine.
 fn lenient<T>(
     text: &[u8],
@@ -105,6 +105,15 @@ fn mend(process: &mut Value) -> Vec<String> {
             user.entry(id).or_insert_with(|| json!(0));
         }
     }
+    // two flags have other names in the types than in the specification
+    let flags = object.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags")?.as_array_mut());
+    for flag in flags.into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = json!("SCHED_RESET_ON_FORK"),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = json!("SCHED_FLAG_D_L_OVERRUN"),
+            _ => {}
+        }
+    }
     let sets = object.get_mut("capabilities").and_then(Value::as_object_mut);
     for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
         set.retain(|capability| {
@@ -125,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_process_may_leave_things_out() {
-        let text =
-            r#"{ "args": ["x"], "cwd": "/", "capabilities": { "bounding": ["CAP_KILL", "CAP_NEW_THING"] } }"#;
+        let text = r#"{ "args": ["x"], "cwd": "/", "capabilities": { "bounding": ["CAP_KILL", "CAP_NEW_THING"] },
+            "scheduler": { "policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"] } }"#;
         let process: Process = lenient(text.as_bytes(), "", &Log::default(), parse_process).unwrap();
         assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
         assert_eq!(process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
