@@ -201,7 +201,8 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
 
 /// Kernel parameters; only such as belong to one of the container's own namespaces.
 fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>, Error> {
-    let named = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+    let domain = spec.domainname().as_deref().unwrap_or_default();
+    let other_name = |value: &String| !domain.is_empty() && value != domain;
     let mut out = Vec::new();
     for (key, value) in spec.linux().iter().filter_map(|l| l.sysctl().as_ref()).flatten() {
         // a dot separates, unless slashes do: then dots are part of names (of interfaces)
@@ -224,7 +225,7 @@ fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(CString, CString
             Some("fs") if path.starts_with("fs/mqueue/") && namespaces.ipc => None,
             Some("kernel") if is_ipc_sysctl(&path) && namespaces.ipc => None,
             Some("kernel") if is_ipc_sysctl(&path) => Some("needs an own IPC namespace"),
-            Some("kernel") if path == "kernel/domainname" && named(spec.domainname()) => {
+            Some("kernel") if path == "kernel/domainname" && other_name(value) => {
                 Some("conflicts with domainname")
             }
             Some("kernel") if path == "kernel/domainname" && namespaces.uts => None,

@@ -140,3 +140,15 @@ fn user_and_network_namespace_by_path() {
     assert_eq!(outcome.unwrap().stdout, expect);
     assert_eq!(ids.unwrap().1, "0\n", "a further process joins in the same order");
 }
+
+/// Runtime specification, "sysctl": a domain name that is set twice must be the same.
+#[test]
+fn domain_name_and_sysctl() {
+    let mut bundle = Bundle::new().sh("cat /proc/sys/kernel/domainname");
+    bundle.spec["domainname"] = json!("one");
+    bundle.spec["linux"]["sysctl"] = json!({ "kernel.domainname": "one" });
+    assert_eq!(bundle.run().stdout, "one\n");
+    bundle.spec["linux"]["sysctl"] = json!({ "kernel.domainname": "two" });
+    let error = bundle.try_run().unwrap_err().to_string();
+    assert_eq!(error, "config.json: linux.sysctl: \"kernel.domainname\" conflicts with domainname");
+}
