@@ -6,7 +6,7 @@ N ?= 20
 export ENGINE := $(abspath $(ENGINE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime test-runtime-guests acceptance install clean
+.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime test-runtime-guests test-vm acceptance install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-unit: root setup ## all tests but the end-to-end ones (as root)
 
 test-e2e: root setup build ## the end-to-end tests, against ENGINE (as root; T=… names some of them)
 	cargo nextest run -p wherry-tests $(T)
+
+test-vm: root setup ## the runtime's tests and a run of the engine on cgroup version 2 with systemd, in a virtual machine; results in integration/results
+	@integration/vm/test
 
 test-reference: root setup ## the end-to-end tests against the dockerd of ../shared/lab, to check the tests themselves
 	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^kill::/)'

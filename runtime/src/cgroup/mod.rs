@@ -2,8 +2,8 @@
 //!
 //! An own thin layer instead of libcgroups: on the way of every start we need each folder's
 //! descriptor (so that the child enters by itself, see [`Entry`]), one write per limit and none
-//! for what is not limited, and `clone3` into version 2; libcgroups opens every file by path,
-//! enters by `cgroup.procs`, and brings a D-Bus and an eBPF dependency into each monitor's memory.
+//! for what is not limited, and `clone3` into version 2. libcgroups (0.7) opens every file by path,
+//! enters by `cgroup.procs`, and for version 2's device rules wants libbpf, a C library, in each monitor.
 
 mod delegate;
 mod device_program;

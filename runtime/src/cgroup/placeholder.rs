@@ -8,14 +8,14 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::Error;
 use crate::child::channel::{Channel, GO};
-use crate::sys::process::{CloneRequest, Cloned, clone3, exit};
+use crate::sys::process::{CloneRequest, Cloned, clone3, close_from, exit};
 
 /// The process. Dropped, it has ended and is reaped.
 #[derive(Debug)]
 pub(crate) struct Placeholder {
     pid: i32,
     pidfd: OwnedFd,
-    /// Closed, it lets the process end.
+    /// A word on it, or its end, lets the process end.
     channel: Option<Channel>,
 }
 
@@ -28,6 +28,8 @@ impl Placeholder {
         match unsafe { clone3(CloneRequest { flags, ..CloneRequest::default() }) }.map_err(failed)? {
             Cloned::Child => {
                 drop(ours);
+                // nor does it hold what others wait to see closed
+                let _ = close_from(0, [Some(theirs.as_fd()), None, None]);
                 let _ = theirs.wait_for(GO);
                 exit(0)
             }
@@ -43,7 +45,10 @@ impl Placeholder {
 
 impl Drop for Placeholder {
     fn drop(&mut self) {
-        self.channel = None;
+        // a word, since other children may hold copies of our end for a while
+        if let Some(channel) = self.channel.take() {
+            let _ = channel.tell(GO);
+        }
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 }

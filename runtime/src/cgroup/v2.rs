@@ -109,9 +109,6 @@ fn apply_unified(path: &Path, name: &str, value: &str) -> Result<(), Error> {
     let invalid = |reason: &str| {
         Err(Error::spec("linux.resources.unified", format!("unified resource {name:?} {reason}")))
     };
-    if name.contains('/') {
-        return invalid("must be a file name (no slashes)");
-    }
     let Some((controller, _)) = name.split_once('.') else {
         return invalid("must be in the form CONTROLLER.PARAMETER");
     };

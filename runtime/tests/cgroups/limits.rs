@@ -93,8 +93,8 @@ fn files_by_name() {
     assert_eq!(value(&bundle.id, "", "cgroup.max.depth"), "3");
     container.delete(true).unwrap();
     for (file, expect) in [
-        ("../x.y", "must be a file name"),
-        ("memory", "must be in the form CONTROLLER.PARAMETER"),
+        ("../x.y", "\"../x.y\" is not the name of a cgroup's file"),
+        ("memory", "\"memory\" is not the name of a cgroup's file"),
         ("nothing.max", "controller \"nothing\" not available"),
         ("memory.nothing", "the kernel has no memory.nothing"),
     ] {
