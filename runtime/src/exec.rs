@@ -35,8 +35,11 @@ pub(crate) fn spawn(
 ) -> Result<Process, Error> {
     let failed = |errno| Error::system("make", "a process in the container", errno);
     let (channel, theirs) = Channel::pair().map_err(failed)?;
+    // Into the cgroup from outside: in the container's cgroup namespace the kernel lets nobody move who comes from
+    // elsewhere (`nsdelegate`, with which systemd mounts version 2).
+    let request = CloneRequest { cgroup: join.entry.clone_into(), ..CloneRequest::default() };
     // SAFETY: the child runs `run_exec`, which keeps to what is allowed and never returns.
-    let between = match unsafe { clone3(CloneRequest::default()) }.map_err(failed)? {
+    let between = match unsafe { clone3(request) }.map_err(failed)? {
         Cloned::Child => {
             drop(channel);
             crate::child::run_exec(join, plan, &theirs)

@@ -376,7 +376,7 @@ fn exec_between(join: &crate::exec::Join, process: &ProcessPlan) -> Done<'static
     enter_cgroup(&join.entry)?;
     enter_devices_cgroup(join.entry.devices.as_ref())?;
     join_init(join).at(Step::JoinNamespace, NO_SUBJECT)?;
-    let request = CloneRequest { flags: 0, cgroup: join.entry.clone_into(), as_sibling: true };
+    let request = CloneRequest { flags: 0, cgroup: None, as_sibling: true };
     inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)
 }
 

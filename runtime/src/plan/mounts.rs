@@ -291,7 +291,14 @@ fn cgroup(
     };
     if view.hierarchies.unified() {
         let attr = options.attr;
-        let source = Source::filesystem("cgroup2", "cgroup", &[])?;
+        let source = match &view.hierarchies.v2 {
+            // A new mount in the host's cgroup namespace would set the whole hierarchy's options anew, without those
+            // that systemd has given it (nsdelegate, memory_recursiveprot).
+            Some(point) if !view.namespaced => {
+                Source::Bind { path: c_string("mounts.source", &point.to_string_lossy())?, recursive: false }
+            }
+            _ => Source::filesystem("cgroup2", "cgroup", &[])?,
+        };
         out.push(plain(target.clone(), source, attr));
         return Ok(());
     }

@@ -108,3 +108,25 @@ fn exec_where_the_container_manages_groups() {
     assert_eq!(exec(&container, process).unwrap(), (0, "0::/init\n".to_owned()));
     container.delete(true).unwrap();
 }
+
+/// Options of version 2 are the whole hierarchy's: a container that mounts it must not take `nsdelegate` away. With that, a
+/// process enters only from outside of the container's cgroup namespace.
+#[test]
+fn the_hosts_hierarchy_keeps_its_options() {
+    let options = || {
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        table.lines().filter(|line| line.contains(" cgroup2 ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = options();
+    assert_eq!(Bundle::new().args(&["ls", "/sys/fs/cgroup"]).run().code, 0);
+    assert_eq!(options(), before);
+    let mut bundle = Bundle::new().args(&["sleep", "1000"]);
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+    let mut container = create(&bundle, CgroupManager::Cgroupfs).unwrap();
+    container.start().unwrap();
+    let process =
+        json!({ "args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+    assert_eq!(exec(&container, process).unwrap().0, 0);
+    assert_eq!(options(), before);
+    container.delete(true).unwrap();
+}
