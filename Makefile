@@ -48,6 +48,8 @@ fuzz: root setup ## the fuzz targets, each for SECONDS=600 (TARGETS="layer confi
 lint: setup ## format, clippy, dependencies, sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --locked
+	cargo test -q --doc -p wherry-runtime
 	@.ci/check-dependencies
 	@.ci/check-source
 

@@ -4,8 +4,8 @@
 //! instructions that change an image's configuration, which is what `docker commit --change` and `docker import
 //! --change` take. It must not know Docker's API nor what an instruction does to an image: the caller applies them.
 //!
-//! Reading goes in three steps, each in a room of its own: text → logical lines ([`mod@lines`]), a line →
-//! an [`Instruction`] ([`mod@instruction`]), and [`Instruction::expand`] replaces variables ([`mod@shell`]), which
+//! Reading goes in three steps, each in a room of its own: text → logical lines (`lines`), a line →
+//! an [`Instruction`] (`instruction`), and [`Instruction::expand`] replaces variables (`shell`), which
 //! depends on the instructions before it.
 
 mod error;

@@ -2,7 +2,7 @@
 //! reader finds either the old content or the new one, never a part.
 //!
 //! Every process that keeps state (engine, monitor, netd, image store) goes
-//! through [`write`]; this crate knows nothing of what it stores. It runs in the
+//! through [`write()`]; this crate knows nothing of what it stores. It runs in the
 //! caller's thread and owns no files beyond the temporary name it renames away.
 
 use std::fs::{File, OpenOptions};
@@ -33,10 +33,10 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// Serialises `value` and [`write`]s it with mode 0600.
+/// Serialises `value` and [`write()`]s it with mode 0600.
 ///
 /// # Errors
-/// As [`write`]; a value that cannot be serialised is `InvalidData`.
+/// As [`write()`]; a value that cannot be serialised is `InvalidData`.
 pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> io::Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     write(path, &bytes, 0o600)

@@ -1,6 +1,6 @@
 //! The daemon's settings: flags, daemon.json, defaults.
 //!
-//! [`options`] is the one table of what can be set; [`flags`] and [`file`] read the two sources into the same
+//! [`options`] is the one table of what can be set; [`flags`] and [`mod@file`] read the two sources into the same
 //! [`settings`]; here they become a [`Config`].
 
 mod checks;
