@@ -100,6 +100,9 @@ fn describe(program: &str, command: &str, failure: &Failure) -> String {
         Failure::Runtime(error @ wherry_runtime::Error::Spec { .. }) => {
             format!("{prefix}: unable to start container process: invalid configuration: {error}")
         }
+        Failure::Runtime(error @ wherry_runtime::Error::Mount { .. }) => {
+            format!("{prefix}: unable to start container process: error during container init: {error}")
+        }
         Failure::Runtime(error) => format!("{prefix}: unable to start container process: {error}"),
         failure => format!("{prefix}: {failure}"),
     }
