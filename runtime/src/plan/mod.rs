@@ -90,6 +90,7 @@ pub(crate) fn compile(
     let foreign_dev = mounts
         .iter()
         .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
+    c_string("process.cwd", &process.cwd().to_string_lossy())?; // names the field
     let working_directory = inside(process.cwd())?;
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
     process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
