@@ -3,6 +3,8 @@ ENGINE ?= target/release/wherryd
 ACCEPTANCE ?= ../shared/acceptance
 SCRIPTS ?= 01 04 05
 N ?= 20
+KILLS ?= 100
+CUTS ?= 30
 export ENGINE := $(abspath $(ENGINE))
 
 .DEFAULT_GOAL := help
@@ -45,6 +47,10 @@ kill-test: root setup build ## the engine is killed under load, N times in a row
 fuzz: root setup ## the fuzz targets, each for SECONDS=600 (TARGETS="layer config" runs some); figures go to integration/results
 	@integration/fuzz.sh $(or $(SECONDS),600)
 
+.PHONY: crash-test
+crash-test: root setup build ## the image store after KILLS=100 kills and CUTS=30 power cuts, and on a full disk; to integration/results
+	@integration/crash-test.sh $(KILLS) $(CUTS)
+
 lint: setup ## format, clippy, dependencies, sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -61,6 +67,10 @@ bench: root setup build ## measure beside dockerd and podman of ../shared/lab, i
 
 conformance-runtime: root setup build ## runc's, crun's and youki's own tests against wherry-runtime, in ../shared/lab; the counts go to integration/results
 	@for suite in runc crun contest; do integration/conformance/$$suite.sh target/release/wherry-runtime; done
+
+.PHONY: bench-images
+bench-images: root setup build ## measure pull, load, save, rmi beside dockerd and podman of ../shared/lab; to integration/results
+	@cargo run -q --release -p wherry-bench --bin wherry-bench-images
 
 .PHONY: bench-runtime
 bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki; the numbers go to integration/results (BENCH_ROUNDS=100)

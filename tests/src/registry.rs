@@ -66,27 +66,40 @@ impl Registry {
     /// # Panics
     /// If the image cannot be made.
     pub fn add(&self, host: &Host, repository: &str, tag: &str, config: &str) -> String {
-        let archive = host.image_archive("registry:image", config);
-        let folder = host.folder().join(format!("registry-{tag}"));
+        self.add_archive(&host.image_archive("registry:image", config), repository, tag)
+    }
+
+    /// As [`Registry::add`], with the first image of a docker-archive.
+    ///
+    /// # Panics
+    /// If the archive cannot be read.
+    pub fn add_archive(&self, archive: &Path, repository: &str, tag: &str) -> String {
+        let folder = archive.with_file_name(format!("registry-{tag}"));
         fs::create_dir_all(&folder).expect("make a folder");
-        run("tar", &["-C", &text(&folder), "-xf", &text(&archive)]);
+        run("tar", &["-C", &text(&folder), "-xf", &text(archive)]);
         let list: Value =
             serde_json::from_slice(&fs::read(folder.join("manifest.json")).expect("manifest.json"))
                 .expect("JSON");
         let config =
             fs::read(folder.join(list[0]["Config"].as_str().expect("a name"))).expect("the configuration");
-        let layer = folder.join(list[0]["Layers"][0].as_str().expect("a name"));
-        run("gzip", &["-nf", &text(&layer)]);
-        let layer = fs::read(layer.with_extension("tar.gz")).expect("the layer");
+        let mut layers = Vec::new();
+        for name in list[0]["Layers"].as_array().expect("a list") {
+            let layer = folder.join(name.as_str().expect("a name"));
+            run("gzip", &["-nf", &text(&layer)]);
+            layers.push(fs::read(layer.with_extension("tar.gz")).expect("the layer"));
+        }
+        let descriptor = |kind: &str, blob: &[u8]| {
+            let media_type = format!("application/vnd.docker.{kind}");
+            json!({"mediaType": media_type, "size": blob.len(), "digest": digest(&folder, blob)})
+        };
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": config.len(), "digest": digest(&folder, &config)},
-            "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": layer.len(), "digest": digest(&folder, &layer)}],
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor("container.image.v1+json", &config),
+            "layers": layers.iter().map(|l| descriptor("image.rootfs.diff.tar.gzip", l)).collect::<Vec<_>>(),
         });
         let manifest = manifest.to_string().into_bytes();
         let name = digest(&folder, &manifest);
         let mut content = self.content.lock().expect("no thread fails");
-        for blob in [config, layer] {
+        for blob in layers.into_iter().chain([config]) {
             content.blobs.insert(digest(&folder, &blob), blob);
         }
         for reference in [tag, &name] {

@@ -27,6 +27,8 @@ pub(crate) fn open(data_root: &Path) -> Result<Inner> {
     crate::base::ensure(&overlay.join(crate::base::FOLDER))?;
     let trash = Trash::open(overlay.join(".trash")).context("open", overlay.join(".trash"))?;
     fresh_staging(&overlay, &trash)?;
+    // Half an index, of a process that was killed while it wrote it.
+    let _ = fs::remove_file(root.join(format!(".{INDEX}.tmp")));
     let boot = boot_id();
     let index = read_index(&root)?;
     let Found { table, writables, snapshot, .. } =

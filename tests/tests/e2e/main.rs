@@ -7,6 +7,7 @@ mod api;
 mod archives;
 mod commit;
 mod copy;
+mod crash;
 mod daemon;
 mod events;
 mod exec;
