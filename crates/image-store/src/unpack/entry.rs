@@ -1,5 +1,6 @@
 //! Making the files of a layer, entry by entry.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,13 +15,15 @@ use rustix::io::Errno;
 use super::folders::{Folders, clean, split};
 use super::record::Record;
 use super::{UnpackError, display, failed};
-use crate::tar::{Entry, Kind, Reader, Region, Tap, truncated};
+use crate::tar::{Entry, Kind, Reader, Region, Tap, TarError, truncated};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Notes of aufs; they mean nothing to anybody else.
 const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+/// Most bytes of the paths of all folders together.
+const MAX_LATER: usize = 32 << 20;
 const BUFFER_BYTES: usize = 128 << 10;
 
 /// How a layer differs from other archives.
@@ -40,7 +43,9 @@ pub(crate) struct Target {
     rules: Rules,
     /// Mode and time of folders, set at the end: what comes later in the archive changes the times,
     /// and a folder's own rights must not be in the way.
-    later: Vec<(Vec<u8>, Mode, Timestamps)>,
+    later: HashMap<Vec<u8>, (Mode, Timestamps)>,
+    /// Bytes of the paths in it.
+    later_bytes: usize,
     size_bytes: u64,
     buffer: Box<[u8]>,
 }
@@ -60,7 +65,8 @@ impl Target {
         Self {
             folders,
             rules,
-            later: Vec::new(),
+            later: HashMap::new(),
+            later_bytes: 0,
             size_bytes: 0,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
         }
@@ -96,7 +102,7 @@ impl Target {
 
     /// Sets what had to wait. Returns the size of all files.
     pub(crate) fn finish(self) -> Result<u64, UnpackError> {
-        for (path, mode, times) in &self.later {
+        for (path, (mode, times)) in &self.later {
             let (parent, name) = split(path);
             let folder = match self.folders.open(parent).and_then(|parent| {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -181,7 +187,12 @@ impl Target {
             fsetxattr(&folder, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
                 .map_err(failed("setxattr", path))?;
         }
-        self.later.push((path.to_vec(), metadata.mode, metadata.times.clone()));
+        if self.later.insert(path.to_vec(), (metadata.mode, metadata.times.clone())).is_none() {
+            self.later_bytes += path.len();
+            if self.later_bytes > MAX_LATER {
+                return Err(TarError::TooManyEntries.into());
+            }
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! if the layer were the root (`openat2`, RESOLVE_IN_ROOT), so neither `..` nor an absolute link
 //! leads out. The last component of a path is never followed.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, chmodat, mkdirat, openat2, readlinkat};
@@ -16,44 +17,50 @@ const IMPLIED_MODE: u32 = 0o755;
 /// As many links as the kernel follows.
 const MAX_LINKS: u32 = 40;
 
-/// Opens folders of a layer, and remembers the last one: archives list folder by folder.
+/// So many folders are kept open: archives go back and forth between a few.
+const MAX_OPEN: usize = 128;
+
+/// Opens folders of a layer, and remembers them.
 #[derive(Debug)]
 pub(crate) struct Folders {
     root: OwnedFd,
     resolve: ResolveFlags,
     /// So many links whose targets are not there are followed, and their targets made.
     links: u32,
-    last: Option<(Vec<u8>, OwnedFd)>,
+    open: HashMap<Vec<u8>, OwnedFd>,
 }
 
 impl Folders {
     /// Below `root`, on its own file system.
     pub(crate) fn new(root: OwnedFd) -> Self {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        Self { root, resolve, links: 0, last: None }
+        Self { root, resolve, links: 0, open: HashMap::new() }
     }
 
     /// Below `root`, and in what is mounted there. As with `docker cp` to dockerd, links lead to folders that are made then.
     pub(crate) fn with_mounts(root: OwnedFd) -> Self {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        Self { root, resolve, links: MAX_LINKS, last: None }
+        Self { root, resolve, links: MAX_LINKS, open: HashMap::new() }
     }
 
-    /// To be called when a folder or link was removed: the remembered one may have been it.
+    /// To be called when a folder or link was removed: a remembered one may have been it, or below it.
     pub(crate) fn forget(&mut self) {
-        self.last = None;
+        self.open.clear();
     }
 
     /// The folder at `path`, made with all above it if it is not there.
     pub(crate) fn ensure(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>, UnpackError> {
-        if self.last.as_ref().is_none_or(|(known, _)| known != path) {
+        if !self.open.contains_key(path) {
             let folder = match self.open(path) {
                 Err(Errno::NOENT) => self.make(path)?,
                 opened => opened.map_err(failed("open", path))?,
             };
-            self.last = Some((path.to_vec(), folder));
+            if self.open.len() == MAX_OPEN {
+                self.open.clear();
+            }
+            self.open.insert(path.to_vec(), folder);
         }
-        Ok(self.last.as_ref().map_or(self.root.as_fd(), |(_, folder)| folder.as_fd()))
+        Ok(self.open.get(path).map_or(self.root.as_fd(), OwnedFd::as_fd))
     }
 
     /// The folder at `path`, which must be there.
