@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
 use crate::http::{Ask, Client, read};
-use crate::repository::failure;
+use crate::refusal::failure;
 use crate::{Error, Result, TransportError};
 
 const MAX_TOKEN_BYTES: usize = 1 << 20;

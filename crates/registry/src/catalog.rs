@@ -5,7 +5,8 @@ use serde::Deserialize;
 
 use crate::http::{Ask, read};
 use crate::manifest::go_syntax;
-use crate::repository::{MAX_ERROR_BYTES, MAX_LIST_BYTES, failure, next_page, origin_and_path, ping};
+use crate::refusal::failure;
+use crate::repository::{MAX_ERROR_BYTES, MAX_LIST_BYTES, next_page, origin_and_path, ping};
 use crate::{Client, Credentials, Endpoint, Error, Result};
 
 /// Pages that are read at most: a registry may be large, and somebody waits.

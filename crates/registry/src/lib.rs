@@ -19,6 +19,7 @@ mod login;
 mod manifest;
 mod outgoing;
 mod proxy;
+mod refusal;
 mod repository;
 mod tls;
 mod upload;
