@@ -16,7 +16,7 @@ layers() { # seeds that tar makes: folders, links, a sparse file, whiteouts, lon
   echo x >a/f; ln -f a/f a/hard; ln -sf ../../etc/passwd a/b/link; mkfifo a/p; mknod a/c c 1 3; mknod a/d b 7 0
   truncate -s 1M a/sparse; echo y | dd of=a/sparse bs=1 seek=500000 conv=notrunc status=none
   : >.wh.gone; : >a/.wh..wh..opq; : >"a/$(printf 'n%.0s' {1..150})"; setfattr -n user.x -v y a/f 2>/dev/null || true
-  for format in gnu pax ustar; do tar --sparse --xattrs --format=$format -cf "$to/$format.tar" . 2>/dev/null || tar --format=$format -cf "$to/$format.tar" .; done
+  for format in gnu pax ustar; do tar --sparse --xattrs --format=$format -cf "$to/$format.tar" . 2>/dev/null || tar --format=$format -cf "$to/$format.tar" . 2>/dev/null || true; done
   gzip -k -f "$to/pax.tar"; zstd -q -f "$to/pax.tar" 2>/dev/null || true
   cd - >/dev/null
 }

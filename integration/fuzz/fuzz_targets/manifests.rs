@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 use wherry_image_store::Document;
-use wherry_registry::{Manifest, Platform};
+use wherry_registry::{ManifestDocument, Platform};
 
 const CONFIG: &[u8] = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
 
@@ -40,7 +40,7 @@ fn archive(kind: u8, text: &[u8]) -> Vec<u8> {
 fuzz_target!(|data: &[u8]| {
     let Some((kind, text)) = data.split_first() else { return };
     match kind % 8 {
-        5 => drop(Manifest::read(text, &Platform::host())),
+        5 => drop(ManifestDocument::parse(text).map(|document| document.select(Some(&Platform::host())))),
         6 => drop(serde_json::from_slice::<Document>(text)),
         7 => drop(std::str::from_utf8(text).map(Platform::parse)),
         kind => {

@@ -9,12 +9,13 @@ fuzz_target!(|text: &str| {
         assert_eq!(digest.to_string().parse::<Digest>().expect("a digest"), digest);
     }
     let Ok(reference) = text.parse::<Reference>() else { return };
-    for form in [reference.familiar(), reference.to_string()] {
-        assert_eq!(form.parse::<Reference>().expect("its own form is read"), reference, "{form}");
-    }
+    // the familiar form may mean another one (docker.io/a.b/c is shown as a.b/c), as with distribution/reference
+    let _ = reference.familiar().parse::<Reference>();
+    let whole = reference.to_string();
+    assert_eq!(whole.parse::<Reference>().expect("its own form is read"), reference, "{whole}");
     assert!(!reference.path().split('/').any(|part| part.is_empty() || part == "." || part == ".."));
     assert!(!reference.domain().contains('/') && !reference.familiar_name().contains(['@', ' ']));
-    let whole = reference.clone().or_latest();
-    assert!(whole.tag().is_some() || whole.digest().is_some());
-    assert!(whole.name_only().is_name_only());
+    let tagged = reference.clone().or_latest();
+    assert!(tagged.tag().is_some() || tagged.digest().is_some());
+    assert!(tagged.name_only().is_name_only());
 });
