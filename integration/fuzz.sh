@@ -47,7 +47,7 @@ for target in $TARGETS; do
   coverage=$(grep -aoE 'cov: [0-9]+' "$log" | tail -1 | cut -d' ' -f2)
   line="| $target | $(date -u +%F) | $(git rev-parse --short HEAD) | $SECONDS_EACH | ${runs:--} | ${coverage:--} | $(find "$corpus" -type f | wc -l) | ${peak:--} | $outcome |"
   echo "$line"
-  grep -v "^| $target |" "$RESULTS" >"$scratch/results" && cp "$scratch/results" "$RESULTS"
-  echo "$line" >>"$RESULTS"
+  awk -v target="| $target |" -v line="$line" 'index($0, target) != 1 { print } /^\| --- / { print line }' "$RESULTS" >"$scratch/results"
+  cp "$scratch/results" "$RESULTS"
 done
 exit $failed
