@@ -45,7 +45,16 @@ fn reused_pid() {
     let path = stage.root().join(stage.id()).join("state.json");
     let honest = fs::read(&path).unwrap();
     let mut state: Value = serde_json::from_slice(&honest).unwrap();
-    let mut victim = Command::new("sleep").arg("1000").spawn().unwrap();
+    // The kernel counts start times in hundredths of a second: one of the same hundredth would be taken for init.
+    let init_started = find(&mut state, "pid_start_time").as_u64().unwrap();
+    let mut victim = loop {
+        let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+        if started(process.id()) != init_started {
+            break process;
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    };
     let pid = find(&mut state, "pid");
     *pid = json!(victim.id());
     fs::write(&path, state.to_string()).unwrap();
@@ -64,6 +73,12 @@ fn reused_pid() {
     assert_eq!(victim.try_wait().unwrap(), None, "somebody else's process was killed");
     victim.kill().unwrap();
     victim.wait().unwrap();
+}
+
+/// Field 22 of proc_pid_stat(5).
+fn started(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap().parse().unwrap()
 }
 
 /// A field, however deep.
