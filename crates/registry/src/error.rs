@@ -290,30 +290,7 @@ impl Error {
     /// The first error that the registry itself gave, if it did.
     #[must_use]
     pub fn api(&self) -> Option<&ApiError> {
-        match self {
-            Self::Api(errors) => errors.first(),
-            Self::Transport { .. }
-            | Self::Status(_)
-            | Self::ErrorBody { .. }
-            | Self::ManifestDigest(_)
-            | Self::Json(_)
-            | Self::Manifest(_)
-            | Self::Ambiguous { .. }
-            | Self::ManifestClass { .. }
-            | Self::SchemaOne
-            | Self::AiModel
-            | Self::NoMatchingManifest(_)
-            | Self::MediaType(_)
-            | Self::Config(_)
-            | Self::ConfigDigest(_)
-            | Self::Attempts { .. }
-            | Self::BlobUnknown
-            | Self::UploadUnknown
-            | Self::TokenAnswer(_)
-            | Self::NoToken
-            | Self::Login { .. }
-            | Self::TooLarge(_) => None,
-        }
+        if let Self::Api(errors) = self { errors.first() } else { None }
     }
 
     /// Whether the same request may well succeed later: connections break and servers have bad moments, but refusals

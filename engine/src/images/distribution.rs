@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wherry_image_ref::{Digest, Reference, ReferenceError};
 use wherry_registry::{Access, Error as Failure, ManifestDocument, Repository};
 
-use super::registry::Endpoints;
+use super::registry::{Asked, Endpoints};
 use super::registry_error::{plain, translate};
 use super::{credentials, registry};
 use crate::engine::Engine;
@@ -22,26 +22,18 @@ pub(super) async fn inspect(engine: Arc<Engine>, name: &str, request: &Request) 
         error => wherry_image_store::Error::Reference(error).into(),
     })?;
     let reference = reference.or_latest();
-    let credentials = credentials::of(request);
-    let client = registry::client(&engine, request);
-    let mut endpoints = Endpoints::to_pull(&registry::policy(&engine), &reference).await;
-    let mut last = Error::server("no endpoints");
-    while let Some(endpoint) = endpoints.next() {
-        let path = reference.path();
-        let connected = Repository::connect(&client, &endpoint, path, &credentials, Access::Pull).await;
-        let found = match connected {
-            Ok(repository) => {
-                endpoints.answered(&endpoint);
-                describe(&repository, &reference).await
-            }
-            Err(failure) => Err(failure),
-        };
-        match found {
+    let (client, policy) = (registry::client(&engine, request), registry::policy(&engine));
+    let credentials = &credentials::of(request);
+    let asked = Asked { client: &client, policy: &policy, credentials, reference: &reference };
+    let tell = |failure: &Failure| refusal(failure, &reference);
+    let mut endpoints = Endpoints::new(asked, Access::Pull, &reference.familiar(), tell).await;
+    while let Some(repository) = endpoints.next().await {
+        match describe(&repository, &reference).await {
             Ok(found) => return Ok(response::json(StatusCode::OK, &found).into()),
-            Err(failure) => last = refusal(&failure, &reference),
+            Err(failure) => endpoints.passed(tell(&failure)),
         }
     }
-    Err(last)
+    Err(endpoints.into_last())
 }
 
 /// The registry's own words are not made more of than they say.

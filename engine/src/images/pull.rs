@@ -18,8 +18,8 @@ use wherry_registry::{
 use super::layer::{Fetched, Job};
 use super::messages;
 use super::output::Output;
-use super::registry::Endpoints;
-use super::registry_error::{allows_fallback, translate};
+use super::registry::{Asked, Endpoints};
+use super::registry_error::translate;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
@@ -107,31 +107,16 @@ impl Pull {
     /// The last endpoint's failure, in dockerd's words.
     pub(super) async fn run(&self) -> Result<(), Error> {
         let tell = |failure: &Failure| translate(failure, &self.reference);
-        let mut endpoints = Endpoints::to_pull(&self.policy, &self.reference).await;
-        let mut last = Error::server(format!("no endpoints found for {}", self.reference.familiar()));
-        while let Some(endpoint) = endpoints.next() {
-            let path = self.reference.path();
-            let connected =
-                Repository::connect(&self.client, &endpoint, path, &self.credentials, Access::Pull).await;
-            let repository = match connected {
-                Ok(repository) => repository,
-                Err(failure) => {
-                    tracing::info!(endpoint = endpoint.url, error = %failure, "attempting the next endpoint");
-                    last = tell(&failure);
-                    continue;
-                }
-            };
-            endpoints.answered(&endpoint);
+        let (client, policy, credentials) = (&self.client, &self.policy, &self.credentials);
+        let asked = Asked { client, policy, credentials, reference: &self.reference };
+        let mut endpoints = Endpoints::new(asked, Access::Pull, &self.reference.familiar(), tell).await;
+        while let Some(repository) = endpoints.next().await {
             match self.from(&repository).await {
                 Ok(()) => return Ok(()),
-                Err(stop) if stop.failure().is_some_and(|f| allows_fallback(f, endpoint.mirror)) => {
-                    last = stop.into_error(tell);
-                    tracing::info!(endpoint = endpoint.url, error = %last, "attempting the next endpoint");
-                }
-                Err(stop) => return Err(stop.into_error(tell)),
+                Err(stop) => endpoints.failed(stop)?,
             }
         }
-        Err(last)
+        Err(endpoints.into_last())
     }
 
     async fn from(&self, repository: &Repository) -> Result<(), Stop> {

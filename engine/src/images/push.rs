@@ -16,8 +16,8 @@ pub(crate) use layer::Pushed;
 
 use super::output::{self, Output};
 use super::pull::Stop;
-use super::registry::Endpoints;
-use super::registry_error::{allows_fallback, plain};
+use super::registry::{Asked, Endpoints};
+use super::registry_error::plain;
 use super::transfers::Transfer;
 use super::{credentials, messages, platform, registry};
 use crate::engine::{Engine, blocking};
@@ -76,34 +76,19 @@ impl Push {
             return Err(Error::server(text));
         }
         let tell = |failure: &Failure| plain(failure, failure.of_upload());
-        let mut endpoints = Endpoints::to_push(&self.policy, &self.reference).await;
-        let mut last = Error::server(format!("no endpoints found for {shown}"));
-        while let Some(endpoint) = endpoints.next() {
-            let path = self.reference.path();
-            let connected =
-                Repository::connect(&self.client, &endpoint, path, &self.credentials, Access::Push).await;
-            let repository = match connected {
-                Ok(repository) => repository,
-                Err(failure) => {
-                    tracing::info!(endpoint = endpoint.url, error = %failure, "attempting the next endpoint");
-                    last = tell(&failure);
-                    continue;
-                }
-            };
-            endpoints.answered(&endpoint);
+        let (client, policy, credentials) = (&self.client, &self.policy, &self.credentials);
+        let asked = Asked { client, policy, credentials, reference: &self.reference };
+        let mut endpoints = Endpoints::new(asked, Access::Push, &shown, tell).await;
+        while let Some(repository) = endpoints.next().await {
             match self.to(&repository).await {
                 Ok(()) => {
                     super::publish_reference(&self.engine, "push", &self.reference);
                     return Ok(());
                 }
-                Err(stop) if stop.failure().is_some_and(|failure| allows_fallback(failure, false)) => {
-                    last = stop.into_error(tell);
-                    tracing::info!(endpoint = endpoint.url, error = %last, "attempting the next endpoint");
-                }
-                Err(stop) => return Err(stop.into_error(tell)),
+                Err(stop) => endpoints.failed(stop)?,
             }
         }
-        Err(last)
+        Err(endpoints.into_last())
     }
 
     async fn to(&self, repository: &Repository) -> Result<(), Stop> {

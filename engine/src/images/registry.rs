@@ -4,10 +4,15 @@ use std::sync::OnceLock;
 
 use hyper::header::HeaderMap;
 use wherry_image_ref::Reference;
-use wherry_registry::{Client, Endpoint, Policy, Proxies, Settings};
+use wherry_registry::{
+    Access, Client, Credentials, Endpoint, Error as Failure, Policy, Proxies, Repository, Settings,
+};
 
+use super::pull::Stop;
+use super::registry_error::allows_fallback;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::server::Request;
 
 /// Where registries' certificates are, by host.
@@ -71,35 +76,82 @@ fn user_agent(upstream: &str) -> String {
     format!("{own} UpstreamClient({escaped})")
 }
 
-/// The addresses of a reference's registry in their order, without those that a success of TLS rules out.
-pub(super) struct Endpoints {
+/// The way through the addresses of a reference's registry, from one that cannot serve to the next.
+pub(super) struct Endpoints<'a, Tell> {
+    asked: Asked<'a>,
+    access: Access,
+    tell: Tell,
     left: std::vec::IntoIter<Endpoint>,
+    /// Whoever speaks TLS is never spoken to in the clear.
     speaks_tls: bool,
+    /// Whether the last one was a mirror.
+    mirror: bool,
+    last: Error,
 }
 
-impl Endpoints {
-    /// To pull from: mirrors come first.
-    pub(super) async fn to_pull(policy: &Policy, reference: &Reference) -> Self {
-        let left = policy.endpoints(reference.domain()).await.into_iter();
-        Self { left, speaks_tls: false }
+/// Who asks a registry, and for what.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) client: &'a Client,
+    pub(super) policy: &'a Policy,
+    pub(super) credentials: &'a Credentials,
+    pub(super) reference: &'a Reference,
+}
+
+impl<'a, Tell: Fn(&Failure) -> Error> Endpoints<'a, Tell> {
+    /// Mirrors come first, but are for reading only. `tell` has the words for a registry's failure, `shown` is the
+    /// reference where there is no registry to ask.
+    pub(super) async fn new(asked: Asked<'a>, access: Access, shown: &str, tell: Tell) -> Self {
+        let mut all = asked.policy.endpoints(asked.reference.domain()).await;
+        if matches!(access, Access::Push) {
+            all.retain(|endpoint| !endpoint.mirror);
+        }
+        let last = Error::server(format!("no endpoints found for {shown}"));
+        Self { asked, access, tell, left: all.into_iter(), speaks_tls: false, mirror: false, last }
     }
 
-    /// To push to: mirrors are for reading.
-    pub(super) async fn to_push(policy: &Policy, reference: &Reference) -> Self {
-        let mut all = policy.endpoints(reference.domain()).await;
-        all.retain(|endpoint| !endpoint.mirror);
-        Self { left: all.into_iter(), speaks_tls: false }
+    /// The repository at the next address that answers.
+    pub(super) async fn next(&mut self) -> Option<Repository> {
+        let Asked { client, credentials, reference, .. } = self.asked;
+        loop {
+            let speaks_tls = self.speaks_tls;
+            let endpoint = self.left.find(|e| e.mirror || e.is_https() || !speaks_tls)?;
+            match Repository::connect(client, &endpoint, reference.path(), credentials, self.access).await {
+                Ok(repository) => {
+                    self.mirror = endpoint.mirror;
+                    self.speaks_tls |= endpoint.is_https() && !endpoint.mirror;
+                    return Some(repository);
+                }
+                Err(failure) => {
+                    tracing::info!(endpoint = endpoint.url, error = %failure, "no answer");
+                    self.passed((self.tell)(&failure));
+                }
+            }
+        }
     }
 
-    /// The next to try.
-    pub(super) fn next(&mut self) -> Option<Endpoint> {
-        let speaks_tls = self.speaks_tls;
-        // Whoever speaks TLS is never spoken to in the clear.
-        self.left.find(|endpoint| endpoint.mirror || endpoint.is_https() || !speaks_tls)
+    /// Notes why the last one was of no use.
+    ///
+    /// # Errors
+    /// The failure, if no other address would do better.
+    pub(super) fn failed(&mut self, stop: Stop) -> Result<(), Error> {
+        let another_may_do = stop.failure().is_some_and(|failure| allows_fallback(failure, self.mirror));
+        let error = stop.into_error(&self.tell);
+        if !another_may_do {
+            return Err(error);
+        }
+        self.passed(error);
+        Ok(())
     }
 
-    /// Notes that an endpoint answered.
-    pub(super) fn answered(&mut self, endpoint: &Endpoint) {
-        self.speaks_tls |= endpoint.is_https() && !endpoint.mirror;
+    /// Notes why the last one was of no use; any other address may do better.
+    pub(super) fn passed(&mut self, error: Error) {
+        tracing::info!(%error, "attempting the next endpoint");
+        self.last = error;
+    }
+
+    /// Why none of them could serve.
+    pub(super) fn into_last(self) -> Error {
+        self.last
     }
 }
