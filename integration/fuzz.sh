@@ -8,6 +8,7 @@ TARGETS=${TARGETS:-config mount_options seccomp layer manifests references}
 RESULTS=integration/results/fuzz.md
 export RUSTC_BOOTSTRAP=1 # the sanitizers' flags are for nightly compilers only
 command -v cargo-fuzz >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo-fuzz" ] || cargo install --locked cargo-fuzz
+exec 9>/run/lock/wherry-fuzz; flock -n 9 || { echo "fuzz: another run is under way, and they share /dev/shm" >&2; exit 1; }
 scratch=$(mktemp -d); trap 'rm -rf "$scratch" /dev/shm/wherry-fuzz-*' EXIT
 
 layers() { # seeds that tar makes: folders, links, a sparse file, whiteouts, long names, devices, attributes, in three formats

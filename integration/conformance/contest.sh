@@ -5,6 +5,8 @@
 # groups, and writes no report. See `view` for where it runs. The sources are YOUKI_GIT's newest commit; they are compiled once.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P); repository=$(cd "$here/../.." && pwd -P)
+# shellcheck source=suite.sh
+. "$here/suite.sh"
 
 build() { # outside: contest, runtimetest and the image, in $cache/bin
   local src=$cache/src
@@ -60,34 +62,19 @@ summary() {
   done | sort -t $'\t' -k2,3
 }
 
-count() { awk -F '\t' -v w="$1" '$1 == w { n++ } END { print n + 0 }' "$2"; }
-
 if [ "${1:-}" = --run ]; then shift; run "$@"; exit; fi
 
-cache=${CONFORMANCE:-/var/lib/wherry-lab/conformance}/contest
-runtime=${1:-${RUNTIME:-$repository/target/debug/wherry-runtime}}
-mkdir -p "$cache"
+begin_suite contest "$@"
+export REFERENCE=runc
 case $runtime in
   reference) inside=/usr/sbin/runc ;;
   crun) inside=/usr/bin/crun ;;
-  *)
-    [ -x "$runtime" ] || { echo "contest.sh: there is no runtime at $runtime" >&2; exit 2; }
-    cp "$runtime" "$cache/runtime"; inside=/conformance/runtime ;;
+  *) bring_in ;;
 esac
 if [ ! -e "$cache/bin/groups" ]; then
   echo "contest.sh: compiling the suite in $cache (some minutes, log: $cache/build.log)"
   build >"$cache/build.log" 2>&1 || { tail -20 "$cache/build.log" >&2; exit 2; }
 fi
-begin=$SECONDS
 # shellcheck disable=SC2086
 "$here/view" contest "$here/contest.sh" --run "$inside" ${GROUPS_:-}
-summary "$cache/tap" >"$cache/summary"
-if [ -z "${GROUPS_:-}" ]; then
-  case $runtime in
-    reference) cp "$cache/summary" "$here/contest.baseline" ;;
-    crun) ;;
-    *) REFERENCE=runc "$here/report.sh" contest "$here/contest.baseline" "$cache/summary" "$("$runtime" --version | head -1)" "$((SECONDS - begin))" \
-      >"$repository/integration/results/conformance-contest.md" ;;
-  esac
-fi
-echo "contest: $(count ok "$cache/summary") passed, $(count 'not ok' "$cache/summary") failed, $(count skip "$cache/summary") skipped"
+conclude "${GROUPS_:-}"

@@ -6,6 +6,8 @@
 # The sources are a tag of CRUN_GIT, else Debian's source package.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P); repository=$(cd "$here/../.." && pwd -P)
+# shellcheck source=suite.sh
+. "$here/suite.sh"
 VERSION=1.28
 SOURCES=/conformance/src
 
@@ -77,38 +79,23 @@ summary() {
   done | sort -t $'\t' -k2,3
 }
 
-count() { awk -F '\t' -v w="$1" '$1 == w { n++ } END { print n + 0 }' "$2"; }
-
 case ${1:-} in
   --prepare) prepare; exit ;;
   --run) shift; run "$@"; exit ;;
 esac
 
-cache=${CONFORMANCE:-/var/lib/wherry-lab/conformance}/crun
-runtime=${1:-${RUNTIME:-$repository/target/debug/wherry-runtime}}
+begin_suite crun "$@"
 case $runtime in
   reference) inside=/usr/bin/crun ;;
   runc) inside=/usr/sbin/runc ;;
-  *)
-    [ -x "$runtime" ] || { echo "crun.sh: there is no runtime at $runtime" >&2; exit 2; }
-    mkdir -p "$cache"; cp "$runtime" "$cache/runtime"; inside=/conformance/runtime ;;
+  *) bring_in ;;
 esac
 if [ ! -e "$cache/prepared" ]; then
-  echo "crun.sh: preparing the suite in $cache (log: $cache/prepare.log)"; mkdir -p "$cache"
+  echo "crun.sh: preparing the suite in $cache (log: $cache/prepare.log)"
   [ -d "$cache/src/tests" ] ||
     git clone -q --depth 1 --branch $VERSION "${CRUN_GIT:-https://github.com/containers/crun}" "$cache/src" 2>"$cache/prepare.log" || rm -rf "$cache/src"
   NET=host "$here/view" crun "$here/crun.sh" --prepare >>"$cache/prepare.log" 2>&1 || { tail -20 "$cache/prepare.log" >&2; exit 2; }
 fi
-begin=$SECONDS
 # shellcheck disable=SC2086
 "$here/view" crun "$here/crun.sh" --run "$inside" ${TESTS:-}
-summary "$cache/tap" >"$cache/summary"
-if [ -z "${TESTS:-}" ]; then
-  case $runtime in
-    reference) cp "$cache/summary" "$here/crun.baseline" ;;
-    runc) ;;
-    *) "$here/report.sh" crun "$here/crun.baseline" "$cache/summary" "$("$runtime" --version | head -1)" "$((SECONDS - begin))" \
-      >"$repository/integration/results/conformance-crun.md" ;;
-  esac
-fi
-echo "crun: $(count ok "$cache/summary") passed, $(count 'not ok' "$cache/summary") failed, $(count skip "$cache/summary") skipped"
+conclude "${TESTS:-}"

@@ -5,6 +5,8 @@
 # The suite is Debian's source package of runc; its two images are made of Debian's packages. See `view` for where it runs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P); repository=$(cd "$here/../.." && pwd -P)
+# shellcheck source=suite.sh
+. "$here/suite.sh"
 SOURCES=/conformance/src
 
 prepare() { # inside, with the host's network: packages, sources, the suite's own programs, images
@@ -115,30 +117,17 @@ summary() {
   done | sort -t $'\t' -k2,3
 }
 
-count() { awk -F '\t' -v w="$1" '$1 == w { n++ } END { print n + 0 }' "$2"; }
-
 case ${1:-} in
   --prepare) prepare; exit ;;
   --run) shift; run "$@"; exit ;;
 esac
 
-cache=${CONFORMANCE:-/var/lib/wherry-lab/conformance}/runc
-runtime=${1:-${RUNTIME:-$repository/target/debug/wherry-runtime}}
-inside=/usr/sbin/runc
-if [ "$runtime" != reference ]; then
-  [ -x "$runtime" ] || { echo "runc.sh: there is no runtime at $runtime" >&2; exit 2; }
-  mkdir -p "$cache"; cp "$runtime" "$cache/runtime"; inside=/conformance/runtime
-fi
+begin_suite runc "$@"
+if [ "$runtime" = reference ]; then inside=/usr/sbin/runc; else bring_in; fi
 if [ ! -e "$cache/prepared" ]; then
-  echo "runc.sh: preparing the suite in $cache (some minutes, log: $cache/prepare.log)"; mkdir -p "$cache"
+  echo "runc.sh: preparing the suite in $cache (some minutes, log: $cache/prepare.log)"
   NET=host "$here/view" runc "$here/runc.sh" --prepare >"$cache/prepare.log" 2>&1 || { tail -20 "$cache/prepare.log" >&2; exit 2; }
 fi
-begin=$SECONDS
 # shellcheck disable=SC2086
 "$here/view" runc "$here/runc.sh" --run "$inside" ${TESTS:-}
-summary "$cache/tap" >"$cache/summary"
-if [ "$runtime" = reference ] && [ -z "${TESTS:-}" ]; then cp "$cache/summary" "$here/runc.baseline"; fi
-if [ "$runtime" != reference ] && [ -z "${TESTS:-}" ]; then
-  "$here/report.sh" runc "$here/runc.baseline" "$cache/summary" "$("$runtime" --version | head -1)" "$((SECONDS - begin))" >"$repository/integration/results/conformance-runc.md"
-fi
-echo "runc: $(count ok "$cache/summary") passed, $(count 'not ok' "$cache/summary") failed, $(count skip "$cache/summary") skipped"
+conclude "${TESTS:-}"

@@ -261,10 +261,18 @@ mod tests {
         .unwrap_err();
         let bind = Bind { target: Path::new("/vol"), ..bind };
         with_view(&writable, Some(pidfd.as_fd()), &[bind], |view| {
-            assert_eq!(read(view, "/etc/hosts").unwrap(), "image");
+            assert_eq!(
+                read(view, "/etc/hosts").unwrap(),
+                "image",
+                "what is mounted in the container is not seen"
+            );
             assert_eq!(read(view, "/vol/x").unwrap(), "volume");
         })
         .unwrap();
+        // A mount point below a link that leads nowhere is not made.
+        let bind = Bind { target: Path::new("/nowhere/deeper"), ..bind };
+        std::os::unix::fs::symlink("/gone", writable.upper.join("nowhere")).unwrap();
+        with_view(&writable, Some(pidfd.as_fd()), &[bind], |_| ()).unwrap_err();
         drop(child.stdin.take());
         child.wait().unwrap();
     }

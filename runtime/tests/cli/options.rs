@@ -75,7 +75,7 @@ fn debug_messages() {
     let cli = Cli::new(Bundle::new().sh("echo out"));
     let output = cli.output(&["--debug", "run", "-b", cli.path(), cli.id()]);
     assert_eq!(text(&output.stdout), "out\n");
-    assert!(text(&output.stderr).contains("level=debug msg=\"child process in init(): pid "));
+    assert!(text(&output.stderr).contains("level=debug msg=\"the container's first process is "));
     let log = cli.bundle.path().join("log");
     let output = cli.output(&[
         "--debug",

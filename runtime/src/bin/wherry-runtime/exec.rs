@@ -39,15 +39,9 @@ pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failu
         ..wherry_runtime::ExecOptions::default()
     };
     let stdio = stdio(terminal, options.process.detach);
-    session.log.debug(|| "nsexec container setup: joining the container's namespaces".to_owned());
-    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_deref());
-    if let Some(cpus) = affinity {
-        // runc prints the mask, and some look for that
-        session.log.debug(|| format!("nsexec container setup: affinity: {:#x}", mask(cpus)));
-    }
+    session.log.debug(|| "joining the container's namespaces".to_owned());
     let process = container.exec(&process, stdio, &library_options)?;
-    session.log.debug(|| format!("child process in init(): pid {}", process.pid));
-    session.log.debug(|| "setns_init: about to exec: done".to_owned());
+    session.log.debug(|| format!("process {} executes its program", process.pid));
     hand_over(&options.process, process.pid, process.pidfd.as_fd(), process.terminal.as_ref())?;
     match signals {
         Some(signals) => {
@@ -150,13 +144,6 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>), Failure> {
         Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
         None => Ok((number(text)?, None)),
     }
-}
-
-/// The first 64 CPUs of a list like `0-3,7`, which has been checked, as a mask.
-fn mask(cpus: &str) -> u64 {
-    let number = |text: &str| text.trim().parse::<u32>().unwrap_or(u32::MAX);
-    let ranges = cpus.split(',').map(|part| part.split_once('-').unwrap_or((part, part)));
-    ranges.flat_map(|(first, last)| number(first)..=number(last).min(63)).fold(0, |mask, cpu| mask | 1 << cpu)
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ fn launch_in(
     }
     launch.stdio = stdio(is_terminal(spec), options.process.detach || matches!(way, Way::Create));
     launch.start_socket_in = matches!(way, Way::Create).then(|| store.folder());
-    session.log.debug(|| "nsexec container setup: making namespaces and cgroup".to_owned());
+    session.log.debug(|| "making namespaces and cgroup".to_owned());
     let (container, terminal) = match way {
         Way::Create => Container::create(&launch)?,
         Way::Run => Container::run(&launch)?,
@@ -187,9 +187,9 @@ fn launch_in(
             Container::restore(&launch, &checkpoint::options(flags), &own)?
         }
     };
-    session.log.debug(|| format!("child process in init(): pid {}", container.pid()));
+    session.log.debug(|| format!("the container's first process is {}", container.pid()));
     if matches!(way, Way::Run) {
-        session.log.debug(|| "init: closing the pipe to signal completion: the program runs".to_owned());
+        session.log.debug(|| "it executes its program".to_owned());
     }
     match record(store, options, bundle, spec, &container, terminal.as_ref()) {
         Ok(()) => Ok((container, terminal)),
