@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use wherry_image_store::{Extract, UnpackError, View, extract, pack};
 
 use self::stat::PathStat;
-use self::view::Binds;
 use super::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -40,11 +39,7 @@ pub(super) async fn handle(
 ) -> Result<Reply, Error> {
     let path = request.query.get("path").filter(|path| !path.is_empty());
     let path = path.ok_or_else(|| Error::InvalidParameter("bad parameter: pathcannot be empty".into()))?;
-    let target = Target {
-        binds: Binds::of(&engine, &container)?,
-        path: stat::absolute(path),
-        container: name.to_owned(),
-    };
+    let target = Target { path: stat::absolute(path), container: name.to_owned() };
     match method {
         "HEAD" => head(engine, container, target).await,
         "GET" => get(engine, container, target).await,
@@ -55,7 +50,6 @@ pub(super) async fn handle(
 
 /// What a request is about.
 struct Target {
-    binds: Binds,
     /// Absolute and clean, but for a `/` or `/.` at its end.
     path: String,
     /// As the client called it.
@@ -80,8 +74,7 @@ impl Target {
 }
 
 async fn head(engine: Arc<Engine>, container: Arc<Container>, target: Target) -> Result<Reply, Error> {
-    let stat =
-        blocking(move || target.binds.with_view(&engine, &container, |view| target.stat(view))).await?;
+    let stat = blocking(move || view::with_view(&engine, &container, |view, _| target.stat(view))).await?;
     let mut response = response::empty(StatusCode::OK);
     show(&stat, &mut response)?;
     Ok(response.into())
@@ -99,7 +92,7 @@ async fn get(engine: Arc<Engine>, container: Arc<Container>, target: Target) -> 
     let (found, finding) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let mut found = Some(found);
-        let looked = target.binds.with_view(&engine, &container, |view| {
+        let looked = view::with_view(&engine, &container, |view, _| {
             let stat = target.stat(view)?;
             super::publish(&engine, &container, "archive-path");
             // If nobody waits for it, sending fails as well.
@@ -154,7 +147,7 @@ async fn put(
     let as_user = request.query.flag("copyUIDGID");
     let body = BlockingBody::new(request.body);
     blocking(move || {
-        target.binds.with_view(&engine, &container, |view| {
+        view::with_view(&engine, &container, |view, binds| {
             let folder = openat2(
                 view.root(),
                 &target.path,
@@ -164,7 +157,7 @@ async fn put(
             )
             .map_err(|errno| target.refused("stat", errno))?;
             let record = container.record();
-            target.binds.may_write(&record, view, &folder)?;
+            binds.may_write(&record, view, &folder)?;
             // As dockerd: to somebody who was named, not to root by default.
             let owner = if as_user && !record.config.user.is_empty() {
                 let user = super::users::resolve(view.root(), &record.config.user, &[])?;

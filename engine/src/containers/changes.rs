@@ -33,15 +33,21 @@ pub(super) async fn changes(engine: Arc<Engine>, container: Arc<Container>) -> R
     Ok(response::json(StatusCode::OK, &shown).into())
 }
 
-pub(super) fn export(engine: Arc<Engine>, container: Arc<Container>) -> Result<Reply, Error> {
-    let refused = match container.status().state {
-        State::Dead => Some("Dead"),
-        State::Removing => Some("being removed"),
-        _ => None,
+/// Refuses to read a container that is going.
+///
+/// # Errors
+/// 409 with dockerd's text.
+pub(super) fn must_stay(container: &Container, verb: &str) -> Result<(), Error> {
+    let word = match container.status().state {
+        State::Dead => "Dead",
+        State::Removing => "being removed",
+        _ => return Ok(()),
     };
-    if let Some(word) = refused {
-        return Err(Error::Conflict(format!("You cannot export container {} which is {word}", container.id)));
-    }
+    Err(Error::Conflict(format!("You cannot {verb} container {} which is {word}", container.id)))
+}
+
+pub(super) fn export(engine: Arc<Engine>, container: Arc<Container>) -> Result<Reply, Error> {
+    must_stay(&container, "export")?;
     let (sender, response) = response::whole("application/octet-stream");
     tokio::task::spawn_blocking(move || {
         let archive = Archive::new(sender);

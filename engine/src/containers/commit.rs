@@ -42,14 +42,7 @@ pub(crate) async fn commit(engine: Arc<Engine>, mut request: Request) -> Result<
         return Err(Error::InvalidParameter("invalid name or ID supplied: \"\"".into()));
     }
     let container = engine.containers.find(&reference)?;
-    let refused = match container.status().state {
-        State::Dead => Some("Dead"),
-        State::Removing => Some("being removed"),
-        _ => None,
-    };
-    if let Some(word) = refused {
-        return Err(Error::Conflict(format!("You cannot commit container {} which is {word}", container.id)));
-    }
+    super::changes::must_stay(&container, "commit")?;
     let asked = Asked { author, comment, changes, config };
     let paused = pause && matches!(container.status().state, State::Running { paused: false, .. });
     // As in dockerd a container that cannot be paused is committed as it is.

@@ -192,3 +192,23 @@ fn what_does_not_fit_is_refused() {
     let volume = host.root().join("data/volumes/data/_data/x");
     assert_eq!(fs::metadata(volume).unwrap().size(), 2);
 }
+
+#[test]
+fn a_stopped_container_is_not_started_in_the_middle() {
+    let host = Host::new();
+    host.docker("run --name box busybox sh -c 'head -c 64000000 /dev/zero >/big'").ok();
+    // A client that has asked, and reads no further for now.
+    let mut slow = std::os::unix::net::UnixStream::connect(host.root().join("socket")).unwrap();
+    let request = b"GET /containers/box/archive?path=/big HTTP/1.1\r\nHost: x\r\n\r\n";
+    std::io::Write::write_all(&mut slow, request).unwrap();
+    let mut head = [0; 15];
+    std::io::Read::read_exact(&mut slow, &mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    let mut start = host.docker_command("start box").spawn().unwrap();
+    // That nothing happens takes its time.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(start.try_wait().unwrap().is_none(), "its file system is being read as it was left");
+    drop(slow);
+    assert!(start.wait().unwrap().success());
+    host.docker("wait box").prints("0");
+}

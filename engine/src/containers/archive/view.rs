@@ -5,13 +5,56 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, fstat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use wherry_image_store::{Bind, View, with_view};
+use wherry_image_store::{Bind, View, with_view as with_view_of};
 
 use super::super::Container;
 use super::super::files::EtcPaths;
 use super::super::record::Record;
 use crate::engine::Engine;
 use crate::error::Error;
+
+/// Calls `work` with a view of the container. One that does not run is neither started nor removed meanwhile: its overlay
+/// may be mounted once at a time. Blocking.
+///
+/// # Errors
+/// Those of `work`, and of mounting.
+pub(super) fn with_view<T: Send>(
+    engine: &Engine,
+    container: &Container,
+    work: impl FnOnce(&View, &Binds) -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let Some(init) = running(container) else {
+        let _stays = container.transition.blocking_lock();
+        // It may have been started, or have gone, before that.
+        return view(engine, container, running(container), work);
+    };
+    view(engine, container, Some(init), work)
+}
+
+/// Init of a container that runs.
+fn running(container: &Container) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(container.status().state.pid())?;
+    // It may have ended at this moment.
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+fn view<T: Send>(
+    engine: &Engine,
+    container: &Container,
+    init: Option<OwnedFd>,
+    work: impl FnOnce(&View, &Binds) -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let writable = engine.store.writable(&container.id)?;
+    let record = container.record();
+    let mounted = record.volumes().try_for_each(|volume| engine.volumes.mount(volume).map(drop));
+    let done = mounted.and_then(|()| {
+        let binds = Binds::of(engine, &record)?;
+        let list: Vec<Bind<'_>> = binds.0.iter().map(Owned::bind).collect();
+        with_view_of(&writable, init.as_ref().map(OwnedFd::as_fd), &list, |view| work(view, &binds))?
+    });
+    crate::volumes::release(engine, record.volumes());
+    done
+}
 
 /// Volumes, binds and the files in `/etc` of a container.
 pub(super) struct Binds(Vec<Owned>);
@@ -22,11 +65,16 @@ struct Owned {
     read_only: bool,
 }
 
+impl Owned {
+    fn bind(&self) -> Bind<'_> {
+        Bind { source: &self.source, target: &self.target, read_only: self.read_only }
+    }
+}
+
 impl Binds {
     /// # Errors
     /// A folder in a volume that is not there.
-    pub(super) fn of(engine: &Engine, container: &Container) -> Result<Self, Error> {
-        let record = container.record();
+    fn of(engine: &Engine, record: &Record) -> Result<Self, Error> {
         let etc = EtcPaths::of(&engine.config().data_root, &record.id);
         let files = [
             ("/etc/hosts", etc.hosts),
@@ -52,36 +100,6 @@ impl Binds {
             binds.push(Owned { source, target: mount.destination.clone().into(), read_only: !mount.rw });
         }
         Ok(Self(binds))
-    }
-
-    /// Calls `work` with a view of the container. Blocking.
-    ///
-    /// # Errors
-    /// Those of `work`, and of mounting.
-    pub(super) fn with_view<T: Send>(
-        &self,
-        engine: &Engine,
-        container: &Container,
-        work: impl FnOnce(&View) -> Result<T, Error> + Send,
-    ) -> Result<T, Error> {
-        let writable = engine.store.writable(&container.id)?;
-        let init = match Pid::from_raw(container.status().state.pid()) {
-            None => None,
-            // It may have ended at this moment.
-            Some(pid) => pidfd_open(pid, PidfdFlags::empty()).ok(),
-        };
-        let record = container.record();
-        for volume in record.volumes() {
-            engine.volumes.mount(volume)?;
-        }
-        let binds: Vec<Bind<'_>> = self
-            .0
-            .iter()
-            .map(|bind| Bind { source: &bind.source, target: &bind.target, read_only: bind.read_only })
-            .collect();
-        let done = with_view(&writable, init.as_ref().map(OwnedFd::as_fd), &binds, work);
-        crate::volumes::release(engine, record.volumes());
-        done?
     }
 
     /// Refuses, in dockerd's words, what is no folder or is read-only in the container.
