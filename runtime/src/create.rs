@@ -88,14 +88,14 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
 }
 
 /// All that is known before anything is made.
-struct Prepared {
-    unit: Option<NewUnit>,
-    cgroup: Cgroup,
-    plan: Plan,
+pub(crate) struct Prepared {
+    pub(crate) unit: Option<NewUnit>,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) plan: Plan,
 }
 
 /// Refuses all that can be refused without making anything.
-fn prepare(launch: &Launch<'_>, wait: bool) -> Result<Prepared, Error> {
+pub(crate) fn prepare(launch: &Launch<'_>, wait: bool) -> Result<Prepared, Error> {
     check_id(launch.id)?;
     let hierarchies = Hierarchies::detect()?;
     let unit = match launch.cgroup_manager {

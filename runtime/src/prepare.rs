@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
 
@@ -12,6 +11,7 @@ use crate::plan::devices::Device;
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::User;
 use crate::plan::options::LOCKABLE;
+use crate::userns::mapped;
 use crate::{Error, Step};
 
 /// Opens what is bound from the host: mounts, whose sources may be closed to the container's root, and which only
@@ -91,11 +91,4 @@ fn node(nodes: &mut Option<OwnedFd>, device: &Device, uid: u32, gid: u32) -> Res
     rustix::fs::chmodat(&*folder, name.as_str(), mode, AtFlags::empty())?;
     let name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
     clone_tree(folder.as_fd(), &name, false)
-}
-
-/// The host's id of one of the container.
-fn mapped(mappings: &[LinuxIdMapping], id: u32) -> Option<u32> {
-    let range =
-        mappings.iter().find(|m| id.checked_sub(m.container_id()).is_some_and(|offset| offset < m.size()))?;
-    range.host_id().checked_add(id - range.container_id())
 }

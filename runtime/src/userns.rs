@@ -10,6 +10,13 @@ use crate::Error;
 use crate::cgroup::Placeholder;
 use crate::plan::mounts::mapping_lines;
 
+/// The host's id of one of the container's.
+pub(crate) fn mapped(mappings: &[LinuxIdMapping], id: u32) -> Option<u32> {
+    let range =
+        mappings.iter().find(|m| id.checked_sub(m.container_id()).is_some_and(|offset| offset < m.size()))?;
+    range.host_id().checked_add(id - range.container_id())
+}
+
 /// Fills in a new user namespace, which is known by one of its processes. A caller who may map only their own id has
 /// the rest done by `newuidmap` and `newgidmap`, which know what /etc/subuid and /etc/subgid grant them.
 pub(crate) fn write_mappings(

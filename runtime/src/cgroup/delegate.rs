@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{AtFlags, CWD, Uid, chownat};
 use rustix::io::Errno;
 
@@ -53,12 +53,7 @@ fn owner(spec: &Spec) -> Option<u32> {
     if !new(LinuxNamespaceType::User) {
         return Some(uid);
     }
-    linux.uid_mappings().iter().flatten().find_map(|mapping| on_host(mapping, uid))
-}
-
-fn on_host(mapping: &LinuxIdMapping, uid: u32) -> Option<u32> {
-    let offset = uid.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
-    mapping.host_id().checked_add(offset)
+    crate::userns::mapped(linux.uid_mappings().as_deref().unwrap_or_default(), uid)
 }
 
 #[cfg(test)]

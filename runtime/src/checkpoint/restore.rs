@@ -11,12 +11,12 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use super::criu::{Criu, Notification, Request, Setup};
 use super::protobuf::Fields;
 use super::{CriuOptions, Folders, externals};
-use crate::cgroup::{Cgroup, Hierarchies, NewUnit};
+use crate::cgroup::Cgroup;
 use crate::container::{Facts, Gate};
-use crate::create::{cgroup_path, check_id};
+use crate::create::{Prepared, cgroup_path, prepare};
 use crate::hooks::HookRunner;
-use crate::plan::{self, Plan};
-use crate::{CgroupManager, Container, Error, Launch, RootfsSource, Stdio};
+use crate::plan::Plan;
+use crate::{Container, Error, Launch, RootfsSource, Stdio};
 
 /// Options of [`Container::restore`] alone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,33 +40,21 @@ impl Container {
         options: &CriuOptions<'_>,
         own: &RestoreOptions<'_>,
     ) -> Result<(Container, Option<OwnedFd>), Error> {
-        check_id(launch.id)?;
         if !matches!(launch.rootfs, RootfsSource::Bundle) {
             return Err(Error::Unsupported {
                 what: "restore on an overlay".into(),
                 why: "mount the root file system in the bundle",
             });
         }
-        let hierarchies = Hierarchies::detect()?;
-        let mut unit = match launch.cgroup_manager {
-            CgroupManager::Cgroupfs => None,
-            CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, &hierarchies)?),
-        };
-        let path = cgroup_path(launch);
-        let mut cgroup = match &unit {
-            Some(unit) => Cgroup::of_unit(&hierarchies, unit)?,
-            None => Cgroup::locate(&hierarchies, path.unwrap_or(std::path::Path::new(launch.id)))?,
-        };
-        let plan = plan::compile(launch, &hierarchies, &cgroup, false)?;
+        let Prepared { mut unit, mut cgroup, plan } = prepare(launch, false)?;
         let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         cgroup.refuse_used()?;
         let placeholder = unit.as_mut().map(|unit| unit.start(resources)).transpose()?;
-        cgroup.make(resources, path.is_some())?;
-        let result = resources
-            .map_or(Ok(()), |resources| {
-                cgroup.apply(resources).and_then(|()| cgroup.apply_devices(resources))
-            })
-            .and_then(|()| bring_back(launch, options, own, &plan, &cgroup));
+        let limited = cgroup.make(resources, cgroup_path(launch).is_some()).and_then(|_| match resources {
+            Some(resources) => cgroup.apply(resources).and_then(|()| cgroup.apply_devices(resources)),
+            None => Ok(()),
+        });
+        let result = limited.and_then(|()| bring_back(launch, options, own, &plan, &cgroup));
         drop(placeholder);
         match result {
             Ok(Restored { pid, pidfd, terminal, hooks }) => {
