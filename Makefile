@@ -13,7 +13,7 @@ export ENGINE := $(abspath $(ENGINE))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: Debian packages, the docker client, cargo-nextest
+setup: ## install what is missing: Debian packages, the docker client with Compose and buildx, cargo-nextest
 	@.ci/setup
 
 build: ## compile the four programs into target/release
