@@ -17,7 +17,7 @@ use crate::trash::Trash;
 use crate::writable::{self, IMAGE_LINK};
 use crate::{DiffId, Document, Error, ImageId, Result};
 
-pub(crate) fn open(data_root: &Path) -> Result<Inner> {
+pub(crate) fn open(data_root: &Path, keep: &[DiffId]) -> Result<Inner> {
     let (root, overlay) = (data_root.join("image"), data_root.join("overlay2"));
     fs::create_dir_all(data_root).context("create", data_root)?;
     ensure_folder(&root, 0o700)?;
@@ -32,7 +32,7 @@ pub(crate) fn open(data_root: &Path) -> Result<Inner> {
     let boot = boot_id();
     let index = read_index(&root)?;
     let Found { table, writables, snapshot, .. } =
-        Found::read(root.join(CONFIGS), &overlay, &trash, &index, &boot)?;
+        Found::read(root.join(CONFIGS), &overlay, &trash, &index, (&boot, keep))?;
     let catalogue = Arc::new(Catalogue::new(root.clone(), snapshot));
     let settling = {
         let (catalogue, overlay) = (catalogue.clone(), overlay.clone());
@@ -97,7 +97,7 @@ impl<'a> Found<'a> {
         overlay: &'a Path,
         trash: &'a Trash,
         index: &Index,
-        boot: &str,
+        (boot, keep): (&str, &[DiffId]),
     ) -> Result<Self> {
         let (table, writables, snapshot) = Default::default();
         let mut found = Self { configs, overlay, trash, table, writables, snapshot };
@@ -114,7 +114,7 @@ impl<'a> Found<'a> {
         for (_, layers) in whole {
             count(&mut found.table, &layers);
         }
-        found.delete_strange_layers();
+        found.delete_strange_layers(keep);
         for (_, layers) in waiting {
             count(&mut found.table, &layers);
         }
@@ -200,9 +200,10 @@ impl<'a> Found<'a> {
     }
 
     /// Layers of images that were never finished, or not fully removed.
-    fn delete_strange_layers(&mut self) {
-        let strangers: Vec<DiffId> =
-            self.table.0.iter().filter(|(_, e)| e.users == 0).map(|(id, _)| *id).collect();
+    fn delete_strange_layers(&mut self, keep: &[DiffId]) {
+        let keep: HashSet<&DiffId> = keep.iter().collect();
+        let unused = self.table.0.iter().filter(|(id, entry)| entry.users == 0 && !keep.contains(id));
+        let strangers: Vec<DiffId> = unused.map(|(id, _)| *id).collect();
         for id in &strangers {
             self.table.0.remove(id);
             self.throw(&self.overlay.join(id.0.hex()));

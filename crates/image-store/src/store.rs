@@ -70,7 +70,32 @@ impl Store {
     /// What the file system says; an index of another version. A damaged image is left out and
     /// logged; pulling or loading it again mends it.
     pub fn open(data_root: &Path) -> Result<Self> {
-        crate::open::open(data_root).map(|inner| Self { inner: Arc::new(inner) })
+        Self::open_keeping(data_root, &[]).map(|(store, _)| store)
+    }
+
+    /// As [`Store::open`], for who also needs layers that no image names. Those of them that are there are returned, and stay
+    /// as long as these values do.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_keeping(data_root: &Path, keep: &[DiffId]) -> Result<(Self, Vec<Layer>)> {
+        let store = crate::open::open(data_root, keep).map(|inner| Self { inner: Arc::new(inner) })?;
+        let kept = keep.iter().filter_map(|id| store.layer(id)).collect();
+        Ok((store, kept))
+    }
+
+    /// Names this run of the system: what was written in another one and not synced may be damaged.
+    #[must_use]
+    pub fn boot(&self) -> &str {
+        &self.inner.boot
+    }
+
+    /// Waits until all layers and images are on the disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn sync(&self) -> Result<()> {
+        self.inner.sync()
     }
 
     /// Finds an image by name (`busybox`, `repo:tag`, `repo@sha256:…`) or id, whole or shortened.

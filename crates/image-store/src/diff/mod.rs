@@ -8,6 +8,7 @@ mod attributes;
 mod changes;
 mod folder;
 mod pack;
+mod seal;
 mod sparse;
 
 use std::fs;
@@ -23,6 +24,7 @@ use crate::error::Context;
 use crate::mount::mount_read_only;
 use crate::{Error, Expected, Layer, Result, Store, Writable};
 use pack::{Packer, Whiteouts};
+pub(crate) use seal::seal;
 
 const BUFFER_BYTES: usize = 256 << 10;
 

@@ -25,9 +25,42 @@ pub(super) enum Whiteouts {
     AreFiles,
 }
 
+/// Where the bytes of a tar go.
+pub(super) trait Sink {
+    /// Headers, padding, the end.
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// `size` bytes from `offset` on of the file at `path` are the next content.
+    fn begin(&mut self, path: &[u8], offset: u64, size: u64) -> io::Result<()>;
+    /// A piece of that.
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Nothing more will come.
+    fn end(&mut self) -> io::Result<()>;
+}
+
+/// To whom it is all the same.
+impl<W: Write> Sink for W {
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn begin(&mut self, _: &[u8], _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+}
+
 /// Writes a tar.
 pub(super) struct Packer<W> {
     out: W,
+    /// Sum of the sizes of all files, as layers are counted.
+    size_bytes: u64,
     whiteouts: Whiteouts,
     /// The first path of files that have several.
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -47,10 +80,10 @@ impl Level {
     }
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Sink> Packer<W> {
     pub(super) fn new(out: W, whiteouts: Whiteouts) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { out, whiteouts, linked: HashMap::new(), buffer }
+        Self { out, size_bytes: 0, whiteouts, linked: HashMap::new(), buffer }
     }
 
     /// Adds all that is in `root`, not itself, sorted by name and every folder before its content.
@@ -91,18 +124,24 @@ impl<W: Write> Packer<W> {
     }
 
     /// Writes the end of the archive.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.out.write_all(&[0; 2 * BLOCK])?;
-        self.out.flush()
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.into_sink().map(drop)
+    }
+
+    /// As [`Self::finish`]. Returns the sink and the size of all files.
+    pub(super) fn into_sink(mut self) -> io::Result<(W, u64)> {
+        self.out.raw(&[0; 2 * BLOCK])?;
+        self.out.end()?;
+        Ok((self.out, self.size_bytes))
     }
 
     fn folder(&mut self, folder: &OwnedFd, path: &[u8]) -> io::Result<()> {
         let stat = fstat(folder)?;
         let mut entry = Entry { kind: Kind::Folder, ..head(path, &stat) };
         entry.xattrs = attributes::all(folder)?;
-        self.out.write_all(&encode(&entry))?;
+        self.out.raw(&encode(&entry))?;
         if self.whiteouts == Whiteouts::Translated && attributes::is_opaque(folder)? {
-            self.out.write_all(&encode(&whiteout(join(path, OPAQUE), &stat)))?;
+            self.out.raw(&encode(&whiteout(join(path, OPAQUE), &stat)))?;
         }
         Ok(())
     }
@@ -112,7 +151,7 @@ impl<W: Write> Packer<W> {
             if child.is_whiteout() {
                 let (parent, _) = path.split_at(path.len() - child.name.len());
                 let hidden = [parent, WHITEOUT, &child.name].concat();
-                return self.out.write_all(&encode(&whiteout(hidden, &child.stat)));
+                return self.out.raw(&encode(&whiteout(hidden, &child.stat)));
             }
             if child.name.starts_with(WHITEOUT) {
                 let reason = "a layer cannot have files whose names begin with .wh.";
@@ -123,7 +162,7 @@ impl<W: Write> Packer<W> {
         let inode = (child.stat.st_dev, child.stat.st_ino);
         if let Some(first) = self.linked.get(&inode) {
             (entry.kind, entry.link) = (Kind::HardLink, first.clone());
-            return self.out.write_all(&encode(&entry));
+            return self.out.raw(&encode(&entry));
         }
         let written = match child.kind() {
             FileType::RegularFile => self.file(folder, child, entry)?,
@@ -141,6 +180,7 @@ impl<W: Write> Packer<W> {
             FileType::Symlink => match readlinkat(folder, &*child.name, Vec::new()) {
                 Ok(target) => {
                     entry.link = target.into_bytes();
+                    self.size_bytes += entry.link.len() as u64;
                     Kind::Symlink
                 }
                 Err(Errno::NOENT) => return Ok(false),
@@ -154,7 +194,7 @@ impl<W: Write> Packer<W> {
                 return Ok(false);
             }
         };
-        self.out.write_all(&encode(&entry))?;
+        self.out.raw(&encode(&entry))?;
         Ok(true)
     }
 
@@ -179,12 +219,15 @@ impl<W: Write> Packer<W> {
             entry.sparse = Some((size, found.clone()));
             regions = found;
         }
-        self.out.write_all(&encode(&entry))?;
+        self.out.raw(&encode(&entry))?;
+        self.size_bytes += size;
         for Region { offset, length } in regions {
             file.seek(SeekFrom::Start(offset))?;
+            self.out.begin(&entry.path, offset, length)?;
             self.copy(&mut file, length)?;
         }
-        self.zeros(entry.stored_bytes.next_multiple_of(BLOCK as u64) - entry.stored_bytes)?;
+        let padding = entry.stored_bytes.next_multiple_of(BLOCK as u64) - entry.stored_bytes;
+        self.out.raw([0; BLOCK].get(..usize::try_from(padding).unwrap_or(0)).unwrap_or_default())?;
         Ok(true)
     }
 
@@ -199,14 +242,20 @@ impl<W: Write> Packer<W> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
             };
-            self.out.write_all(self.buffer.get(..read).unwrap_or_default())?;
+            self.out.content(self.buffer.get(..read).unwrap_or_default())?;
             left -= read as u64;
         }
         Ok(())
     }
 
-    fn zeros(&mut self, count: u64) -> io::Result<()> {
-        io::copy(&mut io::repeat(0).take(count), &mut self.out).map(drop)
+    fn zeros(&mut self, mut count: u64) -> io::Result<()> {
+        let zeros = [0; 4096];
+        while count > 0 {
+            let length = count.min(zeros.len() as u64);
+            self.out.content(zeros.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default())?;
+            count -= length;
+        }
+        Ok(())
     }
 }
 

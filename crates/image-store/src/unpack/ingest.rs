@@ -71,27 +71,29 @@ fn verify_blob(expected: Expected, came: Option<(Digest, u64)>) -> Result<()> {
 }
 
 /// A layer's folder until it is in its place; dropped before, it goes to the trash.
-struct Staged<'a> {
-    store: &'a Store,
-    path: PathBuf,
+#[derive(Debug)]
+pub(crate) struct Staged {
+    store: Store,
+    pub(crate) path: PathBuf,
 }
 
-impl<'a> Staged<'a> {
-    fn new(store: &'a Store) -> Result<Self> {
+impl Staged {
+    pub(crate) fn new(store: &Store) -> Result<Self> {
         let name = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
         let path = store.inner.overlay.join(".staging").join(name);
         DirBuilder::new().mode(0o710).create(&path).context("create", &path)?;
-        Ok(Self { store, path })
+        Ok(Self { store: store.clone(), path })
     }
 
-    fn finish(self, diff_id: DiffId, record: &LayerRecord) -> Result<Layer> {
+    /// Puts it in its place.
+    pub(crate) fn finish(self, diff_id: DiffId, record: &LayerRecord) -> Result<Layer> {
         write_record(&self.path, record)?;
         self.store.inner.adopt(&self.path, &diff_id, record.size_bytes)?;
         Ok(Layer::counted(self.store.clone(), diff_id, record.size_bytes))
     }
 }
 
-impl Drop for Staged<'_> {
+impl Drop for Staged {
     fn drop(&mut self) {
         if let Err(error) = self.store.inner.trash.throw(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot delete an unfinished layer; the next start tries again");

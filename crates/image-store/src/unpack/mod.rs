@@ -14,7 +14,8 @@ pub(crate) use decompress::{Compression, decompress};
 pub use extract::{Extract, extract};
 pub(crate) use folders::clean;
 pub use ingest::Expected;
-pub(crate) use record::FILE as HEADERS;
+pub(crate) use ingest::Staged;
+pub(crate) use record::{FILE as HEADERS, Record, Recorder};
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -25,7 +26,6 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::tar::{Reader, TarError};
-use record::Recorder;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
