@@ -6,6 +6,7 @@
 //! these together again. One process, tokio's runtime; owns `DATA_ROOT/containers/*/config.json`
 //! and `DATA_ROOT/volumes`.
 
+mod build;
 mod clock;
 mod config;
 mod containers;

@@ -1,0 +1,247 @@
+//! What goes into a build and what comes out of it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use wherry_image_store::Layer;
+use wherry_registry::{Credentials, Platform};
+
+use crate::containers::config::Ulimit;
+use crate::error::Error;
+
+/// A build to be done.
+pub(crate) struct Job {
+    /// The Dockerfile's text.
+    pub(crate) dockerfile: String,
+    /// How it is called in messages: `Dockerfile`, or a path in the context.
+    pub(crate) dockerfile_name: String,
+    /// The stage that is wanted, by name or number; empty for the last one.
+    pub(crate) target: String,
+    /// `--build-arg`.
+    pub(crate) build_args: BTreeMap<String, String>,
+    /// `--label`: added to the image at the end.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// What the image is for; `None` for this host.
+    pub(crate) platform: Option<Platform>,
+    /// Whether base images are asked for at their registry although they are here.
+    pub(crate) pull: bool,
+    /// What is done again although its result is known.
+    pub(crate) no_cache: NoCache,
+    /// Images, by name or id, whose layers may be used as if they had been built here.
+    pub(crate) cache_from: Vec<String>,
+    /// What RUN's programs may use.
+    pub(crate) limits: Limits,
+    /// Whether `RUN --security=insecure` has been allowed.
+    pub(crate) allow_insecure: bool,
+    /// Whether `RUN --network=host` has been allowed.
+    pub(crate) allow_host_network: bool,
+    /// What the client has.
+    pub(crate) sources: Arc<dyn Sources>,
+    /// What happens is told here. The receiver may go at any time.
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+}
+
+/// What is not taken from the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum NoCache {
+    /// Everything may be.
+    #[default]
+    Nothing,
+    /// Nothing is.
+    Everything,
+    /// The steps of these stages are done again.
+    Stages(Vec<String>),
+}
+
+/// What RUN's programs may use; zero and empty mean the containers' defaults.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Limits {
+    /// Bytes.
+    pub(crate) memory: i64,
+    /// Bytes of memory and swap together; -1 for no limit.
+    pub(crate) memory_swap: i64,
+    /// Relative weight.
+    pub(crate) cpu_shares: i64,
+    /// Microseconds.
+    pub(crate) cpu_period: i64,
+    /// Microseconds in a period.
+    pub(crate) cpu_quota: i64,
+    /// `0-2,4`.
+    pub(crate) cpuset_cpus: String,
+    /// `0,1`.
+    pub(crate) cpuset_mems: String,
+    /// The cgroup above the steps' own.
+    pub(crate) cgroup_parent: String,
+    /// Bytes of `/dev/shm`.
+    pub(crate) shm_size: i64,
+    /// Limits of processes.
+    pub(crate) ulimits: Vec<Ulimit>,
+    /// `name:address`, or `name:host-gateway`.
+    pub(crate) extra_hosts: Vec<String>,
+    /// The network of steps that do not choose one: a network's name, `none`, `host`, `container:X`; empty for the default.
+    pub(crate) network: String,
+}
+
+/// A boxed future, so that [`Sources`] can be a trait object.
+pub(crate) type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// What only the client has. Asked when it is needed, once or several times.
+pub(crate) trait Sources: Send + Sync {
+    /// A context as a folder: `""` for the build's own, else the name of one that the job was given by name. `None` if there is
+    /// none of that name (then the name means an image).
+    fn context<'a>(&'a self, name: &'a str) -> Future<'a, Option<Arc<Folder>>>;
+    /// A secret's bytes; `None` if the client has none of that id.
+    fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>>;
+    /// The path of a Unix socket at which the client's SSH agent of that id answers, for as long as the build lasts.
+    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Option<PathBuf>>;
+    /// Credentials for a registry's host.
+    fn credentials<'a>(&'a self, host: &'a str) -> Future<'a, Credentials>;
+}
+
+/// A folder of files that somebody else wrote: it is read by descriptors and no link leads out of it.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// Opened for reading.
+    pub(crate) root: OwnedFd,
+    /// Deleted with this value.
+    pub(crate) temporary: Option<PathBuf>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(path) = self.temporary.take() {
+            // A context may have many files: nobody waits for that.
+            std::thread::spawn(move || {
+                if let Err(error) = std::fs::remove_dir_all(&path) {
+                    tracing::warn!(path = %path.display(), %error, "a build's context could not be deleted");
+                }
+            });
+        }
+    }
+}
+
+/// Tells the steps of a build apart; counts from 0 in the order of their declaration.
+pub(crate) type StepId = u32;
+
+/// Which of a program's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// What happens during a build. A step is declared, then started and finished, or finished alone if it was called off.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// There will be such a step.
+    Declared {
+        /// Its number.
+        step: StepId,
+        /// `[builder 2/4] RUN make`, `[internal] load metadata for docker.io/library/busybox:latest`.
+        name: String,
+        /// The steps whose results it needs.
+        inputs: Vec<StepId>,
+    },
+    /// It begins. Nanoseconds since the epoch.
+    Started {
+        /// Its number.
+        step: StepId,
+        /// When.
+        at_ns: i64,
+    },
+    /// Its result was known: nothing is done. Comes between its start and its end.
+    Cached {
+        /// Its number.
+        step: StepId,
+    },
+    /// Its program has written something.
+    Output {
+        /// Its number.
+        step: StepId,
+        /// Where to.
+        stream: Stream,
+        /// What.
+        bytes: Vec<u8>,
+        /// When. Nanoseconds since the epoch.
+        at_ns: i64,
+    },
+    /// Something is being transferred for it.
+    Transfer {
+        /// Its number.
+        step: StepId,
+        /// What: a layer's digest, a URL.
+        id: String,
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all; 0 if that is not known.
+        total: u64,
+        /// Whether it has come to its end.
+        done: bool,
+    },
+    /// It has ended.
+    Finished {
+        /// Its number.
+        step: StepId,
+        /// When. Nanoseconds since the epoch.
+        at_ns: i64,
+        /// Why it failed.
+        error: Option<String>,
+    },
+    /// Something in the Dockerfile that works, but should be otherwise.
+    Warning(Warning),
+}
+
+/// A lint of a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Warning {
+    /// `FromAsCasing`, …
+    pub(crate) rule: String,
+    /// What the rule is about.
+    pub(crate) description: String,
+    /// What is wrong here.
+    pub(crate) detail: String,
+    /// Where one can read more.
+    pub(crate) url: String,
+    /// The line, counted from 1.
+    pub(crate) line: u32,
+}
+
+/// An image that has been built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// Its configuration document, whose digest is its id.
+    pub(crate) config: Vec<u8>,
+    /// Its layers, the lowest first.
+    pub(crate) layers: Vec<Arc<Layer>>,
+    /// The step that made the last of it.
+    pub(crate) step: Option<StepId>,
+}
+
+/// Lines of the Dockerfile, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The first one.
+    pub(crate) first_line: u32,
+    /// The last one.
+    pub(crate) last_line: u32,
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// What went wrong, without the place.
+    pub(crate) message: String,
+    /// What stands at the place, if it is known.
+    pub(crate) place: Option<Place>,
+    /// The step that failed.
+    pub(crate) step: Option<StepId>,
+    /// The exit code of a step's program.
+    pub(crate) code: Option<i32>,
+}
