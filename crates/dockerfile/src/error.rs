@@ -1,5 +1,7 @@
 //! What can be wrong with a Dockerfile, in BuildKit's words.
 
+use crate::Lines;
+
 /// Why text is no instruction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -85,7 +87,122 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An option that takes only `true` and `false`.
+    #[error("expecting boolean value for flag {0}, not: {1}")]
+    FlagBool(String, String),
+    /// An error, and the word that was probably meant.
+    #[error("{0} (did you mean {1}?)")]
+    Suggestion(Box<Self>, String),
+    /// A line that is longer than it may be.
+    #[error("dockerfile line greater than max allowed size of {0}")]
+    LongLine(usize),
+    /// `<<NAME`, and no line `NAME` after it.
+    #[error("unterminated heredoc")]
+    UnterminatedHeredoc,
+    /// A document where none can be.
+    #[error("{0} cannot accept a heredoc as {1}")]
+    MisplacedHeredoc(&'static str, &'static str),
+    /// No such instruction.
+    #[error("unknown instruction: {0}")]
+    UnknownInstruction(String),
+    /// An instruction before the first `FROM`.
+    #[error("no build stage in current context")]
+    NoStage,
+    /// The file is empty.
+    #[error("the Dockerfile cannot be empty")]
+    EmptyFile,
+    /// There is no `FROM`.
+    #[error("dockerfile contains no stages to build")]
+    NoStages,
+    /// An image's trigger that is not one instruction.
+    #[error("onbuild trigger should be a single expression")]
+    TriggerCount,
+    /// `FROM` with too few or too many words.
+    #[error("FROM requires either one or three arguments")]
+    FromArguments,
+    /// The name after `AS`.
+    #[error("invalid name for build stage: {0:?}, name can't start with a number or contain symbols")]
+    StageName(String),
+    /// `COPY` or `ADD` with one path only.
+    #[error(
+        "{0} requires at least two arguments, but only one was provided. Destination could not be determined"
+    )]
+    NoDestination(&'static str),
+    /// `SHELL` that is no JSON array.
+    #[error("{0} requires the arguments to be in JSON form")]
+    NotJson(&'static str),
+    /// `RUN --network` with another word than it knows.
+    #[error("invalid network mode {0:?}")]
+    NetworkMode(String),
+    /// `RUN --security` with another word than it knows.
+    #[error("security {0:?} is not valid")]
+    Security(String),
+    /// `RUN --mount` that cannot be read.
+    #[error(transparent)]
+    Mount(#[from] crate::mount::MountError),
     /// A port that cannot be exposed.
     #[error("{0}")]
     Port(String),
+}
+
+impl Error {
+    /// Adds what was probably meant, if something was.
+    pub(crate) fn suggest(self, suggestion: Option<String>) -> Self {
+        match suggestion {
+            Some(suggestion) => Self::Suggestion(Box::new(self), suggestion),
+            None => self,
+        }
+    }
+}
+
+/// An error, and where in the Dockerfile it is.
+///
+/// Its text is BuildKit's, which names the line in one case only: for the others the client shows the lines by
+/// [`Self::lines`], which go beside the message over the wire.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{error}", self.prefix())]
+pub struct LocatedError {
+    /// What is wrong.
+    pub error: Error,
+    /// The lines of the statement; for an error of a whole file, none.
+    pub lines: Vec<Lines>,
+    /// What was being done.
+    pub phase: Phase,
+}
+
+/// When an error was found, by which its text differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// When the text was taken apart.
+    Form,
+    /// When a statement was understood.
+    Meaning,
+    /// When the file as a whole was looked at, or a build planned.
+    Whole,
+}
+
+impl LocatedError {
+    pub(crate) fn new(error: Error, lines: Lines, phase: Phase) -> Self {
+        Self { error, lines: vec![lines], phase }
+    }
+
+    pub(crate) fn whole(error: Error) -> Self {
+        Self { error, lines: Vec::new(), phase: Phase::Whole }
+    }
+
+    fn prefix(&self) -> String {
+        match (self.phase, self.lines.first()) {
+            (Phase::Meaning, Some(lines)) => format!("dockerfile parse error on line {}: ", lines.first),
+            _ => String::new(),
+        }
+    }
+
+    /// The text of the classic builder, which names the file for errors of form.
+    #[must_use]
+    pub fn classic(&self, file: &str) -> String {
+        match self.phase {
+            Phase::Form => format!("failed to parse {file}: {}", self.error),
+            Phase::Meaning | Phase::Whole => self.to_string(),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `HEALTHCHECK`.
 
+use crate::flags::{Flags, Takes};
 use crate::words::{json_array, options};
 use crate::{Error, Result};
 
@@ -61,27 +62,14 @@ pub(crate) fn read(text: &str, escape: char) -> Result<Healthcheck> {
 
 impl Healthcheck {
     fn set_options(&mut self, given: &[String]) -> Result<()> {
-        let mut values: Vec<(&str, &str)> = Vec::new();
-        for option in given {
-            let (flag, value) = match option.split_once('=') {
-                Some((flag, value)) => (flag, Some(value)),
-                None => (option.as_str(), None),
-            };
-            let known = ["--interval", "--timeout", "--start-period", "--start-interval", "--retries"];
-            if !known.contains(&flag) {
-                return Err(Error::UnknownFlag(flag.to_owned()));
-            }
-            if values.iter().any(|(other, _)| *other == flag) {
-                return Err(Error::DuplicateFlag(flag.to_owned()));
-            }
-            values.push((flag, value.ok_or_else(|| Error::FlagValue(flag.to_owned()))?));
-        }
-        let value = |name| values.iter().find(|(flag, _)| *flag == name).map_or("", |(_, value)| *value);
-        self.interval_ns = duration("interval", value("--interval"))?;
-        self.timeout_ns = duration("timeout", value("--timeout"))?;
-        self.start_period_ns = duration("start-period", value("--start-period"))?;
-        self.start_interval_ns = duration("start-interval", value("--start-interval"))?;
-        self.retries = retries(value("--retries"))?;
+        let known = ["interval", "timeout", "start-period", "start-interval", "retries"];
+        let flags = Flags::parse(given, &known.map(|name| (name, Takes::Text)))?;
+        let time = |name| duration(name, &flags.text(name).unwrap_or_default());
+        self.interval_ns = time("interval")?;
+        self.timeout_ns = time("timeout")?;
+        self.start_period_ns = time("start-period")?;
+        self.start_interval_ns = time("start-interval")?;
+        self.retries = retries(&flags.text("retries").unwrap_or_default())?;
         Ok(())
     }
 }

@@ -1,36 +1,54 @@
-//! The language of Dockerfiles: from text to typed instructions, as BuildKit's front end reads it.
+//! The language of Dockerfiles: from text to typed instructions, and to the graph of a build, as BuildKit's front end
+//! reads it.
 //!
-//! Pure: no files, no images, no clock; runs in whatever thread calls it. So far these are the
-//! instructions that change an image's configuration, which is what `docker commit --change` and `docker import
-//! --change` take. It must not know Docker's API nor what an instruction does to an image: the caller applies them.
+//! Pure: no files, no images, no clock; runs in whatever thread calls it. It must not know Docker's API nor how a
+//! step is run: the caller gives it the configurations of images and runs the steps.
 //!
 //! Reading goes in three steps, each in a room of its own: text → logical lines (`lines`), a line →
-//! an [`Instruction`] (`instruction`), and [`Instruction::expand`] replaces variables (`shell`), which
-//! depends on the instructions before it.
+//! an instruction (`draft`, `instruction`), and `shell` replaces variables, which depends on the
+//! instructions before. [`Dockerfile::parse`] reads a whole file, [`parse_changes`] what `docker commit --change`
+//! and `docker import --change` take.
 
+#![allow(dead_code)] // the plan, which comes next, uses the rest
+
+mod draft;
 mod error;
+mod file;
+mod flags;
 mod health;
+mod heredoc;
 mod instruction;
 mod lines;
+mod mount;
+pub mod plan;
 mod ports;
+mod run;
 mod shell;
+mod suggest;
+mod transfer;
 mod words;
 
-pub use error::Error;
+pub use error::{Error, LocatedError, Phase};
+pub use file::{Dockerfile, GlobalArgs, Lines, Source, Stage, Statement};
 pub use health::Healthcheck;
-pub use instruction::{CommandLine, Instruction, Pair};
+pub use heredoc::Heredoc;
+pub use instruction::{Arg, Change, CommandLine, Instruction, Pair};
+pub use lines::Directive;
+pub use mount::{Mount, MountError, MountKind, Sharing};
 pub use ports::exposed;
+pub use run::{Run, RunNetwork};
+pub use transfer::{InlineFile, Transfer, TransferKind};
 
-use lines::logical_lines;
+use draft::Drafts;
 
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Instructions, and the character that escapes in them.
+/// Changes, and the character that escapes in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
     /// In their order.
-    pub instructions: Vec<Instruction>,
+    pub changes: Vec<Change>,
     /// `\`, or what the directive `escape` says.
     pub escape: char,
 }
@@ -41,14 +59,17 @@ pub struct Parsed {
 /// What BuildKit says of malformed ones, and dockerd of instructions that are no changes.
 pub fn parse_changes<S: AsRef<str>>(changes: &[S]) -> Result<Parsed> {
     let text = changes.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("\n");
-    let (lines, escape) = logical_lines(&text)?;
-    let mut statements = Vec::with_capacity(lines.len());
-    for line in &lines {
-        statements.push(instruction::Statement::read(line, escape)?);
-    }
-    if let Some(other) = statements.iter().find(|statement| !statement.is_change()) {
+    let drafts = Drafts::read(&text).map_err(|located| located.error)?;
+    if let Some(other) = drafts.statements.iter().find(|statement| !statement.is_change()) {
         return Err(Error::NoChange(other.name.clone()));
     }
-    let instructions = statements.into_iter().map(instruction::Statement::into_instruction);
-    Ok(Parsed { instructions: instructions.collect::<Result<_>>()?, escape })
+    let mut changes = Vec::with_capacity(drafts.statements.len());
+    for draft in drafts.statements {
+        let name = draft.name.clone();
+        match draft.into_instruction()? {
+            Instruction::Change(change) => changes.push(change),
+            _ => return Err(Error::NoChange(name)),
+        }
+    }
+    Ok(Parsed { changes, escape: drafts.escape })
 }

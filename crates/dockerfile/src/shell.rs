@@ -5,7 +5,7 @@
 
 mod pattern;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -13,38 +13,90 @@ use crate::{Error, Result};
 use pattern::Pattern;
 
 /// Variables by name; the last one of a name counts.
+#[derive(Default)]
 pub(crate) struct Environment<'a>(HashMap<&'a str, &'a str>);
 
 impl<'a> Environment<'a> {
-    pub(crate) fn of(entries: &'a [String]) -> Self {
-        Self(entries.iter().map(|entry| entry.split_once('=').unwrap_or((entry, ""))).collect())
+    pub(crate) fn of<S: AsRef<str>>(entries: &'a [S]) -> Self {
+        let split = |entry: &'a S| entry.as_ref().split_once('=').unwrap_or((entry.as_ref(), ""));
+        Self(entries.iter().map(split).collect())
     }
 }
 
 /// Replaces variables.
+#[derive(Clone, Copy)]
 pub(crate) struct Lexer<'a> {
     escape: char,
     environment: &'a Environment<'a>,
+    keep_quotes: bool,
+    keep_escapes: bool,
+    keep_unset: bool,
+    plain_quotes: bool,
+}
+
+/// A text with its variables replaced, and the names that were looked up for it.
+#[derive(Debug, Default)]
+pub(crate) struct Expanded {
+    pub(crate) text: String,
+    pub(crate) used: BTreeSet<String>,
+    pub(crate) unset: BTreeSet<String>,
 }
 
 impl<'a> Lexer<'a> {
     pub(crate) fn new(escape: char, environment: &'a Environment<'a>) -> Self {
-        Self { escape, environment }
+        Self {
+            escape,
+            environment,
+            keep_quotes: false,
+            keep_escapes: false,
+            keep_unset: false,
+            plain_quotes: false,
+        }
+    }
+
+    /// Quotes do their work and stay.
+    pub(crate) fn keep_quotes(self) -> Self {
+        Self { keep_quotes: true, ..self }
+    }
+
+    /// Escape characters do their work and stay.
+    pub(crate) fn keep_escapes(self) -> Self {
+        Self { keep_escapes: true, ..self }
+    }
+
+    /// Variables that are not set stay as they are written.
+    pub(crate) fn keep_unset(self) -> Self {
+        Self { keep_unset: true, ..self }
+    }
+
+    /// Quotes are characters like others, as in documents.
+    pub(crate) fn plain_quotes(self) -> Self {
+        Self { plain_quotes: true, ..self }
     }
 
     /// The text with variables replaced and quotes gone.
     pub(crate) fn word(&self, text: &str) -> Result<String> {
-        self.run(text).map(|output| output.text)
+        self.expand(text).map(|expanded| expanded.text)
     }
 
-    /// The same, split at blanks outside of quotes.
+    /// The same, with the names of the variables.
+    pub(crate) fn expand(&self, text: &str) -> Result<Expanded> {
+        let (output, mut expanded) = self.run(text)?;
+        expanded.text = output.text;
+        Ok(expanded)
+    }
+
+    /// The text, split at blanks outside of quotes.
     pub(crate) fn words(&self, text: &str) -> Result<Vec<String>> {
-        self.run(text).map(Output::into_words)
+        self.run(text).map(|(output, _)| output.into_words())
     }
 
-    fn run(&self, text: &str) -> Result<Output> {
-        let mut scanner = Scanner { lexer: self, chars: text.chars().peekable(), depth: 0 };
-        scanner.until(None, false).map_err(|reason| Error::Word { word: text.to_owned(), reason })
+    fn run(&self, text: &str) -> Result<(Output, Expanded)> {
+        let chars = text.chars().peekable();
+        let mut scanner = Scanner { lexer: self, chars, depth: 0, names: Expanded::default() };
+        let output = scanner.until(None, self.keep_escapes);
+        let output = output.map_err(|reason| Error::Word { word: text.to_owned(), reason })?;
+        Ok((output, scanner.names))
     }
 }
 
@@ -92,6 +144,7 @@ struct Scanner<'a> {
     lexer: &'a Lexer<'a>,
     chars: Peekable<Chars<'a>>,
     depth: u32,
+    names: Expanded,
 }
 
 impl Scanner<'_> {
@@ -109,7 +162,12 @@ impl Scanner<'_> {
                     output.text.push_str(&value);
                     value.chars().for_each(|c| output.add(c));
                 }
-                '\'' | '"' => {
+                '<' => {
+                    let angle = self.angle();
+                    output.text.push_str(&angle);
+                    output.add_raw(&angle);
+                }
+                '\'' | '"' if !self.lexer.plain_quotes => {
                     let quoted = if c == '"' { self.double_quoted(raw)? } else { self.single_quoted()? };
                     output.text.push_str(&quoted);
                     output.add_raw(&quoted);
@@ -140,30 +198,49 @@ impl Scanner<'_> {
         }
     }
 
+    /// `<`, or `<<` with the blanks after it, by which a document's name is one word with it.
+    fn angle(&mut self) -> String {
+        let mut text: String = self.chars.next().into_iter().collect();
+        if let Some(second) = self.chars.next_if_eq(&'<') {
+            text.push(second);
+            while let Some(space) = self.chars.next_if(|c| matches!(c, ' ' | '\t' | '\r')) {
+                text.push(space);
+            }
+        }
+        text
+    }
+
+    /// The quote at which the scanner stands, if quotes are kept.
+    fn quote(&mut self) -> String {
+        let quote = self.chars.next().filter(|_| self.lexer.keep_quotes);
+        quote.into_iter().collect()
+    }
+
     fn single_quoted(&mut self) -> Parsed<String> {
-        self.chars.next();
-        let mut text = String::new();
-        for c in self.chars.by_ref() {
+        let mut text = self.quote();
+        while let Some(&c) = self.chars.peek() {
             if c == '\'' {
+                text.push_str(&self.quote());
                 return Ok(text);
             }
+            self.chars.next();
             text.push(c);
         }
         Err("unexpected end of statement while looking for matching single-quote".into())
     }
 
     fn double_quoted(&mut self, raw: bool) -> Parsed<String> {
-        self.chars.next();
-        let mut text = String::new();
+        let mut text = self.quote();
         while let Some(&c) = self.chars.peek() {
             if c == '$' {
                 text.push_str(&self.dollar()?);
                 continue;
             }
-            self.chars.next();
             if c == '"' {
+                text.push_str(&self.quote());
                 return Ok(text);
             }
+            self.chars.next();
             if c != self.lexer.escape {
                 text.push(c);
                 continue;
@@ -187,10 +264,10 @@ impl Scanner<'_> {
         self.chars.next();
         if self.chars.peek() != Some(&'{') {
             let name = self.name();
-            return Ok(if name.is_empty() {
-                "$".into()
-            } else {
-                self.value(&name).unwrap_or_default().into()
+            return Ok(match self.value(&name) {
+                _ if name.is_empty() => "$".into(),
+                None if self.lexer.keep_unset => format!("${name}"),
+                value => value.unwrap_or_default(),
             });
         }
         self.chars.next();
@@ -211,29 +288,35 @@ impl Scanner<'_> {
     /// What stands in braces, after the first one.
     fn braces(&mut self) -> Parsed<String> {
         let name = self.name();
-        let value = self.value(&name).map(str::to_owned);
         let unsupported = |modifier: &str| format!("unsupported modifier ({modifier}) in substitution");
-        match self.chars.next() {
-            Some('}') => Ok(value.unwrap_or_default()),
+        let (kind, empty_is_unset) = match self.chars.next() {
             Some(':') => match self.chars.next() {
-                Some(kind @ ('-' | '+' | '?')) => {
-                    let word = self.rest_of_braces(false)?;
-                    conditional(&name, kind, value, word, true)
-                }
-                Some(other) => Err(unsupported(&format!(":{other}"))),
-                None => Err("syntax error: missing '}'".into()),
+                Some(kind @ ('-' | '+' | '?')) => (kind, true),
+                Some(other) => return Err(unsupported(&format!(":{other}"))),
+                None => return Err("syntax error: missing '}'".into()),
             },
-            Some(kind @ ('-' | '+' | '?')) => {
-                let word = self.rest_of_braces(false)?;
-                conditional(&name, kind, value, word, false)
+            Some(kind) => (kind, false),
+            None => return Err(unsupported("\u{fffd}")),
+        };
+        match kind {
+            '}' => Ok(match self.value(&name) {
+                None if self.lexer.keep_unset => format!("${{{name}}}"),
+                value => value.unwrap_or_default(),
+            }),
+            '-' | '+' | '?' | '#' | '%' => {
+                let word = self.rest_of_braces(matches!(kind, '#' | '%'))?;
+                let value = self.value(&name);
+                match (kind, value) {
+                    (kind, None) if self.lexer.keep_unset => {
+                        let colon = if empty_is_unset { ":" } else { "" };
+                        Ok(format!("${{{name}{colon}{kind}{word}}}"))
+                    }
+                    ('#' | '%', value) => trim(kind, &word, &value.unwrap_or_default()),
+                    (kind, value) => conditional(&name, kind, value, word, empty_is_unset),
+                }
             }
-            Some(kind @ ('#' | '%')) => {
-                let word = self.rest_of_braces(true)?;
-                trim(kind, &word, &value.unwrap_or_default())
-            }
-            Some('/') => self.replacement(&value.unwrap_or_default()),
-            Some(other) => Err(unsupported(&other.to_string())),
-            None => Err("unsupported modifier (\u{fffd}) in substitution".into()),
+            '/' => self.replacement(&name),
+            other => Err(unsupported(&other.to_string())),
         }
     }
 
@@ -246,7 +329,7 @@ impl Scanner<'_> {
     }
 
     /// `${name/pattern/text}`, after the first slash.
-    fn replacement(&mut self, value: &str) -> Parsed<String> {
+    fn replacement(&mut self, name: &str) -> Parsed<String> {
         let all = self.chars.next_if_eq(&'/').is_some();
         let text = match self.until(Some('/'), true) {
             Ok(output) => output.text,
@@ -254,9 +337,13 @@ impl Scanner<'_> {
             Err(reason) => return Err(reason),
         };
         let by = self.rest_of_braces(true)?;
+        let value = match self.value(name) {
+            None if self.lexer.keep_unset => return Ok(format!("${{{name}/{text}/{by}}}")),
+            value => value.unwrap_or_default(),
+        };
         let pattern = Pattern::parse(&text)
             .map_err(|reason| format!("invalid pattern ({text}) in substitution: {reason}"))?;
-        Ok(pattern.replace(value, &by, all))
+        Ok(pattern.replace(&value, &by, all))
     }
 
     fn name(&mut self) -> String {
@@ -277,8 +364,13 @@ impl Scanner<'_> {
         name
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
-        self.lexer.environment.0.get(name).copied()
+    fn value(&mut self, name: &str) -> Option<String> {
+        let value = self.lexer.environment.0.get(name).map(|value| (*value).to_owned());
+        let names = if value.is_some() { &mut self.names.used } else { &mut self.names.unset };
+        if !name.is_empty() {
+            names.insert(name.to_owned());
+        }
+        value
     }
 }
 
@@ -345,6 +437,23 @@ mod tests {
         check(r"${P/\/usr/x}", "x/local/bin/x.tar.gz");
         check("${P//a/A}", "/usr/locAl/bin/x.tAr.gz");
         check(r"${Q#a\*}", "b");
+    }
+
+    #[test]
+    fn what_stays_stays() {
+        let entries = environment();
+        let environment = Environment::of(&entries);
+        let lexer = Lexer::new('\\', &environment);
+        let named = lexer.keep_quotes().keep_unset();
+        let check = |text: &str, expect: &str| assert_eq!(named.word(text).unwrap(), expect, "{text}");
+        check(
+            "run echo '$A' \"$A\" $NO ${NO:-$A} ${NO/a/b}",
+            "run echo '$A' \"b c\" $NO ${NO:-b c} ${NO/a/b}",
+        );
+        assert_eq!(lexer.plain_quotes().word("it's $A \"x\"").unwrap(), "it's b c \"x\"");
+        assert_eq!(lexer.words("a << EOF b").unwrap(), ["a", "<< EOF", "b"]);
+        let expanded = lexer.expand("$A$NO${EMPTY}").unwrap();
+        assert_eq!((expanded.used.len(), expanded.unset.len()), (2, 1));
     }
 
     #[test]

@@ -51,12 +51,13 @@ pub(crate) fn pairs(text: &str, instruction: &'static str, escape: char) -> Resu
     let found = if first.contains('=') {
         let pair = |word: &String| {
             let (name, value) = word.split_once('=').ok_or_else(|| Error::NoEquals(word.clone()))?;
-            Ok(Pair { name: name.to_owned(), value: value.to_owned() })
+            Ok(Pair { name: name.to_owned(), value: value.to_owned(), legacy: false })
         };
         words.iter().map(pair).collect::<Result<Vec<_>>>()?
     } else {
         let (name, value) = text.split_once(blank).ok_or(Error::TwoArguments(instruction))?;
-        vec![Pair { name: name.to_owned(), value: value.trim_start_matches(blank).to_owned() }]
+        let value = value.trim_start_matches(blank).to_owned();
+        vec![Pair { name: name.to_owned(), value, legacy: true }]
     };
     match found.iter().all(|pair| !pair.name.is_empty()) {
         true => Ok(found),
@@ -64,9 +65,9 @@ pub(crate) fn pairs(text: &str, instruction: &'static str, escape: char) -> Resu
     }
 }
 
-/// What Go's regular expressions call a blank.
+/// What separates words.
 pub(crate) fn blank(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\r' | '\u{c}')
+    matches!(c, ' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}')
 }
 
 /// A JSON array of strings; `None` if it is none.
@@ -86,8 +87,12 @@ pub(crate) fn json_array(text: &str) -> Result<Option<Vec<String>>> {
 /// A JSON array of strings, or words separated by blanks.
 pub(crate) fn list(text: &str) -> Result<Vec<String>> {
     let array = json_array(text)?;
-    Ok(array
-        .unwrap_or_else(|| text.split(blank).filter(|word| !word.is_empty()).map(str::to_owned).collect()))
+    Ok(array.unwrap_or_else(|| blank_separated(text)))
+}
+
+/// Words separated by blanks, whatever quotes they have.
+pub(crate) fn blank_separated(text: &str) -> Vec<String> {
+    text.split(blank).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// Takes the options (`--name=value`) off the front of an instruction's arguments.

@@ -3,26 +3,28 @@
 // A failed expectation is the test's result.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use wherry_dockerfile::{CommandLine, Healthcheck, Instruction, Pair, parse_changes};
+use wherry_dockerfile::{Change, CommandLine, Healthcheck, Pair, parse_changes};
 
 fn pairs(of: &[(&str, &str)]) -> Vec<Pair> {
-    of.iter().map(|(name, value)| Pair { name: (*name).into(), value: (*value).into() }).collect()
+    of.iter()
+        .map(|(name, value)| Pair { name: (*name).into(), value: (*value).into(), legacy: false })
+        .collect()
 }
 
 fn strings(of: &[&str]) -> Vec<String> {
     of.iter().map(|text| (*text).to_owned()).collect()
 }
 
-fn parse(changes: &[&str]) -> Vec<Instruction> {
+fn parse(changes: &[&str]) -> Vec<Change> {
     let parsed = parse_changes(changes).unwrap_or_else(|error| panic!("{changes:?}: {error}"));
     let environment = strings(&["A=b c"]);
-    parsed.instructions.into_iter().map(|i| i.expand(&environment, parsed.escape).unwrap()).collect()
+    parsed.changes.into_iter().map(|i| i.expand(&environment, parsed.escape).unwrap()).collect()
 }
 
 #[test]
 fn instructions_are_read() {
-    use Instruction::{Cmd, Entrypoint, Env, Expose, Label, OnBuild, StopSignal, User, Volume, Workdir};
-    let check = |change: &str, expect: Instruction| assert_eq!(parse(&[change]), [expect], "{change}");
+    use Change::{Cmd, Entrypoint, Env, Expose, Label, OnBuild, StopSignal, User, Volume, Workdir};
+    let check = |change: &str, expect: Change| assert_eq!(parse(&[change]), [expect], "{change}");
     check("CMD echo hi", Cmd(CommandLine::Shell(Some("echo hi".into()))));
     check("cmd [\"echo\", \"hi\"]", Cmd(CommandLine::Exec(strings(&["echo", "hi"]))));
     check("CMD [echo", Cmd(CommandLine::Shell(Some("[echo".into()))));
@@ -30,7 +32,8 @@ fn instructions_are_read() {
     check("CMD []", Cmd(CommandLine::Exec(vec![])));
     check("ENTRYPOINT [\"a\"]", Entrypoint(CommandLine::Exec(strings(&["a"]))));
     check("ENV X='a b' Y=\"c d\" Z=e\\ f", Env(pairs(&[("X", "a b"), ("Y", "c d"), ("Z", "e f")])));
-    check("ENV X  a b", Env(pairs(&[("X", "a b")])));
+    let old = Pair { name: "X".into(), value: "a b".into(), legacy: true };
+    check("ENV X  a b", Env(vec![old]));
     check("LABEL x=$A y=\"a b\" z=${Q:-w}", Label(pairs(&[("x", "b c"), ("y", "a b"), ("z", "w")])));
     check("EXPOSE 90 80/udp", Expose(strings(&["80/udp", "90"])));
     check("EXPOSE $P", Expose(vec![]));
@@ -47,7 +50,7 @@ fn instructions_are_read() {
 #[test]
 fn health_probes_are_read() {
     let check = |change: &str, expect: Healthcheck| {
-        assert_eq!(parse(&[change]), [Instruction::Healthcheck(expect)], "{change}");
+        assert_eq!(parse(&[change]), [Change::Healthcheck(expect)], "{change}");
     };
     let none = Healthcheck { test: strings(&["NONE"]), ..Healthcheck::default() };
     check("HEALTHCHECK none", none);
@@ -74,7 +77,7 @@ fn errors_are_dockerds() {
         let parsed = parse_changes(&[change]);
         let expanded = parsed.and_then(|parsed| {
             let escape = parsed.escape;
-            parsed.instructions.into_iter().map(|i| i.expand(&[], escape)).collect::<Result<Vec<_>, _>>()
+            parsed.changes.into_iter().map(|i| i.expand(&[], escape)).collect::<Result<Vec<_>, _>>()
         });
         assert_eq!(expanded.expect_err(change).to_string(), expect, "{change}");
     };

@@ -1,6 +1,6 @@
 //! What `docker commit --change` and `docker import --change` do to a configuration.
 
-use wherry_dockerfile::{CommandLine, Healthcheck, Instruction, Pair, parse_changes};
+use wherry_dockerfile::{Change, CommandLine, Healthcheck, Pair, parse_changes};
 
 use crate::containers::config::{Config, Empty, HealthConfig};
 use crate::containers::signals::parse_signal;
@@ -20,21 +20,21 @@ pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), Error
     let bad = |error: wherry_dockerfile::Error| Error::InvalidParameter(error.to_string());
     let parsed = parse_changes(changes).map_err(bad)?;
     let mut has_command = false;
-    for instruction in parsed.instructions {
+    for change in parsed.changes {
         let environment = config.env.clone().unwrap_or_default();
-        let instruction = instruction.expand(&environment, parsed.escape).map_err(bad)?;
-        if let Instruction::Cmd(command) = &instruction {
+        let change = change.expand(&environment, parsed.escape).map_err(bad)?;
+        if let Change::Cmd(command) = &change {
             has_command |= !matches!(command, CommandLine::Shell(None)) && !is_empty(command);
         }
-        apply_one(config, instruction, has_command)?;
+        apply_one(config, change, has_command)?;
     }
     Ok(())
 }
 
-fn apply_one(config: &mut Config, instruction: Instruction, has_command: bool) -> Result<(), Error> {
-    match instruction {
-        Instruction::Cmd(command) => config.cmd = Some(words(config, command)),
-        Instruction::Entrypoint(command) => {
+fn apply_one(config: &mut Config, change: Change, has_command: bool) -> Result<(), Error> {
+    match change {
+        Change::Cmd(command) => config.cmd = Some(words(config, command)),
+        Change::Entrypoint(command) => {
             let entrypoint = words(config, command);
             config.entrypoint = Some(entrypoint).filter(|words| !words.is_empty());
             // A command that is not of the same set of changes belonged to the old entry point.
@@ -42,8 +42,8 @@ fn apply_one(config: &mut Config, instruction: Instruction, has_command: bool) -
                 config.cmd = None;
             }
         }
-        Instruction::Env(pairs) => pairs.into_iter().for_each(|pair| set_variable(config, &pair)),
-        Instruction::Expose(ports) => {
+        Change::Env(pairs) => pairs.into_iter().for_each(|pair| set_variable(config, &pair)),
+        Change::Expose(ports) => {
             let exposed = config.exposed_ports.get_or_insert_default();
             for port in &ports {
                 let ports = wherry_dockerfile::exposed(port);
@@ -51,22 +51,22 @@ fn apply_one(config: &mut Config, instruction: Instruction, has_command: bool) -
                 exposed.extend(ports.into_iter().map(|port| (port, Empty {})));
             }
         }
-        Instruction::Healthcheck(check) => config.healthcheck = Some(probe(check)),
-        Instruction::Label(pairs) => {
+        Change::Healthcheck(check) => config.healthcheck = Some(probe(check)),
+        Change::Label(pairs) => {
             let labels = config.labels.get_or_insert_default();
             labels.extend(pairs.into_iter().map(|pair| (pair.name, pair.value)));
         }
-        Instruction::OnBuild(trigger) => config.on_build.get_or_insert_default().push(trigger),
-        Instruction::StopSignal(signal) => {
+        Change::OnBuild(trigger) => config.on_build.get_or_insert_default().push(trigger),
+        Change::StopSignal(signal) => {
             parse_signal(&signal)?;
             config.stop_signal = signal;
         }
-        Instruction::User(user) => config.user = user,
-        Instruction::Volume(paths) => {
+        Change::User(user) => config.user = user,
+        Change::Volume(paths) => {
             let volumes = config.volumes.get_or_insert_default();
             volumes.extend(paths.into_iter().map(|path| (path, Empty {})));
         }
-        Instruction::Workdir(path) => config.working_dir = working_dir(&config.working_dir, &path)?,
+        Change::Workdir(path) => config.working_dir = working_dir(&config.working_dir, &path)?,
     }
     Ok(())
 }
