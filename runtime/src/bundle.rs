@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use crate::{Error, Launch, RootfsSource, parse_spec};
+use crate::{Error, Launch, RootfsSource, Warning, parse_spec};
 
 /// A folder with a `config.json` and, in most cases, a root file system (runtime specification,
 /// "Filesystem Bundle").
@@ -24,6 +24,8 @@ pub struct Bundle {
     path: PathBuf,
     /// Its specification. It can be changed before the launch; the file stays as it is.
     pub spec: Spec,
+    /// What the file has and the specification has not.
+    pub warnings: Vec<Warning>,
 }
 
 impl Bundle {
@@ -36,7 +38,8 @@ impl Bundle {
             std::fs::canonicalize(path).map_err(|e| Error::system("open bundle", path.display(), e))?;
         let file = folder.join("config.json");
         let text = std::fs::read(&file).map_err(|e| Error::system("read", file.display(), e))?;
-        Ok(Bundle { path: folder, spec: parse_spec(&text)? })
+        let mut warnings = Vec::new();
+        Ok(Bundle { path: folder, spec: parse_spec(&text, &mut warnings)?, warnings })
     }
 
     /// Its absolute path, without symbolic links.

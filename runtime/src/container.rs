@@ -23,7 +23,7 @@ use crate::plan::scheduling::MemoryPolicy;
 use crate::seccomp::Filter;
 use crate::state::{SavedState, start_time};
 use crate::sys::process::pidfd_send_signal;
-use crate::{Error, Launch, Stats, Stdio};
+use crate::{Error, Launch, Stats, Stdio, Warning};
 
 /// A container's state, as the runtime specification names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,7 @@ pub struct Container {
     pub(crate) facts: Facts,
     pub(crate) pidfd: OwnedFd,
     pub(crate) gate: Gate,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// What is known about a container for its lifetime. Serialisable.
@@ -129,6 +130,8 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// The terminal's master, if one was asked for.
     pub terminal: Option<OwnedFd>,
+    /// What is not as it was asked for.
+    pub warnings: Vec<Warning>,
 }
 
 impl Container {
@@ -199,8 +202,9 @@ impl Container {
             (true, None) => Gate::Channel(made.channel),
             (true, Some(_)) => Gate::Socket,
         };
+        let warnings = made.plan.warnings.clone();
         let facts = Facts::new(launch, made.pid, made.cgroup, made.plan, made.hooks, start_socket_in);
-        Ok((Container { facts, pidfd: made.pidfd, gate }, made.terminal))
+        Ok((Container { facts, pidfd: made.pidfd, gate, warnings }, made.terminal))
     }
 
     /// Its id.
@@ -211,6 +215,11 @@ impl Container {
     /// Its bundle.
     pub fn bundle(&self) -> &Path {
         &self.facts.bundle
+    }
+
+    /// What is not as the specification asks. Only who has made the container knows that.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Init's process id in the caller's namespace.
@@ -241,7 +250,8 @@ impl Container {
         }
         let mut plan = crate::plan::process::compile(process, stdio, options.preserve_fds)?;
         plan.capabilities.get_or_insert(self.facts.capabilities);
-        plan.grant_at_most_own(self.facts.namespaces & libc::CLONE_NEWUSER != 0)?;
+        let mut warnings = Vec::new();
+        plan.grant_at_most_own(self.facts.namespaces & libc::CLONE_NEWUSER != 0, &mut warnings)?;
         plan.seccomp.clone_from(&self.facts.seccomp);
         plan.keyring.clone_from(&self.facts.keyring);
         plan.memory_policy.clone_from(&self.facts.memory_policy);
@@ -253,12 +263,15 @@ impl Container {
             user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
             entry: self.facts.cgroup.entry_below(self.facts.pid, options.sub_cgroups)?,
         };
-        spawn(&join, &plan, |listener, pid| match plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
-            Some(path) => {
-                path.hand_over(&listener, pid, self.facts.hooks.state("running", Some(self.facts.pid)))
+        let started = spawn(&join, &plan, |listener, pid| {
+            match plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
+                Some(path) => {
+                    path.hand_over(&listener, pid, self.facts.hooks.state("running", Some(self.facts.pid)))
+                }
+                None => Ok(()),
             }
-            None => Ok(()),
-        })
+        })?;
+        Ok(Process { warnings, ..started })
     }
 
     /// In which state it is (runtime specification, "State" and "Query State").
@@ -359,13 +372,16 @@ impl Container {
         self.facts.cgroup.stats()
     }
 
-    /// Sets new limits (runtime specification, "Control groups"); fields that are absent stay as they are.
+    /// Sets new limits (runtime specification, "Control groups"); fields that are absent stay as they are. Gives what is
+    /// not as it was asked for.
     ///
     /// # Errors
     /// [`Error::System`] with the file and the kernel's answer.
-    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        crate::plan::validate::resources(resources)?;
-        self.facts.cgroup.update(resources)
+    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<Warning>, Error> {
+        let mut warnings = Vec::new();
+        crate::plan::validate::resources(resources, &mut warnings)?;
+        self.facts.cgroup.update(resources)?;
+        Ok(warnings)
     }
 
     /// Kills what is left and removes the cgroups; then `poststop` hooks run (runtime specification, "Lifecycle" steps 10

@@ -13,14 +13,15 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 
 use crate::cgroup::{Cgroup, Entry, Hierarchies, NewUnit};
 use crate::child::channel::{
-    CGROUPS_MAX, CREATED, Channel, GO, HOOKS, LISTENER, PACKET_MAX, TERMINAL, parse_failure,
+    CGROUPS_MAX, CREATED, Channel, GO, HOOKS, LISTENER, MAP_IDS, PACKET_MAX, TERMINAL, parse_failure,
 };
+use crate::child::mount::map_ids;
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
 use crate::plan::namespaces::User;
 use crate::plan::{self, Plan, net_devices};
 use crate::sys::process::{CloneRequest, Cloned, clone3, pidfd_send_signal};
-use crate::{CgroupManager, Error, Launch};
+use crate::{CgroupManager, Error, Launch, Step, Warning};
 
 /// The name of the socket by which another process starts a container.
 pub(crate) const START_SOCKET: &str = "start.sock";
@@ -112,12 +113,12 @@ pub(crate) fn prepare(launch: &Launch<'_>, wait: bool) -> Result<Prepared, Error
 
 impl Launch<'_> {
     /// Checks all that can be checked without making anything: the specification is compiled as for
-    /// [`crate::Container::create`], and thrown away.
+    /// [`crate::Container::create`], and thrown away. Gives what would not be as it is asked for.
     ///
     /// # Errors
     /// What `create` would say.
-    pub fn validate(&self) -> Result<(), Error> {
-        prepare(self, false).map(drop)
+    pub fn validate(&self) -> Result<Vec<Warning>, Error> {
+        prepare(self, false).map(|prepared| prepared.plan.warnings)
     }
 }
 
@@ -244,8 +245,8 @@ fn bring_up(
         crate::userns::write_mappings(init.pid, uids, gids)?;
         tell(channel)?;
     }
-    if let Some(state) = &plan.hooks.state {
-        hooks.write_state(state, init.pid)?;
+    if let Some(files) = &plan.hooks.files {
+        hooks.write_state(&files.state, "creating", Some(init.pid))?;
     }
     if let Some(resources) = resources {
         cgroup.apply(resources)?;
@@ -255,18 +256,26 @@ fn bring_up(
     }
     set_oom_score(init.pid, plan.process.oom_score_adj)?;
     net_devices::hand_over(&plan.net_devices, &plan.namespaces, init.pid)?;
-    if !plan.hooks.in_parent {
+    // the last answer is followed by the word that the limits are set
+    let mut questions = plan.questions();
+    if questions == 0 {
         tell(channel)?;
     }
+    let mut answer = || {
+        questions = questions.saturating_sub(1);
+        tell(channel).and_then(|()| if questions == 0 { tell(channel) } else { Ok(()) })
+    };
+    let mut to_map = plan.mounts.iter().filter(|mount| mount.asks_parent());
     let listener = plan.process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
     hear(channel, plan.wait_for_start, |message, fd| match (message, fd, listener) {
         (LISTENER, Some(fd), Some(listener)) => {
             listener.hand_over(&fd, init.pid, hooks.state("creating", Some(init.pid)))
         }
-        (HOOKS, ..) => {
-            hooks.before_pivot(init.pid)?;
-            tell(channel)?; // the hooks have run
-            tell(channel) // and the limits are set
+        (HOOKS, ..) => hooks.before_pivot(init.pid).and_then(|()| answer()),
+        (MAP_IDS, Some(fd), _) => {
+            let mount = to_map.next().ok_or(Error::InitDied)?;
+            map_ids(fd.as_fd(), mount).map_err(|errno| mount.failure(Step::MountOptions, errno))?;
+            answer()
         }
         _ => Ok(()),
     })
@@ -321,8 +330,8 @@ pub(crate) fn hear(
             Some([CREATED]) if until_created => return Ok(terminal),
             Some([message]) => answer(*message, received.fd)?,
             Some(packet) => {
-                if let Some((step, errno, subject)) = parse_failure(packet) {
-                    return Err(Error::from_report(step, errno, subject));
+                if let Some(error) = parse_failure(packet) {
+                    return Err(error);
                 }
             }
         }

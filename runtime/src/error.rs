@@ -240,8 +240,8 @@ impl Error {
         }
     }
 
-    /// What a child reported.
-    pub(crate) fn from_report(step: Step, errno: i32, subject: String) -> Self {
+    /// What a child reported: a step, how it failed, on what, and what a hook has said.
+    pub(crate) fn from_report(step: Step, errno: i32, subject: String, said: &str) -> Self {
         match step {
             Step::FindExecutable => Error::ExecutableNotInPath { name: subject },
             Step::StatExecutable => Error::ExecutableMissing { name: subject, errno },
@@ -251,8 +251,8 @@ impl Error {
             Step::User | Step::Groups => Error::BadUser { subject, errno },
             Step::Hook if errno == libc::ETIMEDOUT => Error::hook(&subject, "timed out".to_owned()),
             Step::Hook => Error::hook(&subject, Errno(errno).to_string()),
-            Step::HookFailed => Error::hook(&subject, format!("exit status {errno}")),
-            Step::HookKilled => Error::hook(&subject, format!("signal {errno}")),
+            Step::HookFailed => Error::hook(&subject, hook_ended(Some(errno), None, said)),
+            Step::HookKilled => Error::hook(&subject, hook_ended(None, Some(errno), said)),
             step => Error::Setup { step, subject, errno },
         }
     }
@@ -276,6 +276,44 @@ impl Error {
     /// A fault of the specification.
     pub(crate) fn spec(field: &'static str, reason: impl Into<String>) -> Self {
         Error::Spec { field, reason: reason.into() }
+    }
+}
+
+/// How a hook has ended, and what it has said, as runc tells it.
+pub(crate) fn hook_ended(code: Option<i32>, signal: Option<i32>, said: &str) -> String {
+    let end = match (code, signal) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal: {}", Signal(signal)),
+        (None, None) => "an unknown end".to_owned(),
+    };
+    let said = said.trim();
+    if said.is_empty() { end } else { format!("{end}, stdout and stderr: {said}") }
+}
+
+/// A signal in the words of Go programs.
+struct Signal(i32);
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            libc::SIGHUP => "hangup",
+            libc::SIGINT => "interrupt",
+            libc::SIGQUIT => "quit",
+            libc::SIGILL => "illegal instruction",
+            libc::SIGTRAP => "trace/breakpoint trap",
+            libc::SIGABRT => "aborted",
+            libc::SIGBUS => "bus error",
+            libc::SIGFPE => "floating point exception",
+            libc::SIGKILL => "killed",
+            libc::SIGSEGV => "segmentation fault",
+            libc::SIGPIPE => "broken pipe",
+            libc::SIGALRM => "alarm clock",
+            libc::SIGTERM => "terminated",
+            libc::SIGXCPU => "CPU time limit exceeded",
+            libc::SIGXFSZ => "file size limit exceeded",
+            libc::SIGSYS => "bad system call",
+            other => return write!(f, "signal {other}"),
+        })
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn spawn(
         .and_then(|()| join.entry.move_in(pid))
         .and_then(|()| finish(&channel, |fd| hand_over(fd, pid)));
     match result {
-        Ok(terminal) => Ok(Process { pid, pidfd, terminal }),
+        Ok(terminal) => Ok(Process { pid, pidfd, terminal, warnings: Vec::new() }),
         Err(error) => {
             let _ = crate::sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -72,8 +72,7 @@ pub(crate) fn between_pid(channel: &Channel) -> Result<i32, Error> {
     let received = channel.receive(&mut buffer).map_err(|e| Error::system("receive from", "the child", e))?;
     match buffer.get(..received.length) {
         Some([PID, a, b, c, d]) => Ok(i32::from_ne_bytes([*a, *b, *c, *d])),
-        Some(packet) => Err(parse_failure(packet)
-            .map_or(Error::InitDied, |(step, errno, subject)| Error::from_report(step, errno, subject))),
+        Some(packet) => Err(parse_failure(packet).unwrap_or(Error::InitDied)),
         None => Err(Error::InitDied),
     }
 }

@@ -1,18 +1,20 @@
 //! Hooks that run in the caller's process: `prestart`, `createRuntime`, `poststart`, `poststop`.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use oci_spec::runtime::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::hooks::timeout_ms;
+use crate::error::hook_ended;
+use crate::plan::hooks::{HookFiles, timeout_ms};
 use crate::{Error, Launch};
 
 /// A container's hooks, and what they are told.
@@ -54,11 +56,11 @@ impl HookRunner {
         }
     }
 
-    /// Stores the state for the hooks that run in the child.
-    pub(crate) fn write_state(&self, file: &OwnedFd, pid: i32) -> Result<(), Error> {
-        let state = self.state_text("creating", Some(pid))?;
-        rustix::io::pwrite(file, &state, 0).map_err(|e| Error::system("write", "the hooks' state", e))?;
-        Ok(())
+    /// Stores the state for hooks to read.
+    pub(crate) fn write_state(&self, file: &OwnedFd, status: &str, pid: Option<i32>) -> Result<(), Error> {
+        let failed = |error: std::io::Error| Error::system("write", "the hooks' state", error);
+        let state = serde_json::to_vec(&self.state(status, pid)).map_err(|e| failed(e.into()))?;
+        rustix::io::pwrite(file, &state, 0).map(drop).map_err(|errno| failed(errno.into()))
     }
 
     /// Before `pivot_root`: `prestart`, then `createRuntime`.
@@ -97,11 +99,6 @@ impl HookRunner {
         }
     }
 
-    fn state_text(&self, status: &str, pid: Option<i32>) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(&self.state(status, pid))
-            .map_err(|e| Error::system("write", "the hooks' state", e))
-    }
-
     fn run(
         &self,
         name: &'static str,
@@ -113,41 +110,48 @@ impl HookRunner {
         if hooks.is_empty() {
             return Ok(());
         }
-        let state = self.state_text(status, pid)?;
         for (index, hook) in hooks.iter().enumerate() {
-            run_one(hook, &state).map_err(|reason| Error::Hook { name, index, reason })?;
+            let files = HookFiles::make()?;
+            self.write_state(&files.state, status, pid)?;
+            run_one(hook, files).map_err(|reason| Error::Hook { name, index, reason })?;
         }
         Ok(())
     }
 }
 
-fn run_one(hook: &Hook, state: &[u8]) -> Result<(), String> {
+fn run_one(hook: &Hook, files: HookFiles) -> Result<(), String> {
+    let output = File::from(files.output);
+    let copy = |file: &File| file.try_clone().map_err(|e| e.to_string());
     let mut command = Command::new(hook.path());
     if let Some((first, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(first).args(rest);
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(files.state).stdout(copy(&output)?).stderr(copy(&output)?);
     // a hook without a word about its environment has the runtime's, as with runc and crun
     if let Some(env) = hook.env() {
         command.env_clear();
         command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     }
     let mut child = command.spawn().map_err(|e| format!("{}: {e}", hook.path().display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(state); // one that does not read it does not want it
-    }
     if !ends_in_time(&child, timeout_ms(hook)) {
         let _ = child.kill();
         let _ = child.wait();
         return Err("timed out".to_owned());
     }
-    let output = child.wait_with_output().map_err(|e| e.to_string())?;
-    if output.status.success() {
+    let status = child.wait().map_err(|e| e.to_string())?;
+    if status.success() {
         return Ok(());
     }
-    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.push_str(&String::from_utf8_lossy(&output.stderr));
-    Err(format!("{}, stdout and stderr: {}", output.status, text.trim()))
+    Err(hook_ended(status.code(), status.signal(), &last_words(&output)))
+}
+
+/// The end of what a hook has said.
+fn last_words(output: &File) -> String {
+    const MOST: u64 = 16 << 10;
+    let length = output.metadata().map_or(0, |metadata| metadata.len());
+    let mut words = vec![0; usize::try_from(length.min(MOST)).unwrap_or(0)];
+    let read = output.read_at(&mut words, length.saturating_sub(MOST)).unwrap_or(0);
+    String::from_utf8_lossy(words.get(..read).unwrap_or_default()).into_owned()
 }
 
 fn ends_in_time(child: &Child, timeout_ms: Option<i32>) -> bool {

@@ -9,7 +9,7 @@
 //! let bundle = Bundle::open("/var/lib/bundles/web".as_ref())?;
 //! let (mut container, _terminal) = Container::create(&bundle.launch("web-1"))?;
 //! container.start()?;
-//! let process = parse_process(br#"{ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/bin/ls"] }"#)?;
+//! let process = parse_process(br#"{ "cwd": "/", "args": ["/bin/ls"] }"#, &mut Vec::new())?;
 //! let ls = container.exec(&process, Stdio::Inherit, &ExecOptions::default())?;
 //! println!("pid {} uses {} bytes", ls.pid, container.stats()?.memory.usage_bytes);
 //! container.kill(15)?;
@@ -31,6 +31,8 @@
 //! | from one process to another | [`Container::save`], [`SavedState::open`] |
 //!
 //! It must not know Docker's API, networks, images or logs, and it links no async runtime.
+//! What is not as it was asked for and does not stop a container is given back as [`Warning`]s ([`Container::warnings`],
+//! [`Launch::validate`]); nothing is written anywhere.
 //! It starts no threads and keeps no global state; everything runs in the caller's thread.
 //! The caller becomes the parent of the processes that it starts, and reaps them.
 //!
@@ -89,6 +91,7 @@ mod stats;
 mod sys;
 mod terminal;
 mod userns;
+mod warning;
 
 pub use bundle::Bundle;
 pub use checkpoint::{CgroupsMode, CheckpointOptions, CriuOptions, RestoreOptions};
@@ -101,3 +104,4 @@ pub use protect::protect_own_program;
 pub use state::SavedState;
 pub use stats::{BlockIo, BlockIoEntry, Cpu, Hugetlb, Memory, Pids, Pressure, Stats, Throttling};
 pub use terminal::resize_terminal;
+pub use warning::Warning;

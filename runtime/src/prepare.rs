@@ -10,7 +10,6 @@ use crate::plan::Plan;
 use crate::plan::devices::Device;
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::User;
-use crate::plan::options::LOCKABLE;
 use crate::userns::mapped;
 use crate::{Error, Step};
 
@@ -25,7 +24,7 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
         refuse_unlocking(mount)?;
         let fd = open_source(mount).map_err(|failure| {
             let subject = failure.subject.to_string_lossy().into_owned();
-            plan.explain(Error::from_report(failure.step, failure.errno.raw_os_error(), subject))
+            plan.explain(Error::from_report(failure.step, failure.errno.raw_os_error(), subject, ""))
         })?;
         let _ = mount.fd.set(fd);
     }
@@ -41,6 +40,7 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
                 Step::Device,
                 errno.raw_os_error(),
                 device.host_path.to_string_lossy().into_owned(),
+                "",
             )
         };
         let owner = (mapped(uids, device.uid), mapped(gids, device.gid));
@@ -58,22 +58,15 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
 /// What protects a source on the host, a container in another user namespace may not take away.
 fn refuse_unlocking(mount: &Mount) -> Result<(), Error> {
     let Source::Bind { path, .. } = &mount.source else { return Ok(()) };
-    let asked = mount.attr.clear & LOCKABLE;
-    if asked == 0 {
+    if mount.attr.is_noop() {
         return Ok(());
     }
     let has = rustix::fs::statvfs(path.as_c_str())
         .map_err(|errno| Error::system("look at", path.to_string_lossy(), errno))?;
-    // the bits are the same
-    if has.f_flag.bits() & asked == 0 {
+    if !mount.attr.unlocks(has.f_flag) {
         return Ok(());
     }
-    Err(Error::Mount {
-        origin: mount.source.origin(),
-        target: format!("/{}", mount.target.to_string_lossy()),
-        step: Step::Mount,
-        errno: libc::EPERM,
-    })
+    Err(mount.failure(Step::Mount, Errno::PERM))
 }
 
 /// A node in a file system of its own that is mounted nowhere.

@@ -50,7 +50,7 @@ impl SavedState {
             return Ok(None);
         }
         let gate = if self.facts.start_socket_in.is_some() { Gate::Socket } else { Gate::Open };
-        let container = Container { facts: self.facts.clone(), pidfd, gate };
+        let container = Container { facts: self.facts.clone(), pidfd, gate, warnings: Vec::new() };
         Ok((container.status() != Status::Stopped).then_some(container))
     }
 

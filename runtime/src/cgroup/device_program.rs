@@ -59,21 +59,13 @@ impl Rule {
                 .map(Some)
                 .map_err(|_| Error::spec("linux.resources.devices", format!("{n} is no device number"))),
         };
-        let access = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm");
-        let mut bits = 0;
-        for letter in access.chars() {
-            bits |= match letter {
+        let access = super::devices::access(rule).chars().fold(0, |bits, letter| {
+            bits | match letter {
                 'r' => READ,
                 'w' => WRITE,
-                'm' => MKNOD,
-                _ => {
-                    return Err(Error::spec(
-                        "linux.resources.devices",
-                        format!("access {access:?} has other letters than r, w, m"),
-                    ));
-                }
-            };
-        }
+                _ => MKNOD,
+            }
+        });
         Ok(Rule {
             allow: rule.allow(),
             kind: match rule.typ() {
@@ -83,7 +75,7 @@ impl Rule {
             },
             major: number(rule.major())?,
             minor: number(rule.minor())?,
-            access: bits,
+            access,
         })
     }
 

@@ -71,6 +71,12 @@ pub(crate) fn apply_v1(folders: &[Folder], rules: &[LinuxDeviceCgroup]) -> Resul
     Ok(())
 }
 
+/// What a rule is about: some of `r`, `w` and `m`, all if it does not say. Other letters do not count, as with runc.
+pub(crate) fn access(rule: &LinuxDeviceCgroup) -> String {
+    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+    access.chars().filter(|letter| matches!(letter, 'r' | 'w' | 'm')).collect()
+}
+
 fn line(rule: &LinuxDeviceCgroup) -> String {
     let kind = match rule.typ() {
         Some(LinuxDeviceType::B) => 'b',
@@ -80,8 +86,7 @@ fn line(rule: &LinuxDeviceCgroup) -> String {
         _ => 'a',
     };
     let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or_else(|| "*".to_owned(), |n| n.to_string());
-    let access = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm");
-    format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
+    format!("{kind} {}:{} {}", number(rule.major()), number(rule.minor()), access(rule))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use devices::access as device_access;
 pub(crate) use file::{open_folder as open_path, write};
 pub(crate) use hierarchy::Hierarchies;
 pub(crate) use placeholder::Placeholder;

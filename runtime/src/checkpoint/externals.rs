@@ -40,7 +40,9 @@ fn absolute(target: &CStr) -> String {
 /// Where a mount that the images leave out comes from; `None` for what they have.
 fn origin(source: &Source, target: &str, cgroup: &Cgroup) -> Option<PathBuf> {
     match source {
-        Source::Bind { path, .. } => Some(PathBuf::from(path.to_string_lossy().into_owned())),
+        Source::Bind { path, .. } | Source::Inside { named: path, .. } => {
+            Some(PathBuf::from(path.to_string_lossy().into_owned()))
+        }
         _ if source.is(b"cgroup2") => cgroup.v2_path().map(Path::to_path_buf),
         _ if source.is(b"cgroup") => cgroup
             .v1_folders()

@@ -58,8 +58,9 @@ impl Container {
         drop(placeholder);
         match result {
             Ok(Restored { pid, pidfd, terminal, hooks }) => {
+                let warnings = plan.warnings.clone();
                 let facts = Facts::new(launch, pid, cgroup, plan, hooks, None);
-                Ok((Container { facts, pidfd, gate: Gate::Open }, terminal))
+                Ok((Container { facts, pidfd, gate: Gate::Open, warnings }, terminal))
             }
             Err(error) => {
                 let _ = cgroup.destroy(); // the first failure is what counts

@@ -12,14 +12,16 @@ use rustix::net::{
 };
 
 use super::Failure;
-use crate::error::Step;
+use crate::error::{Error, Step};
 
-/// The child failed: step (1 byte), errno (4 bytes), subject.
+/// The child failed: step (1 byte), errno (4 bytes), subject; after a NUL what a hook has said.
 pub(crate) const FAILED: u8 = b'E';
 /// The child's terminal; its master comes along.
 pub(crate) const TERMINAL: u8 = b'T';
 /// The listener of the child's seccomp filter comes along.
 pub(crate) const LISTENER: u8 = b'L';
+/// A mount comes along whose ids the parent is to map.
+pub(crate) const MAP_IDS: u8 = b'M';
 /// The child waits for the hooks that the parent runs.
 pub(crate) const HOOKS: u8 = b'H';
 /// The child is ready and waits for the start.
@@ -121,15 +123,16 @@ impl Channel {
         }
     }
 
-    /// Sends a failure; there is nobody to tell if that fails.
-    pub(crate) fn report(&self, failure: &Failure<'_>) {
-        let subject = failure.subject.to_bytes();
+    /// Sends a failure, and what was said about it; there is nobody to tell if that fails.
+    pub(crate) fn report(&self, failure: &Failure<'_>, said: &[u8]) {
+        let subject = failure.subject.to_bytes_with_nul();
+        let subject = if said.is_empty() { failure.subject.to_bytes() } else { subject };
         let subject = subject.get(..PACKET_MAX - 6).unwrap_or(subject);
+        let said = said.get(..PACKET_MAX - 6 - subject.len()).unwrap_or(said);
         let errno = failure.errno.raw_os_error().to_ne_bytes();
-        let _ = self.send(
-            &[IoSlice::new(&[FAILED, failure.step as u8]), IoSlice::new(&errno), IoSlice::new(subject)],
-            &[],
-        );
+        let head = [FAILED, failure.step as u8];
+        let parts = [&head[..], &errno, subject, said].map(IoSlice::new);
+        let _ = self.send(&parts, &[]);
     }
 
     /// Waits until the other side says `what`. If it has gone or says something else, that is `EPIPE`.
@@ -188,14 +191,13 @@ impl AsFd for Channel {
 }
 
 /// A failure as the parent gets it.
-pub(crate) fn parse_failure(packet: &[u8]) -> Option<(Step, i32, String)> {
-    let (head, subject) = packet.split_at_checked(6)?;
+pub(crate) fn parse_failure(packet: &[u8]) -> Option<Error> {
+    let (head, rest) = packet.split_at_checked(6)?;
     let [FAILED, step, a, b, c, d] = *head else { return None };
-    Some((
-        Step::from_number(step)?,
-        i32::from_ne_bytes([a, b, c, d]),
-        String::from_utf8_lossy(subject).into_owned(),
-    ))
+    let rest = String::from_utf8_lossy(rest);
+    let (subject, said) = rest.split_once('\0').unwrap_or((&rest, ""));
+    let errno = i32::from_ne_bytes([a, b, c, d]);
+    Some(Error::from_report(Step::from_number(step)?, errno, subject.to_owned(), said))
 }
 
 /// Nothing in particular.

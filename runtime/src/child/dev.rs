@@ -59,7 +59,7 @@ fn make_node(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device) -> Resu
             let name = std::ffi::CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
             node(dev, name, device)
         }
-        _ => target::with_parent(root, &device.path, |parent, name| node(parent, name, device)),
+        _ => target::with_parent(root, &device.path, false, |parent, name| node(parent, name, device)),
     }
 }
 

@@ -4,29 +4,39 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::inherited::clone_again;
 use super::{At, Done, Failure};
 use crate::error::Step;
-use crate::plan::hooks::ChildHook;
+use crate::plan::hooks::{ChildHook, HookFiles};
+use crate::seccomp::Filter;
+use crate::sys::identity::install_seccomp;
 use crate::sys::process::{
     CloneRequest, Cloned, duplicate_to, execve, exit, pidfd_send_signal, reset_signals,
 };
 
-/// Runs hooks one after the other. One that fails ends the container. `home` is a further entry for their environment.
-pub(crate) fn run<'p>(hooks: &'p [ChildHook], state: Option<&OwnedFd>, home: Option<&CStr>) -> Done<'p> {
+/// What the hooks of a list have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Setting<'a> {
+    /// A further entry for their environment.
+    pub(crate) home: Option<&'a CStr>,
+    /// What their calls are filtered with, unless that is so already.
+    pub(crate) filter: Option<&'a Filter>,
+}
+
+/// Runs hooks one after the other. One that fails ends the container.
+pub(crate) fn run<'p>(hooks: &'p [ChildHook], files: Option<&HookFiles>, setting: &Setting<'_>) -> Done<'p> {
     for hook in hooks {
-        let Some(state) = state else { return Err(Errno::BADF).at(Step::Hook, &hook.label) };
-        rustix::fs::seek(state, rustix::fs::SeekFrom::Start(0)).at(Step::Hook, &hook.label)?;
+        let Some(files) = files else { return Err(Errno::BADF).at(Step::Hook, &hook.label) };
+        rustix::fs::seek(&files.state, SeekFrom::Start(0)).at(Step::Hook, &hook.label)?;
+        rustix::fs::ftruncate(&files.output, 0).at(Step::Hook, &hook.label)?;
+        rustix::fs::seek(&files.output, SeekFrom::Start(0)).at(Step::Hook, &hook.label)?;
         match clone_again(CloneRequest::default()).at(Step::Hook, &hook.label)? {
             Cloned::Child => {
-                reset_signals();
-                let errno = match duplicate_to(state.as_fd(), 0) {
-                    Ok(()) => execve(&hook.path, &hook.args, &hook.env, home),
-                    Err(errno) => errno,
-                };
+                let errno = become_hook(hook, files, setting);
                 // the exit status is all that this process can say
                 exit(if errno == Errno::NOENT { 127 } else { 126 })
             }
@@ -34,6 +44,41 @@ pub(crate) fn run<'p>(hooks: &'p [ChildHook], state: Option<&OwnedFd>, home: Opt
         }
     }
     Ok(())
+}
+
+/// Executes the hook's program; comes back only with a failure.
+fn become_hook(hook: &ChildHook, files: &HookFiles, setting: &Setting<'_>) -> Errno {
+    reset_signals();
+    let prepared = duplicate_to(files.state.as_fd(), 0)
+        .and_then(|()| duplicate_to(files.output.as_fd(), 1))
+        .and_then(|()| duplicate_to(files.output.as_fd(), 2))
+        .and_then(|()| match setting.filter {
+            Some(filter) => install_seccomp(&filter.program, filter.flags).map(drop),
+            None => Ok(()),
+        });
+    match prepared {
+        Ok(()) => execve(&hook.path, &hook.args, &hook.env, setting.home),
+        Err(errno) => errno,
+    }
+}
+
+/// So much of what a hook has said is quoted.
+pub(crate) const QUOTED_MAX: usize = 2048;
+
+/// The last that a hook has said, if it is one that has failed.
+pub(crate) fn said<'b>(
+    failure: &Failure<'_>,
+    files: Option<&HookFiles>,
+    buffer: &'b mut [u8; QUOTED_MAX],
+) -> &'b [u8] {
+    let Some(files) = files else { return &[] };
+    if !matches!(failure.step, Step::HookFailed | Step::HookKilled) {
+        return &[];
+    }
+    let length = rustix::fs::fstat(&files.output).map_or(0, |stat| stat.st_size.cast_unsigned());
+    let from = length.saturating_sub(QUOTED_MAX as u64);
+    let read = rustix::io::pread(&files.output, &mut *buffer, from).unwrap_or(0);
+    buffer.get(..read).unwrap_or_default()
 }
 
 fn wait<'p>(hook: &'p ChildHook, pidfd: &OwnedFd) -> Done<'p> {

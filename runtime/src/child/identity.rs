@@ -10,6 +10,7 @@ use super::{At, Done, Failure, inherited};
 use crate::error::Step;
 use crate::plan::process::ProcessPlan;
 use crate::plan::scheduling::{ALL_CPUS, NumberSet};
+use crate::seccomp::Filter;
 use crate::sys::identity::{
     RLIMIT_NAMES, install_seccomp, join_session_keyring, personality, prctl, set_capabilities, set_gid,
     set_groups, set_rlimit, set_uid,
@@ -65,7 +66,10 @@ pub(crate) fn may_use_all_cpus() {
 
 /// Closes everything that the program does not get, and that is not needed for telling how it went. This
 /// comes before the working directory is entered, which then cannot be one of these descriptors (CVE-2024-21626).
-pub(crate) fn close_descriptors<'p>(process: &'p ProcessPlan, keep: [Option<BorrowedFd<'_>>; 3]) -> Done<'p> {
+pub(crate) fn close_descriptors<'p, const N: usize>(
+    process: &'p ProcessPlan,
+    keep: [Option<BorrowedFd<'_>>; N],
+) -> Done<'p> {
     let first = i32::try_from(3 + process.preserve_fds).unwrap_or(i32::MAX);
     close_from(first, keep).at(Step::CloseFds, NO_SUBJECT)?;
     for number in 3..first {
@@ -114,7 +118,12 @@ pub(crate) fn take_on<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'
 /// With no_new_privs the filter comes as the very last: so it need not allow what the runtime does. Only one that tells
 /// of calls comes earlier, while the parent still listens.
 pub(crate) fn filter_last<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
-    if process.no_new_privileges && !process.notifies() { filter(process, channel) } else { Ok(()) }
+    if filter_to_come(process).is_some() { filter(process, channel) } else { Ok(()) }
+}
+
+/// The filter, if it is one that [`filter_last`] installs.
+pub(crate) fn filter_to_come(process: &ProcessPlan) -> Option<&Filter> {
+    process.seccomp.as_ref().filter(|_| process.no_new_privileges && !process.notifies())
 }
 
 fn filter<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {

@@ -70,7 +70,9 @@ pub(crate) fn run_init(plan: &Plan, channel: &Channel, listener: Option<&OwnedFd
     let mut started_by = None;
     let result = init(plan, channel, listener, &mut started_by);
     if let Err(failure) = result {
-        started_by.as_ref().unwrap_or(channel).report(&failure);
+        let mut buffer = [0; hooks::QUOTED_MAX];
+        let said = hooks::said(&failure, plan.hooks.files.as_ref(), &mut buffer);
+        started_by.as_ref().unwrap_or(channel).report(&failure, said);
     }
     exit(1)
 }
@@ -86,7 +88,7 @@ pub(crate) fn run_between(plan: &Plan, channel: &Channel, listener: Option<&Owne
                 exit(0)
             }
         }
-        Err(failure) => channel.report(&failure),
+        Err(failure) => channel.report(&failure, &[]),
     }
     exit(1)
 }
@@ -168,7 +170,13 @@ fn init<'p>(
     identity::may_use_all_cpus();
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
-    let keep = [Some(channel.as_fd()), listener.map(AsFd::as_fd), plan.hooks.state.as_ref().map(AsFd::as_fd)];
+    let files = plan.hooks.files.as_ref();
+    let keep = [
+        Some(channel.as_fd()),
+        listener.map(AsFd::as_fd),
+        files.map(|files| files.state.as_fd()),
+        files.map(|files| files.output.as_fd()),
+    ];
     identity::close_descriptors(process, keep)?;
     identity::take_on(process, channel)?;
     let program = program::find(process)?;
@@ -183,8 +191,12 @@ fn init<'p>(
     }
     if !plan.hooks.start_container.is_empty() {
         let mut buffer = [0; program::HOME_MAX];
-        let home = program::home(process, &mut buffer);
-        hooks::run(&plan.hooks.start_container, plan.hooks.state.as_ref(), home)?;
+        // they are the container's programs
+        let setting = hooks::Setting {
+            home: program::home(process, &mut buffer),
+            filter: identity::filter_to_come(process),
+        };
+        hooks::run(&plan.hooks.start_container, files, &setting)?;
     }
     program::execute(process, program, started_by.as_ref().unwrap_or(channel))
 }
@@ -241,7 +253,7 @@ fn surroundings<'p>(
     channel: &Channel,
     devices: &mut Option<OwnedFd>,
 ) -> Done<'p, Option<OwnedFd>> {
-    let is_closed = |mount: &&Mount| mount.fd.get().is_none();
+    let is_closed = |mount: &&Mount| mount.fd.get().is_none() && !mount.is_late();
     let is_new = |mount: &&Mount| matches!(mount.source, Source::Filesystem { .. });
     for mount in plan.mounts.iter().filter(is_new).filter(is_closed) {
         let fd = mount::open_source(mount)?;
@@ -262,13 +274,13 @@ fn surroundings<'p>(
         // The host's tree goes away before anything is looked up in the container's.
         root::pivot(&plan.rootfs, &root)?;
     }
-    let mut proc = None;
+    let mut place = mount::Place { root: root.as_fd(), channel, proc: None };
     for mount in &plan.mounts {
-        mount::attach(root.as_fd(), mount, proc)?;
+        mount::attach(&place, mount)?;
         if mount.target.as_bytes() == b"proc"
             && let Some(fd) = mount.fd.get()
         {
-            proc = Some(rustix::fs::fstat(fd).at(Step::Mount, &mount.target)?.st_dev);
+            place.proc = Some(rustix::fs::fstat(fd).at(Step::Mount, &mount.target)?.st_dev);
         }
     }
     for link in &plan.symlinks {
@@ -290,7 +302,7 @@ fn surroundings<'p>(
     if late {
         // runc's and crun's hooks find themselves at the new root
         rustix::process::fchdir(&root).at(Step::PivotRoot, &plan.rootfs.path)?;
-        hooks::run(&plan.hooks.create_container, plan.hooks.state.as_ref(), None)?;
+        hooks::run(&plan.hooks.create_container, plan.hooks.files.as_ref(), &hooks::Setting::default())?;
         root::pivot(&plan.rootfs, &root)?;
     }
     if let Some(folder) = &plan.working_directory {
@@ -356,7 +368,7 @@ pub(crate) fn run_exec(join: &crate::exec::Join, process: &ProcessPlan, channel:
     match exec_between(join, process) {
         Ok(Cloned::Child) => {
             if let Err(failure) = exec(join, process, channel) {
-                channel.report(&failure);
+                channel.report(&failure, &[]);
             }
         }
         Ok(Cloned::Parent { pid, .. }) => {
@@ -364,7 +376,7 @@ pub(crate) fn run_exec(join: &crate::exec::Join, process: &ProcessPlan, channel:
                 exit(0)
             }
         }
-        Err(failure) => channel.report(&failure),
+        Err(failure) => channel.report(&failure, &[]),
     }
     exit(1)
 }
@@ -422,7 +434,7 @@ fn exec<'p>(join: &crate::exec::Join, process: &'p ProcessPlan, channel: &Channe
     channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
     identity::before_filter(process)?;
     terminal::set_stdio(process, slave)?;
-    identity::close_descriptors(process, [Some(channel.as_fd()), None, None])?;
+    identity::close_descriptors(process, [Some(channel.as_fd())])?;
     identity::take_on(process, channel)?;
     let program = program::find(process)?;
     program::execute(process, program, channel)

@@ -3,13 +3,14 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::channel::{Channel, GO, MAP_IDS};
 use super::{At, Done, Failure, target};
 use crate::error::Step;
 use crate::plan::mounts::{Mount, Source};
@@ -33,11 +34,27 @@ const MAY_COVER_PROC: [&CStr; 11] = [
     c"proc/sys/crypto/fips_enabled",
 ];
 
+/// What mounts are attached to.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// The container's root.
+    pub(crate) root: BorrowedFd<'a>,
+    /// To the parent, who maps ids.
+    pub(crate) channel: &'a Channel,
+    /// The device of the container's procfs, once it is mounted.
+    pub(crate) proc: Option<u64>,
+}
+
 /// Makes the mount, detached, with all of its options.
 pub(crate) fn open_source(mount: &Mount) -> Done<'_, OwnedFd> {
+    make_detached(mount, None)
+}
+
+/// The same with the permissions of a tmpfs's root, in octal digits.
+fn make_detached<'p>(mount: &'p Mount, mode: Option<&CStr>) -> Done<'p, OwnedFd> {
     match &mount.source {
         Source::Filesystem { fstype, name, data } => {
-            let fd = match new_filesystem(fstype, name, data, mount.attr.set) {
+            let fd = match new_filesystem(fstype, name, data, mode, mount.attr.set) {
                 // the file system shows what belongs to a namespace that this user namespace does not own
                 Err((Errno::PERM, _)) => instead(fstype, mount).at(Step::Mount, &mount.target)?,
                 Err((errno, Some(option))) => {
@@ -54,10 +71,27 @@ pub(crate) fn open_source(mount: &Mount) -> Done<'_, OwnedFd> {
         }
         Source::Bind { path, recursive } => {
             let fd = clone_tree(CWD, path, *recursive).at(Step::OpenMount, path)?;
+            map_ids(fd.as_fd(), mount).at(Step::MountOptions, &mount.target)?;
             set_options(fd.as_fd(), mount, *recursive).at(Step::MountOptions, &mount.target)?;
             Ok(fd)
         }
+        Source::Inside { named, .. } => Err(Errno::NOENT).at(Step::OpenMount, named),
     }
+}
+
+/// A part of the container's tree as it is by now. Links lead to the same places as for the container.
+fn open_inside<'p>(place: &Place<'_>, mount: &'p Mount) -> Done<'p, Option<OwnedFd>> {
+    let Source::Inside { path, named, recursive } = &mount.source else { return Ok(None) };
+    let part = target::open(place.root, path, OFlags::PATH).at(Step::OpenMount, named)?;
+    let fd = clone_tree(part.as_fd(), c"", *recursive).at(Step::OpenMount, named)?;
+    let mapped = if mount.asks_parent() {
+        let sent = place.channel.send_descriptor(MAP_IDS, fd.as_fd());
+        sent.and_then(|()| place.channel.wait_for(GO))
+    } else {
+        map_ids(fd.as_fd(), mount)
+    };
+    mapped.and_then(|()| set_options(fd.as_fd(), mount, *recursive)).at(Step::MountOptions, &mount.target)?;
+    Ok(Some(fd))
 }
 
 /// The host's own instance of a file system that the kernel does not let this user namespace make.
@@ -88,14 +122,16 @@ pub(crate) fn clone_tree(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Re
     open_tree(at, path, flags)
 }
 
+/// Maps the ids of a bind mount as the plan says.
+pub(crate) fn map_ids(fd: BorrowedFd<'_>, mount: &Mount) -> Result<(), Errno> {
+    let Some(idmap) = &mount.idmap else { return Ok(()) };
+    let userns_fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&idmap.userns)).map_err(|_| Errno::BADF)?;
+    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() };
+    mount_setattr(fd, idmap.recursive, &attr)
+}
+
 /// The options of a bind mount, in as few calls as they allow.
 fn set_options(fd: BorrowedFd<'_>, mount: &Mount, is_tree: bool) -> Result<(), Errno> {
-    if let Some(idmap) = &mount.idmap {
-        let userns_fd =
-            u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&idmap.userns)).map_err(|_| Errno::BADF)?;
-        let attr = MountAttr { set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() };
-        mount_setattr(fd, idmap.recursive, &attr)?;
-    }
     let (propagation, deep) = mount.propagation.unwrap_or((0, false));
     let mut own = mount.attr;
     let mut all = mount.recursive;
@@ -118,6 +154,7 @@ fn new_filesystem<'p>(
     fstype: &CStr,
     name: &CStr,
     data: &'p [(CString, Option<CString>)],
+    mode: Option<&CStr>,
     attributes: u64,
 ) -> Result<OwnedFd, (Errno, Option<&'p CStr>)> {
     let whole = |errno| (errno, None);
@@ -130,6 +167,9 @@ fn new_filesystem<'p>(
         };
         set.map_err(|errno| (errno, Some(key.as_c_str())))?;
     }
+    if let Some(mode) = mode {
+        fsconfig_set_string(&context, c"mode", mode).map_err(whole)?;
+    }
     fsconfig_create(&context).map_err(whole)?;
     let attributes = u32::try_from(attributes).map_err(|_| whole(Errno::INVAL))?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes))
@@ -138,7 +178,7 @@ fn new_filesystem<'p>(
 
 /// A new instance of a file system without options, detached.
 pub(crate) fn plain_filesystem(fstype: &CStr, attributes: u64) -> Result<OwnedFd, Errno> {
-    new_filesystem(fstype, fstype, &[], attributes).map_err(|(errno, _)| errno)
+    new_filesystem(fstype, fstype, &[], None, attributes).map_err(|(errno, _)| errno)
 }
 
 /// Attaches a detached mount.
@@ -147,31 +187,58 @@ pub(crate) fn attach_at(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result
     move_mount(mount, c"", target, c"", flags)
 }
 
-/// Attaches a mount of the plan to its target in the container's root.
-/// `proc` is the device of the container's procfs, if it is mounted already.
-pub(crate) fn attach<'p>(root: BorrowedFd<'_>, mount: &'p Mount, proc: Option<u64>) -> Done<'p> {
-    let Some(fd) = mount.fd.get() else { return Err(Errno::BADF).at(Step::Mount, &mount.target) };
-    let target = match target::open_or_make(root, &mount.target, mount.onto_folder, mount.follow) {
+/// Attaches a mount of the plan to its target in the container's root. What is late is made now.
+pub(crate) fn attach<'p>(place: &Place<'_>, mount: &'p Mount) -> Done<'p> {
+    let mut onto_folder = mount.onto_folder;
+    if let Some(fd) = open_inside(place, mount)? {
+        onto_folder = is_folder(&rustix::fs::fstat(&fd).at(Step::Mount, &mount.target)?);
+        let _ = mount.fd.set(fd);
+    }
+    let target = match target::open_or_make(place.root, &mount.target, onto_folder, mount.follow) {
         Err(Errno::NOTDIR) => Err(Errno::NOTDIR).at(Step::Mount, &mount.target)?,
         other => other.at(Step::MakeMountTarget, &mount.target)?,
     };
     let stat = rustix::fs::fstat(&target.fd).at(Step::Mount, &mount.target)?;
-    if proc == Some(stat.st_dev) && !MAY_COVER_PROC.contains(&mount.target.as_c_str()) {
+    if place.proc == Some(stat.st_dev) && !MAY_COVER_PROC.contains(&mount.target.as_c_str()) {
         return Err(Errno::PERM).at(Step::InsideProc, &mount.target);
     }
-    if !mount.onto_folder && !target.made {
-        // the kernel's answer to that would be EINVAL
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return Err(Errno::NOTDIR).at(Step::Mount, &mount.target);
-        }
+    // the kernel's answer to that would be EINVAL
+    if !onto_folder && is_folder(&stat) {
+        return Err(Errno::NOTDIR).at(Step::Mount, &mount.target);
     }
-    let mode = (mount.keep_mode && !target.made).then(|| Mode::from_raw_mode(stat.st_mode & 0o7777));
+    if mount.keep_mode {
+        let mut digits = [0; 5];
+        let mode = (!target.made).then(|| octal(stat.st_mode & 0o7777, &mut digits));
+        let _ = mount.fd.set(make_detached(mount, mode)?);
+    }
+    let Some(fd) = mount.fd.get() else { return Err(Errno::BADF).at(Step::Mount, &mount.target) };
     attach_at(fd.as_fd(), target.fd.as_fd()).at(Step::Mount, &mount.target)?;
-    if let Some(mode) = mode {
-        rustix::fs::chmodat(fd, c".", mode, AtFlags::empty()).at(Step::Mount, &mount.target)?;
-    }
     if mount.copy_up {
         super::copy_up::copy(target.fd.as_fd(), fd.as_fd()).at(Step::CopyUp, &mount.target)?;
     }
     Ok(())
+}
+
+fn is_folder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// The octal digits of permissions.
+fn octal(mode: u32, digits: &mut [u8; 5]) -> &CStr {
+    // the last byte stays 0
+    for (place, shift) in digits.iter_mut().zip([9, 6, 3, 0]) {
+        *place = b'0' + (mode >> shift & 7) as u8;
+    }
+    CStr::from_bytes_until_nul(digits).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_as_digits() {
+        assert_eq!(octal(0o710, &mut [0; 5]), c"0710");
+        assert_eq!(octal(0o1777, &mut [0; 5]), c"1777");
+    }
 }

@@ -16,6 +16,10 @@ use crate::error::Step;
 use crate::plan::rootfs::{RootSource, Rootfs};
 use crate::sys::mount::{MountAttr, mount_classic, mount_setattr};
 
+/// A layer must be what it looks like for those who copy it into an image: no folder that only says where it was, no file
+/// without content. Kernels may be built to make such.
+const PLAIN_LAYERS: [(&CStr, &CStr); 2] = [(c"redirect_dir", c"off"), (c"metacopy", c"off")];
+
 /// Mounts the root file system on `root.path`, in this mount namespace only, and gives its root.
 pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
     // Nothing that happens from here on may reach the host.
@@ -42,6 +46,12 @@ pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
             }
             set(c"upperdir", upper)?;
             set(c"workdir", work)?;
+            for (key, value) in PLAIN_LAYERS {
+                match fsconfig_set_string(&context, key, value) {
+                    Err(Errno::INVAL) => {} // a kernel that has not even the option
+                    other => other.at(Step::MountRootfs, key)?,
+                }
+            }
             fsconfig_create(&context).at(Step::MountRootfs, upper)?;
             let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
                 .at(Step::MountRootfs, upper)?;
@@ -65,6 +75,11 @@ fn overlay_in_one_page<'p>(
     }
     options.name(b",upperdir=", upper)?;
     options.name(b",workdir=", work)?;
+    for (key, value) in PLAIN_LAYERS {
+        for part in [b",", key.to_bytes(), b"=", value.to_bytes()] {
+            options.append(part).at(Step::MountRootfs, key)?;
+        }
+    }
     let text = CStr::from_bytes_until_nul(&options.bytes)
         .map_err(|_| Errno::TOOBIG)
         .at(Step::MountRootfs, &plan.path)?;
@@ -90,12 +105,17 @@ impl Text {
         let all = [prefix, b"/proc/self/fd/", number.as_bytes()];
         std::mem::forget(fd);
         for part in all {
-            let end = self.length + part.len();
-            // one byte stays 0
-            let room = self.bytes.get_mut(self.length..end).filter(|_| end < 4096);
-            room.ok_or(Errno::TOOBIG).at(Step::MountRootfs, path)?.copy_from_slice(part);
-            self.length = end;
+            self.append(part).at(Step::MountRootfs, path)?;
         }
+        Ok(())
+    }
+
+    fn append(&mut self, part: &[u8]) -> Result<(), Errno> {
+        let end = self.length + part.len();
+        // one byte stays 0
+        let room = self.bytes.get_mut(self.length..end).filter(|_| end < 4096);
+        room.ok_or(Errno::TOOBIG)?.copy_from_slice(part);
+        self.length = end;
         Ok(())
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn open_or_make(
         Err(Errno::NOENT) => {}
         other => return Ok(Target { fd: other?, made: false }),
     }
-    let fd = with_parent(root, path, |parent, name| {
+    let fd = with_parent(root, path, follow, |parent, name| {
         if folder {
             match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -66,57 +66,155 @@ pub(crate) fn open_or_make(
     Ok(Target { fd, made: true })
 }
 
-/// Calls `act` with the path's folder, which is made if it is missing, and its last component.
+/// Calls `act` with the path's folder, which is made if it is missing, and its last component. A symbolic link that leads
+/// nowhere is followed to where it would lead inside the root (the last component's with `follow` only), as runc does it:
+/// images have such links for files that are mounted.
 pub(crate) fn with_parent<T>(
     root: BorrowedFd<'_>,
     path: &CStr,
+    follow: bool,
     act: impl FnOnce(BorrowedFd<'_>, &CStr) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let bytes = path.to_bytes_with_nul();
-    let mut prefix = [0_u8; libc::PATH_MAX as usize];
-    if bytes.len() > prefix.len() {
-        return Err(Errno::NAMETOOLONG);
+    let mut walk = Walk::new(path)?;
+    let parent = walk.open_parent(root, follow)?;
+    act(parent.as_ref().map_or(root, AsFd::as_fd), name(&walk.path, walk.start)?)
+}
+
+/// How many links that lead nowhere are followed; the kernel follows so many others.
+const LINKS_MAX: u32 = 40;
+
+/// A path inside the root that is gone along component by component, made as it is missing.
+struct Walk {
+    /// NUL-terminated; links that lead nowhere have been replaced by what they say.
+    path: [u8; libc::PATH_MAX as usize],
+    /// Where the current component begins.
+    start: usize,
+    /// What the last link says, NUL-terminated.
+    link: [u8; libc::PATH_MAX as usize],
+    /// Links that have been replaced.
+    links: u32,
+}
+
+/// What a component of a path is.
+enum Component {
+    Folder(OwnedFd),
+    /// A link that leads nowhere; what it says is in [`Walk::link`].
+    Link,
+    /// The last one, which is for others to make.
+    Last,
+}
+
+impl Walk {
+    fn new(path: &CStr) -> Result<Self, Errno> {
+        let empty = [0; libc::PATH_MAX as usize];
+        let mut walk = Walk { path: empty, start: 0, link: empty, links: 0 };
+        append(&mut walk.path, path.to_bytes())?;
+        Ok(walk)
     }
-    let mut parent: Option<OwnedFd> = None;
-    let mut start = 0; // of the current component
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte != b'/' {
-            continue;
-        }
-        let (Some(to), Some(from)) = (prefix.get_mut(..at), bytes.get(..at)) else {
-            return Err(Errno::INVAL);
-        };
-        to.copy_from_slice(from); // the byte after is still 0
-        let whole = CStr::from_bytes_until_nul(&prefix).map_err(|_| Errno::INVAL)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let next = match open(root, whole, flags) {
-            Err(Errno::NOENT) => {
-                let name = prefix
-                    .get(start..)
-                    .and_then(|p| CStr::from_bytes_until_nul(p).ok())
-                    .ok_or(Errno::INVAL)?;
-                let at = parent.as_ref().map_or(root, AsFd::as_fd);
-                match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(errno),
-                }
-                rustix::fs::openat(at, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?
+
+    /// Opens the folder of the last component; `None` for the root itself.
+    fn open_parent(&mut self, root: BorrowedFd<'_>, follow: bool) -> Result<Option<OwnedFd>, Errno> {
+        let mut parent: Option<OwnedFd> = None;
+        loop {
+            let rest = self.path.get(self.start..).ok_or(Errno::INVAL)?;
+            let length = rest.iter().position(|b| matches!(b, b'/' | 0)).ok_or(Errno::INVAL)?;
+            let end = self.start + length;
+            let last = self.path.get(end) == Some(&0);
+            if last && !follow {
+                return Ok(parent);
             }
-            other => other?,
-        };
-        parent = Some(next);
-        start = at + 1;
-        if let Some(slash) = prefix.get_mut(at) {
-            *slash = b'/';
+            if length > 0 {
+                self.put(end, 0);
+                let component = self.look(root, parent.as_ref().map_or(root, AsFd::as_fd), last)?;
+                self.put(end, if last { 0 } else { b'/' });
+                match component {
+                    Component::Folder(folder) => parent = Some(folder),
+                    Component::Last => return Ok(parent),
+                    Component::Link => {
+                        self.replace(end)?;
+                        parent = None;
+                        continue;
+                    }
+                }
+            }
+            self.start = end + 1;
         }
     }
-    let name = bytes.get(start..).and_then(|n| CStr::from_bytes_with_nul(n).ok()).ok_or(Errno::INVAL)?;
-    act(parent.as_ref().map_or(root, AsFd::as_fd), name)
+
+    /// Looks at the current component, after which the path ends for now; makes a folder that is missing.
+    fn look(&mut self, root: BorrowedFd<'_>, parent: BorrowedFd<'_>, last: bool) -> Result<Component, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        if !last {
+            let whole = CStr::from_bytes_until_nul(&self.path).map_err(|_| Errno::INVAL)?;
+            match open(root, whole, flags) {
+                Err(Errno::NOENT) => {}
+                other => return other.map(Component::Folder),
+            }
+        }
+        let name = name(&self.path, self.start)?;
+        self.link = [0; libc::PATH_MAX as usize];
+        let (_, room) = self.link.split_last_mut().ok_or(Errno::INVAL)?;
+        match rustix::fs::readlinkat_raw(parent, name, room) {
+            Ok(_) => return Ok(Component::Link),
+            // it is something else, or nothing
+            Err(Errno::INVAL | Errno::NOENT) if last => return Ok(Component::Last),
+            Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(parent, name, flags, Mode::empty()).map(Component::Folder)
+    }
+
+    /// Puts what the link says in the place of the current component, which ends at `end`, and begins anew.
+    fn replace(&mut self, end: usize) -> Result<(), Errno> {
+        self.links += 1;
+        if self.links > LINKS_MAX {
+            return Err(Errno::LOOP);
+        }
+        let mut text = CStr::from_bytes_until_nul(&self.link).map_err(|_| Errno::NAMETOOLONG)?.to_bytes();
+        while let Some(without_slash) = text.strip_suffix(b"/") {
+            text = without_slash;
+        }
+        let before = if text.starts_with(b"/") { Some(&[][..]) } else { self.path.get(..self.start) };
+        let after = self.path.get(end..).and_then(|after| CStr::from_bytes_until_nul(after).ok());
+        let (Some(before), Some(after)) = (before, after) else { return Err(Errno::INVAL) };
+        let mut path = [0; libc::PATH_MAX as usize];
+        let mut length = 0;
+        for part in [before, text, after.to_bytes()] {
+            length += append(path.get_mut(length..).ok_or(Errno::NAMETOOLONG)?, part)?;
+        }
+        (self.path, self.start) = (path, 0);
+        Ok(())
+    }
+
+    fn put(&mut self, at: usize, byte: u8) {
+        if let Some(place) = self.path.get_mut(at) {
+            *place = byte;
+        }
+    }
+}
+
+/// The component that begins at `start`, which is looked for in its folder and so must be a name: `..` would lead out of it.
+fn name(path: &[u8], start: usize) -> Result<&CStr, Errno> {
+    let name = path.get(start..).ok_or(Errno::INVAL)?;
+    let name = CStr::from_bytes_until_nul(name).map_err(|_| Errno::INVAL)?;
+    if matches!(name.to_bytes(), b"" | b"." | b"..") { Err(Errno::NOENT) } else { Ok(name) }
+}
+
+/// Copies to the begin of a buffer of zeros, of which one must be left. Gives the length.
+fn append(buffer: &mut [u8], part: &[u8]) -> Result<usize, Errno> {
+    let room = buffer.len().checked_sub(1).and_then(|most| buffer.get_mut(..most)).unwrap_or_default();
+    room.get_mut(..part.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(part);
+    Ok(part.len())
 }
 
 /// Makes a symbolic link; one that is there already stays.
 pub(crate) fn symlink<'p>(root: BorrowedFd<'_>, text: &CStr, path: &'p CStr) -> Done<'p> {
-    with_parent(root, path, |parent, name| match rustix::fs::symlinkat(text, parent, name) {
+    with_parent(root, path, false, |parent, name| match rustix::fs::symlinkat(text, parent, name) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno),
     })

@@ -1,6 +1,7 @@
 //! Hooks that run in the container's own process: `createContainer` and `startContainer`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 
 use oci_spec::runtime::Hook;
 
@@ -29,8 +30,29 @@ pub(crate) struct ChildHooks {
     pub(crate) start_container: Vec<ChildHook>,
     /// Whether `prestart` or `createRuntime` hooks run in the parent: the child tells it when to.
     pub(crate) in_parent: bool,
-    /// The state that hooks read on their standard input: a memfd that the parent fills once the pid is known.
-    pub(crate) state: Option<std::os::fd::OwnedFd>,
+    /// Their standard input and output, if there are such hooks.
+    pub(crate) files: Option<HookFiles>,
+}
+
+/// What hooks read and write: files in memory, so that nobody waits for anybody.
+#[derive(Debug)]
+pub(crate) struct HookFiles {
+    /// The state, which the parent fills in once the pid is known.
+    pub(crate) state: OwnedFd,
+    /// What they say, of which those who fail are quoted.
+    pub(crate) output: OwnedFd,
+}
+
+impl HookFiles {
+    /// Empty ones.
+    pub(crate) fn make() -> Result<Self, Error> {
+        Ok(HookFiles { state: memory_file(c"state")?, output: memory_file(c"output")? })
+    }
+}
+
+fn memory_file(name: &CStr) -> Result<OwnedFd, Error> {
+    rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|errno| Error::system("make", format!("the hooks' {}", name.to_string_lossy()), errno))
 }
 
 impl ChildHooks {
@@ -59,12 +81,10 @@ pub(crate) fn compile(launch: &Launch<'_>) -> Result<ChildHooks, Error> {
             strings(launch.spec.process().as_ref().and_then(|p| p.env().as_deref()).unwrap_or_default())
         })?,
         in_parent,
-        state: None,
+        files: None,
     };
     if !out.create_container.is_empty() || !out.start_container.is_empty() {
-        let state = rustix::fs::memfd_create(c"state", rustix::fs::MemfdFlags::CLOEXEC)
-            .map_err(|errno| Error::system("make", "the hooks' state", errno))?;
-        out.state = Some(state);
+        out.files = Some(HookFiles::make()?);
     }
     Ok(out)
 }

@@ -18,12 +18,13 @@ use std::ffi::CString;
 use std::path::{Component, Path};
 
 use oci_spec::runtime::{Linux, Spec};
+use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Entry, Hierarchies};
-use crate::{Error, Launch, Step};
+use crate::{Error, Launch, Step, Warning};
 use devices::Device;
 use hooks::ChildHooks;
-use mounts::{CgroupView, Mount, Symlink};
+use mounts::{BindView, CgroupView, Mount, Symlink};
 use namespaces::Namespaces;
 use net_devices::NetDevice;
 use process::ProcessPlan;
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) process: ProcessPlan,
     /// Report readiness, and wait for the start, before `execve`.
     pub(crate) wait_for_start: bool,
+    /// What is not as it was asked for.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Compiles the plan for a container's init. `entry` comes from the cgroup, which exists already.
@@ -73,7 +76,8 @@ pub(crate) fn compile(
     let Some(linux) = spec.linux() else {
         return Err(Error::spec("linux", "is missing"));
     };
-    validate::spec(spec)?;
+    let mut warnings = Vec::new();
+    validate::spec(spec, &mut warnings)?;
     refuse_unsupported(linux)?;
     let namespaces = namespaces::compile(linux)?;
     if !namespaces.uts
@@ -83,18 +87,21 @@ pub(crate) fn compile(
     }
     let mut symlinks = Vec::new();
     let view = CgroupView { hierarchies, cgroup, namespaced: namespaces.cgroup };
-    let user = namespaces.user.as_ref();
-    let listed = spec.mounts().as_deref().unwrap_or_default();
-    let mounts = mounts::compile(listed, launch.bundle, user, view, &mut symlinks)?;
+    let rootfs = rootfs::compile(launch)?;
+    let binds = BindView {
+        bundle: launch.bundle,
+        root: rootfs.on_host(),
+        user: namespaces.user.as_ref(),
+        parent_maps: namespaces.user.is_some() && namespaces.caller_is_root,
+    };
+    let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), binds, view, &mut symlinks)?;
     // a /dev that is bound from elsewhere is not ours to fill
-    let foreign_dev = mounts
-        .iter()
-        .any(|m| m.target.as_bytes() == b"dev" && matches!(m.source, mounts::Source::Bind { .. }));
+    let foreign_dev = mounts.iter().any(|m| m.target.as_bytes() == b"dev" && m.source.is_bound());
     c_string("process.cwd", &process.cwd().to_string_lossy())?; // names the field
     let working_directory = inside(process.cwd())?;
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
     process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
-    process.grant_at_most_own(namespaces.user.is_some())?;
+    process.grant_at_most_own(namespaces.user.is_some(), &mut warnings)?;
     process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
     process.keyring =
         (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
@@ -113,7 +120,7 @@ pub(crate) fn compile(
     Ok(Plan {
         bind_devices: namespaces.user.is_some(),
         devices: (!foreign_dev).then(|| devices::compile(linux)).transpose()?,
-        rootfs: rootfs::compile(launch)?,
+        rootfs,
         working_directory: Some(working_directory).filter(|folder| folder.as_bytes() != b"."),
         masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
@@ -139,10 +146,16 @@ pub(crate) fn compile(
         symlinks,
         process,
         wait_for_start,
+        warnings,
     })
 }
 
 impl Plan {
+    /// How often the child asks its parent for something, and waits for the answer.
+    pub(crate) fn questions(&self) -> usize {
+        self.mounts.iter().filter(|mount| mount.asks_parent()).count() + usize::from(self.hooks.in_parent)
+    }
+
     /// A child knows a mount by its target only, and a field not at all; says what it was about.
     pub(crate) fn explain(&self, error: Error) -> Error {
         let Error::Setup { step, subject, errno } = error else { return error };
@@ -178,9 +191,7 @@ impl Plan {
                 "mounts",
                 format!("filesystem {:?} must be mounted on ordinary directory", mount.source.origin()),
             ),
-            Some(mount) => {
-                Error::Mount { origin: mount.source.origin(), target: format!("/{subject}"), step, errno }
-            }
+            Some(mount) => mount.failure(step, Errno::from_raw_os_error(errno)),
             None => Error::Setup { step, subject, errno },
         }
     }

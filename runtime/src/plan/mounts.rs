@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxIdMapping, Mount as SpecMount};
+use rustix::io::Errno;
 
 use super::namespaces::User;
 use super::options::Options;
 use super::{c_string, inside};
-use crate::Error;
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::sys::mount::MountAttr;
+use crate::{Error, Step};
 
 /// A mount that the child makes.
 #[derive(Debug)]
@@ -43,6 +44,28 @@ pub(crate) struct Mount {
     pub(crate) fd: OnceCell<OwnedFd>,
 }
 
+impl Mount {
+    /// Whether it can be made only when it is to be attached.
+    pub(crate) fn is_late(&self) -> bool {
+        self.keep_mode || matches!(self.source, Source::Inside { .. })
+    }
+
+    /// That a step with it failed.
+    pub(crate) fn failure(&self, step: Step, errno: Errno) -> Error {
+        Error::Mount {
+            origin: self.source.origin(),
+            target: format!("/{}", self.target.to_string_lossy()),
+            step,
+            errno: errno.raw_os_error(),
+        }
+    }
+
+    /// Whether the child asks its parent to map the ids of the mount.
+    pub(crate) fn asks_parent(&self) -> bool {
+        self.is_late() && self.idmap.as_ref().is_some_and(|idmap| idmap.by_parent)
+    }
+}
+
 /// An idmapped mount's user namespace, made by the parent.
 #[derive(Debug)]
 pub(crate) struct IdMap {
@@ -50,6 +73,8 @@ pub(crate) struct IdMap {
     pub(crate) userns: OwnedFd,
     /// Whether for all mounts below, too.
     pub(crate) recursive: bool,
+    /// Whether the parent does it, since the child in its user namespace may not.
+    pub(crate) by_parent: bool,
 }
 
 /// What is mounted.
@@ -68,6 +93,15 @@ pub(crate) enum Source {
     Bind {
         /// On the host.
         path: CString,
+        /// With the mounts below.
+        recursive: bool,
+    },
+    /// A part of the container's own tree that an earlier mount makes or covers. It is opened when its turn comes.
+    Inside {
+        /// Relative to the container's root.
+        path: CString,
+        /// On the host, as the specification has it; for messages.
+        named: CString,
         /// With the mounts below.
         recursive: bool,
     },
@@ -94,8 +128,15 @@ impl Source {
     pub(crate) fn origin(&self) -> String {
         match self {
             Source::Filesystem { name, .. } => name.to_string_lossy().into_owned(),
-            Source::Bind { path, .. } => path.to_string_lossy().into_owned(),
+            Source::Bind { path: named, .. } | Source::Inside { named, .. } => {
+                named.to_string_lossy().into_owned()
+            }
         }
+    }
+
+    /// Whether it is a part of some tree.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self, Source::Bind { .. } | Source::Inside { .. })
     }
 
     /// Whether it is a new file system with an option of that name.
@@ -129,23 +170,36 @@ pub(crate) struct CgroupView<'a> {
     pub(crate) namespaced: bool,
 }
 
+/// What bind mounts are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BindView<'a> {
+    /// What relative sources are relative to.
+    pub(crate) bundle: &'a Path,
+    /// The root file system on the host, if it is the bundle's.
+    pub(crate) root: Option<&'a Path>,
+    /// The container's user namespace.
+    pub(crate) user: Option<&'a User>,
+    /// Whether the parent may map ids of any file system, and the child in its user namespace may not.
+    pub(crate) parent_maps: bool,
+}
+
 /// Compiles all mounts, in their order.
 pub(crate) fn compile(
     mounts: &[SpecMount],
-    bundle: &Path,
-    user: Option<&User>,
+    view: BindView<'_>,
     cgroups: CgroupView<'_>,
     symlinks: &mut Vec<Symlink>,
 ) -> Result<Vec<Mount>, Error> {
     let mut out = Vec::with_capacity(mounts.len() + 12);
     for mount in mounts {
-        let target = inside(mount.destination())?;
+        let target = target(mount.destination(), view.root)?;
         let mut options = Options::parse(mount.options().iter().flatten().map(String::as_str));
         let fstype = mount.typ().as_deref().unwrap_or("none");
         if fstype == "cgroup" || fstype == "cgroup2" {
             cgroup(&mut out, symlinks, cgroups, &target, options)?;
         } else if let Some(recursive) = options.bind.or((fstype == "bind").then_some(false)) {
-            out.push(bind(mount, bundle, user, target, recursive, &options)?);
+            let bound = bind(mount, view, &out, target, recursive, &options)?;
+            out.push(bound);
         } else {
             out.push(filesystem(mount, fstype, target, &mut options)?);
         }
@@ -153,10 +207,35 @@ pub(crate) fn compile(
     Ok(out)
 }
 
+/// Where a mount goes, relative to the root. As with runc, it may be given as a path of the host that leads into the root
+/// file system.
+fn target(destination: &Path, root: Option<&Path>) -> Result<CString, Error> {
+    match root.and_then(|root| destination.strip_prefix(root).ok()) {
+        Some(within) if within.as_os_str().is_empty() => {
+            Err(Error::spec("mounts.destination", format!("{} is the root itself", destination.display())))
+        }
+        Some(within) => inside(within),
+        None => inside(destination),
+    }
+}
+
+/// The source of a bind mount as a path in the container, if it is there that it must be looked for: it lies in the root file
+/// system, and an earlier mount makes it or covers it.
+fn source_inside(source: &Path, root: Option<&Path>, earlier: &[Mount]) -> Result<Option<CString>, Error> {
+    let Some(within) = root.and_then(|root| source.strip_prefix(root).ok()) else { return Ok(None) };
+    let path = inside(within)?;
+    let covers = |mount: &Mount| {
+        let rest = path.as_bytes().strip_prefix(mount.target.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    let late = earlier.iter().any(covers) || !source.exists();
+    Ok(late.then_some(path))
+}
+
 fn bind(
     mount: &SpecMount,
-    bundle: &Path,
-    container: Option<&User>,
+    view: BindView<'_>,
+    earlier: &[Mount],
     target: CString,
     recursive: bool,
     options: &Options,
@@ -164,30 +243,38 @@ fn bind(
     let source = mount.source().as_ref().ok_or_else(|| {
         Error::spec("mounts.source", format!("the bind mount on {} has none", mount.destination().display()))
     })?;
-    let source = bundle.join(source); // an absolute path replaces the bundle's
+    let source = view.bundle.join(source); // an absolute path replaces the bundle's
     if let Some((option, _)) = options.data.first() {
         let text = format!("{option:?}: bind mounts cannot have any filesystem-specific options applied");
         return Err(Error::spec("mounts.options", text));
     }
-    if target.as_bytes() == b"proc" && !is_procfs(&source) {
+    let path = c_string("mounts.source", &source.to_string_lossy())?;
+    let within = source_inside(&source, view.root, earlier)?;
+    if target.as_bytes() == b"proc" && (within.is_some() || !is_procfs(&source)) {
         return Err(not_proc(mount));
     }
-    let meta =
-        std::fs::metadata(&source).map_err(|e| Error::system("open mount source", source.display(), e))?;
-    let idmap = idmap(mount, options, container)?;
+    let (source, onto_folder) = match within {
+        // the child will see
+        Some(within) => (Source::Inside { path: within, named: path, recursive }, false),
+        None => {
+            let meta = std::fs::metadata(&source);
+            let meta = meta.map_err(|e| Error::system("open mount source", source.display(), e))?;
+            (Source::Bind { path, recursive }, meta.is_dir())
+        }
+    };
     Ok(Mount {
         target,
-        onto_folder: meta.is_dir(),
+        onto_folder,
         follow: true,
-        source: Source::Bind { path: c_string("mounts.source", &source.to_string_lossy())?, recursive },
-        attr: options.attr.of_bind(container.is_some()),
+        source,
+        attr: options.attr.of_bind(view.user.is_some()),
         recursive: options.recursive,
         // nothing said: mounts of the host come in, none go out (as runc has it)
         propagation: Some(options.propagation.unwrap_or((libc::MS_SLAVE, true))),
         readonly_at_end: false,
         keep_mode: false,
         copy_up: false,
-        idmap,
+        idmap: idmap(mount, options, view)?,
         fd: OnceCell::new(),
     })
 }
@@ -204,17 +291,19 @@ fn is_procfs(source: &Path) -> bool {
 }
 
 /// What a bind mount's ids are mapped by: its own mappings, or the container's when only `idmap` is asked for.
-fn idmap(mount: &SpecMount, options: &Options, container: Option<&User>) -> Result<Option<IdMap>, Error> {
+fn idmap(mount: &SpecMount, options: &Options, view: BindView<'_>) -> Result<Option<IdMap>, Error> {
     fn given(mappings: &Option<Vec<LinuxIdMapping>>) -> &[LinuxIdMapping] {
         mappings.as_deref().unwrap_or_default()
     }
     let own = (given(mount.uid_mappings()), given(mount.gid_mappings()));
-    let (uids, gids) = match (own, container) {
+    let idmap =
+        |userns| IdMap { userns, recursive: options.idmap == Some(true), by_parent: view.parent_maps };
+    let (uids, gids) = match (own, view.user) {
         (([], []), _) if options.idmap.is_none() => return Ok(None),
         (([], []), Some(User::New { uids, gids })) => (uids.as_slice(), gids.as_slice()),
         (([], []), Some(User::Joined { namespace })) => {
             let userns = namespace.try_clone().map_err(|e| Error::system("duplicate", "a namespace", e))?;
-            return Ok(Some(IdMap { userns, recursive: options.idmap == Some(true) }));
+            return Ok(Some(idmap(userns)));
         }
         (([], []), None) => {
             return Err(Error::spec(
@@ -228,8 +317,7 @@ fn idmap(mount: &SpecMount, options: &Options, container: Option<&User>) -> Resu
         }
         (own, _) => own,
     };
-    let userns = crate::userns::for_mappings(uids, gids)?;
-    Ok(Some(IdMap { userns, recursive: options.idmap == Some(true) }))
+    crate::userns::for_mappings(uids, gids).map(|userns| Some(idmap(userns)))
 }
 
 fn filesystem(

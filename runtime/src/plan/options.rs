@@ -1,6 +1,8 @@
 //! The options of a mount (`mounts[].options`): which are flags of the mount, which are for us,
 //! and which are for the file system. Sources: the runtime specification's table, mount(8), runc.
 
+use rustix::fs::StatVfsMountFlags;
+
 use crate::sys::mount::MountAttr;
 
 const RDONLY: u64 = 0x1;
@@ -14,7 +16,7 @@ const NODIRATIME: u64 = 0x80;
 const NOSYMFOLLOW: u64 = 0x20_0000;
 
 /// Flags of a mount that another user namespace may not clear.
-pub(crate) const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
 
 /// A mount's options, sorted by who handles them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -91,11 +93,36 @@ impl MountAttr {
     }
 
     /// For a bind mount of which some flags are asked for: the others are as for a new mount, not as on the source
-    /// (as with mount(8) and runc). Access times stay. In a user namespace the flags that
-    /// protect the source ([`LOCKABLE`]) stay, too.
+    /// (as with mount(8) and runc). Those about access times are as for a new mount if one of them is set, else they
+    /// stay. In a user namespace the flags that protect the source ([`LOCKABLE`]) stay, too.
     pub(crate) fn of_bind(self, user_namespace: bool) -> Self {
+        if self.is_noop() {
+            return self;
+        }
         let others = if user_namespace { NOSYMFOLLOW } else { LOCKABLE | NOSYMFOLLOW };
-        if self.is_noop() { self } else { MountAttr { clear: self.clear | others & !self.set, ..self } }
+        let clear = if self.sets_access_times() {
+            self.clear | ATIME_FIELD | NODIRATIME & !self.set
+        } else {
+            self.clear & !NODIRATIME
+        };
+        MountAttr { clear: clear | others & !self.set, ..self }
+    }
+
+    /// Whether it says how access times are kept.
+    fn sets_access_times(&self) -> bool {
+        self.clear & ATIME_FIELD != 0 || self.set & NODIRATIME != 0
+    }
+
+    /// Whether a bind mount of a source with these flags (statvfs(3)) would lose what protects the source.
+    pub(crate) fn unlocks(&self, source: StatVfsMountFlags) -> bool {
+        // the bits are the same
+        let lost = source.bits() & self.clear & LOCKABLE != 0;
+        let times = [
+            (StatVfsMountFlags::NOATIME, self.set & NOATIME != 0),
+            (StatVfsMountFlags::NODIRATIME, self.set & NODIRATIME != 0),
+            (StatVfsMountFlags::RELATIME, self.set & (NOATIME | STRICTATIME) == 0),
+        ];
+        lost || self.sets_access_times() && times.iter().any(|(flag, asked)| source.contains(*flag) != *asked)
     }
 
     fn change(&mut self, bits: u64, set: bool) {
@@ -178,6 +205,31 @@ mod tests {
         assert_eq!((o.attr.set, o.attr.clear), (STRICTATIME, ATIME_FIELD));
         let o = Options::parse(["noatime", "relatime"]);
         assert_eq!((o.attr.set, o.attr.clear), (0, ATIME_FIELD));
+    }
+
+    #[test]
+    fn access_times_of_a_bind() {
+        let clear = |options: &[&str]| {
+            Options::parse(options.iter().copied()).attr.of_bind(false).clear & (ATIME_FIELD | NODIRATIME)
+        };
+        assert_eq!(clear(&["ro"]), 0);
+        assert_eq!(clear(&["ro", "diratime"]), 0, "as with mount(8)");
+        assert_eq!(clear(&["nodiratime"]), ATIME_FIELD);
+        assert_eq!(clear(&["relatime"]), ATIME_FIELD | NODIRATIME);
+        assert_eq!(clear(&["noatime", "nodiratime"]), ATIME_FIELD);
+    }
+
+    #[test]
+    fn what_protects_a_source() {
+        let unlocks = |options: &[&str], source| {
+            Options::parse(options.iter().copied()).attr.of_bind(true).unlocks(source)
+        };
+        let (noatime, relatime) = (StatVfsMountFlags::NOATIME, StatVfsMountFlags::RELATIME);
+        assert!(!unlocks(&[], noatime) && !unlocks(&["ro"], noatime) && !unlocks(&["noatime"], noatime));
+        assert!(unlocks(&["relatime"], noatime) && unlocks(&["noatime"], relatime));
+        assert!(unlocks(&["strictatime"], relatime) && unlocks(&["nodiratime"], relatime));
+        assert!(!unlocks(&["strictatime"], StatVfsMountFlags::empty()) && !unlocks(&["relatime"], relatime));
+        assert!(unlocks(&["rw"], StatVfsMountFlags::RDONLY) && !unlocks(&["rw"], relatime));
     }
 
     #[test]

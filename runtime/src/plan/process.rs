@@ -14,7 +14,7 @@ use super::scheduling::{self, Affinity, MemoryPolicy};
 use crate::sys::identity::CapabilitySets;
 use crate::sys::process::StringArray;
 use crate::sys::scheduling::SchedulerAttr;
-use crate::{Error, Stdio};
+use crate::{Error, Stdio, Warning};
 
 /// Where programs are looked for when the process has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -92,16 +92,31 @@ impl ProcessPlan {
     }
 
     /// Leaves out capabilities that the caller has not itself and so cannot give (a host may lack some): the
-    /// specification wants such a container to start. In a user namespace a process has all.
-    pub(crate) fn grant_at_most_own(&mut self, user_namespace: bool) -> Result<(), Error> {
-        if let (Some(plan), false) = (&mut self.capabilities, user_namespace) {
+    /// specification wants such a container to start. In a user namespace a process has all. Ambient ones must be
+    /// inheritable, too.
+    pub(crate) fn grant_at_most_own(
+        &mut self,
+        user_namespace: bool,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(), Error> {
+        let Some(plan) = &mut self.capabilities else { return Ok(()) };
+        if !user_namespace {
             let own = crate::sys::identity::permitted_capabilities()
                 .map_err(|errno| Error::system("read", "own capabilities", errno))?;
-            plan.sets.effective &= own;
-            plan.sets.permitted &= own;
-            plan.sets.inheritable &= own;
+            let sets = &mut plan.sets;
+            let asked = sets.effective | sets.permitted | sets.inheritable | plan.ambient;
+            if asked & !own != 0 {
+                let names = capabilities_in(asked & !own).map(|capability| capability.to_string());
+                warnings.push(Warning::Capabilities { names: names.collect() });
+            }
+            sets.effective &= own;
+            sets.permitted &= own;
+            sets.inheritable &= own;
             plan.ambient &= own;
         }
+        let lost = plan.ambient & !(plan.sets.inheritable & plan.sets.permitted);
+        plan.ambient &= !lost;
+        warnings.extend(capabilities_in(lost).map(|c| Warning::AmbientCapability { name: c.to_string() }));
         Ok(())
     }
 }
@@ -230,6 +245,12 @@ fn stdio_plan(process: &Process, stdio: Stdio<'_>) -> Result<StdioPlan, Error> {
 fn own_program() -> Option<(u64, u64)> {
     let stat = rustix::fs::stat(c"/proc/self/exe").ok()?;
     Some((stat.st_dev, stat.st_ino))
+}
+
+fn capabilities_in(mask: u64) -> impl Iterator<Item = caps::Capability> {
+    let mut all: Vec<_> = caps::all().into_iter().filter(|c| mask & c.bitmask() != 0).collect();
+    all.sort_by_key(caps::Capability::index);
+    all.into_iter()
 }
 
 fn mask(capabilities: Option<&Capabilities>) -> u64 {

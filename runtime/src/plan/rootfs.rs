@@ -1,6 +1,7 @@
 //! The root file system.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{c_string, options};
@@ -24,6 +25,11 @@ impl Rootfs {
     /// Whether it is what is at `root.path`.
     pub(crate) fn is_bound(&self) -> bool {
         matches!(self.source, RootSource::Bind)
+    }
+
+    /// `root.path`, if it is what is there.
+    pub(crate) fn on_host(&self) -> Option<&Path> {
+        self.is_bound().then(|| Path::new(OsStr::from_bytes(self.path.as_bytes())))
     }
 }
 

@@ -9,7 +9,8 @@ use oci_spec::runtime::{
 };
 
 use super::inside;
-use crate::Error;
+use crate::cgroup::device_access;
+use crate::{Error, Warning};
 
 /// The kernel takes this id for "do not change": asking for it would leave root's.
 const NO_ID: u32 = u32::MAX;
@@ -25,7 +26,7 @@ fn refuse<T>(field: &'static str, reason: impl Into<String>) -> Result<T, Error>
 }
 
 /// Checks a container's specification.
-pub(crate) fn spec(spec: &Spec) -> Result<(), Error> {
+pub(crate) fn spec(spec: &Spec, warnings: &mut Vec<Warning>) -> Result<(), Error> {
     version(spec.version())?;
     for (field, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
         if name.as_ref().is_some_and(|name| name.len() > NAME_MAX) {
@@ -36,7 +37,7 @@ pub(crate) fn spec(spec: &Spec) -> Result<(), Error> {
         destination(mount)?;
     }
     spec.hooks().as_ref().map_or(Ok(()), hooks)?;
-    spec.linux().as_ref().map_or(Ok(()), linux)
+    spec.linux().as_ref().map_or(Ok(()), |spec| linux(spec, warnings))
 }
 
 /// None, as runc has it, or a version 1.
@@ -79,7 +80,7 @@ fn hooks(hooks: &Hooks) -> Result<(), Error> {
     Ok(())
 }
 
-fn linux(linux: &Linux) -> Result<(), Error> {
+fn linux(linux: &Linux, warnings: &mut Vec<Warning>) -> Result<(), Error> {
     for namespace in linux.namespaces().iter().flatten() {
         let path = namespace.path().as_deref().unwrap_or(Path::new("/"));
         if !path.as_os_str().is_empty() && !path.is_absolute() {
@@ -101,7 +102,7 @@ fn linux(linux: &Linux) -> Result<(), Error> {
     if linux.cgroups_path().as_ref().is_some_and(|path| path.as_os_str().as_encoded_bytes().contains(&0)) {
         return refuse("linux.cgroupsPath", "has a NUL byte");
     }
-    linux.resources().as_ref().map_or(Ok(()), resources)?;
+    linux.resources().as_ref().map_or(Ok(()), |limits| resources(limits, warnings))?;
     linux.seccomp().as_ref().map_or(Ok(()), seccomp)
 }
 
@@ -151,12 +152,15 @@ pub(super) fn mappings(field: &'static str, list: &Option<Vec<LinuxIdMapping>>) 
 }
 
 /// Names in resources become names of files.
-pub(crate) fn resources(resources: &LinuxResources) -> Result<(), Error> {
+pub(crate) fn resources(resources: &LinuxResources, warnings: &mut Vec<Warning>) -> Result<(), Error> {
     for rule in resources.devices().iter().flatten() {
-        if let Some(access) = rule.access()
-            && !access.chars().all(|c| matches!(c, 'r' | 'w' | 'm'))
-        {
+        let Some(access) = rule.access().as_deref().filter(|access| !access.is_empty()) else { continue };
+        let known = device_access(rule);
+        if known.is_empty() {
             return refuse("linux.resources.devices", format!("the access {access:?} is not of r, w and m"));
+        }
+        if known != access {
+            warnings.push(Warning::DeviceAccess { access: access.to_owned() });
         }
     }
     for limit in resources.hugepage_limits().iter().flatten() {

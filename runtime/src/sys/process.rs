@@ -149,7 +149,7 @@ pub(crate) fn execve_fd(file: BorrowedFd<'_>, args: &StringArray, env: &StringAr
 }
 
 /// Closes all descriptors from `first` on, except those in `keep`.
-pub(crate) fn close_from(first: RawFd, keep: [Option<BorrowedFd<'_>>; 3]) -> Sys<()> {
+pub(crate) fn close_from<const N: usize>(first: RawFd, keep: [Option<BorrowedFd<'_>>; N]) -> Sys<()> {
     let mut keep = keep.map(|fd| fd.map_or(RawFd::MAX, |fd| fd.as_raw_fd()));
     keep.sort_unstable();
     let mut from = first;

@@ -372,8 +372,8 @@ fn of_linux() {
         ),
         one(
             "/linux/resources/devices/-",
-            json!({ "allow": true, "access": "rx" }),
-            "linux.resources.devices: the access \"rx\"",
+            json!({ "allow": true, "access": "x" }),
+            "linux.resources.devices: the access \"x\"",
         ),
         one("/linux/rootfsPropagation", json!("foo"), "linux.rootfsPropagation: \"foo\" is unknown"),
         one(

@@ -36,9 +36,24 @@ fn failures_name_the_hook() {
             "createContainer hook #1: no such file or directory",
         ),
         (
+            "createContainer",
+            json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo out; echo err >&2; exit 3"] }),
+            "createContainer hook #1: exit status 3, stdout and stderr: out\nerr",
+        ),
+        (
+            "startContainer",
+            json!({ "path": "/bin/cat", "args": ["cat", "/nosuchfile"] }),
+            "startContainer hook #1: exit status 1, stdout and stderr: cat: can't open '/nosuchfile': No such file or directory",
+        ),
+        (
+            "createRuntime",
+            json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo out; exit 3"] }),
+            "createRuntime hook #1: exit status 3, stdout and stderr: out",
+        ),
+        (
             "startContainer",
             json!({ "path": "/bin/sh", "args": ["sh", "-c", "kill -9 $$"] }),
-            "startContainer hook #1: signal 9",
+            "startContainer hook #1: signal: killed",
         ),
         (
             "startContainer",
@@ -52,6 +67,39 @@ fn failures_name_the_hook() {
         let error = bundle.try_run().unwrap_err();
         assert_eq!(error.to_string(), format!("error running {words}"));
         assert_no_cgroup(&bundle.id);
+    }
+}
+
+/// Hooks that say more than anybody reads, and that read less than they are told, are not waited for in vain.
+#[test]
+fn hooks_that_talk_and_do_not_listen() {
+    let mut bundle = Bundle::new();
+    let talk =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", "head -c 300000 /dev/zero"], "timeout": 20 }]);
+    for list in ["createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        bundle.spec["hooks"][list] = talk.clone();
+    }
+    bundle.spec["annotations"] = json!({ "long": "x".repeat(200_000) });
+    let outcome = bundle.sh("echo done").run();
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "done\n"), "{}", outcome.stderr);
+}
+
+/// `startContainer` hooks are programs of the container's: its filter is theirs, with and without no_new_privs.
+#[test]
+fn the_filter_holds_for_hooks_in_the_container() {
+    for no_new_privileges in [false, true] {
+        let mut bundle = Bundle::new().set("/process/noNewPrivileges", json!(no_new_privileges));
+        bundle.spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS" }] });
+        let made = bundle.path().join("made");
+        bundle.spec["hooks"] =
+            json!({ "startContainer": [{ "path": "/bin/mkdir", "args": ["mkdir", "/tmp/made"] }] });
+        let error = bundle.try_run().unwrap_err().to_string();
+        assert_eq!(error, "error running startContainer hook #0: signal: bad system call");
+        bundle.spec["hooks"] =
+            json!({ "createContainer": [{ "path": "/bin/mkdir", "args": ["mkdir", made] }] });
+        assert_eq!(bundle.run().code, 0);
+        assert!(made.exists(), "createContainer hooks are the host's programs");
     }
 }
 

@@ -164,6 +164,37 @@ fn overlay_rootfs() {
     assert!(path.join("rootfs/bin").exists());
 }
 
+/// Whatever the kernel was built to do: a layer that is copied must be whole by itself.
+#[test]
+#[ignore = "changes settings of the kernel that others use: make test-vm"]
+fn layers_are_plain() {
+    let mut bundle = Bundle::new().sh("mv /tmp/folder /tmp/moved; chmod 600 /tmp/moved/file");
+    let path = bundle.path().to_path_buf();
+    for folder in ["rootfs/tmp/folder", "diff", "work", "merged"] {
+        fs::create_dir(path.join(folder)).unwrap();
+    }
+    fs::write(path.join("rootfs/tmp/folder/file"), "content").unwrap();
+    bundle.rootfs = RootfsSource::Overlay {
+        lower: vec![path.join("rootfs")],
+        upper: path.join("diff"),
+        work: path.join("work"),
+    };
+    let bundle = bundle.set("/root/path", json!(path.join("merged")));
+    let parameters = std::path::Path::new("/sys/module/overlay/parameters");
+    let before: Vec<_> = ["redirect_dir", "metacopy"]
+        .map(|name| (parameters.join(name), fs::read_to_string(parameters.join(name))))
+        .into();
+    for (file, _) in &before {
+        let _ = fs::write(file, "Y"); // where the kernel lets us
+    }
+    let outcome = bundle.try_run();
+    for (file, value) in before {
+        value.map_or(Ok(()), |value| fs::write(file, value.trim())).unwrap();
+    }
+    assert_eq!(outcome.unwrap().code, 0);
+    assert_eq!(fs::read_to_string(path.join("diff/tmp/moved/file")).unwrap(), "content");
+}
+
 /// More and longer layers than fit into one page or one string.
 #[test]
 fn overlay_of_many_long_layers() {
@@ -294,4 +325,127 @@ fn flags_of_a_source() {
     assert_eq!(flags(within), ["/a rw,nosuid,noexec,noatime", "/b ro,nosuid,noexec,noatime"]);
     let refused = refused.unwrap_err();
     assert_eq!(refused.errno(), Some(1), "{refused}");
+}
+
+/// Sources in the root file system that earlier mounts of the container make, bound and with mapped ids, in a user
+/// namespace and without. The paths may be given as the host's.
+#[test]
+fn sources_that_earlier_mounts_make() {
+    for (user, idmap) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut bundle = Bundle::new().sh("cat /final/x/y/file; stat -c %u /final/x/y/file");
+        let root = bundle.rootfs_path();
+        for folder in ["one/x", "two/y", "three"] {
+            fs::create_dir_all(bundle.path().join(folder)).unwrap();
+        }
+        fs::write(bundle.path().join("three/file"), "from three\n").unwrap();
+        let owner = if user { 200_000 } else { 0 };
+        if user {
+            let map = json!([{ "containerID": 0, "hostID": owner, "size": 65536 }]);
+            bundle.spec["linux"]["uidMappings"] = map.clone();
+            bundle.spec["linux"]["gidMappings"] = map;
+            bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+            let open: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(bundle.path(), open).unwrap();
+        }
+        for folder in ["mnt", "final"] {
+            fs::create_dir(root.join(folder)).unwrap();
+        }
+        let bind = |from: std::path::PathBuf, to: &str, options: &[&str]| json!({ "destination": to, "type": "bind", "source": from, "options": options });
+        let mut last = bind(root.join("mnt"), root.join("final").to_str().unwrap(), &["rbind"]);
+        if idmap {
+            last["options"] = json!(["rbind", "ridmap"]);
+            let map = json!([{ "containerID": 0, "hostID": owner + 7, "size": 1 }]);
+            last["uidMappings"] = map.clone();
+            last["gidMappings"] = map;
+        }
+        let bundle = bundle
+            .mount(bind(bundle_path(&root, "one"), "/mnt", &["bind"]))
+            .mount(bind(bundle_path(&root, "two"), "/mnt/x", &["bind"]))
+            .mount(bind(bundle_path(&root, "three"), "/mnt/x/y", &["bind"]))
+            .mount(last);
+        let outcome = bundle.run();
+        let uid = match (user, idmap) {
+            (false, false) => 0,
+            (true, false) => 65534,
+            (_, true) => 7,
+        };
+        assert_eq!(outcome.stdout, format!("from three\n{uid}\n"), "{user} {idmap}: {}", outcome.stderr);
+    }
+}
+
+fn bundle_path(root: &std::path::Path, name: &str) -> std::path::PathBuf {
+    root.parent().unwrap().join(name)
+}
+
+/// A source in the container is what the container sees there: a link to the host's files leads nowhere.
+#[test]
+fn sources_inside_stay_inside() {
+    let bundle = Bundle::new().sh("ls /seen");
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    std::os::unix::fs::symlink(bundle.path(), source.join("out")).unwrap();
+    let bind = |from: std::path::PathBuf, to: &str| json!({ "destination": to, "type": "bind", "source": from, "options": ["rbind"] });
+    let through = bundle.rootfs_path().join("mnt/out");
+    let error =
+        bundle.mount(bind(source, "/mnt")).mount(bind(through.clone(), "/seen")).try_run().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("open mount source {}: no such file or directory", through.display())
+    );
+}
+
+/// Targets are made where links that lead nowhere would lead, inside the root.
+#[test]
+fn targets_through_links_that_lead_nowhere() {
+    use std::os::unix::fs::symlink;
+    let bundle = Bundle::new();
+    let root = bundle.rootfs_path();
+    let source = bundle.path().join("hosts");
+    fs::write(&source, "hosts\n").unwrap();
+    symlink("/tmp/foo/bar/", root.join("jump")).unwrap();
+    symlink("/jump/baz/hosts", root.join("etc/hosts")).unwrap();
+    symlink("../run//up/hosts", root.join("etc/relative")).unwrap();
+    symlink("../../../../../../../out/hosts", root.join("etc/far")).unwrap();
+    symlink("new/", root.join("folder")).unwrap();
+    let mut bundle =
+        bundle.sh("cat /tmp/foo/bar/baz/hosts /run/up/hosts /out/hosts /etc/hosts; ls /new | head -1");
+    for target in ["/etc/hosts", "/etc/relative", "/etc/far"] {
+        bundle = bundle.mount(
+            json!({ "destination": target, "type": "bind", "source": source, "options": ["bind", "ro"] }),
+        );
+    }
+    let bundle = bundle
+        .mount(json!({ "destination": "/folder", "type": "bind", "source": "/bin/", "options": ["bind"] }));
+    let outcome = bundle.run();
+    assert!(outcome.stdout.starts_with(&"hosts\n".repeat(4)), "{} {}", outcome.stdout, outcome.stderr);
+    assert_eq!(outcome.stdout.lines().count(), 5);
+    let files = ["tmp/foo/bar/baz/hosts", "run/up/hosts", "out/hosts"];
+    assert!(files.iter().all(|file| root.join(file).is_file()) && root.join("new").is_dir());
+    // and what leads nowhere for good is refused
+    for (text, errno) in [("loop", libc::ELOOP), ("missing/..", libc::ENOENT)] {
+        let bundle = Bundle::new();
+        symlink(text, bundle.rootfs_path().join("loop")).unwrap();
+        let error = bundle
+            .mount(json!({ "destination": "/loop", "type": "bind", "source": "/etc/hostname", "options": ["bind"] }))
+            .try_run()
+            .unwrap_err();
+        assert_eq!(error.errno(), Some(errno), "{text}: {error}");
+    }
+}
+
+/// A tmpfs has the permissions of the folder that it covers from its first moment, and shows them.
+#[test]
+fn permissions_of_a_tmpfs_are_its_option() {
+    let bundle = Bundle::new().sh("stat -c %a /covers /own; grep ' /covers ' /proc/self/mounts");
+    let root = bundle.rootfs_path();
+    for folder in ["covers", "own"] {
+        fs::create_dir(root.join(folder)).unwrap();
+        let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o1710);
+        fs::set_permissions(root.join(folder), mode).unwrap();
+    }
+    let tmpfs = |to: &str, options: &[&str]| json!({ "destination": to, "type": "tmpfs", "source": "tmpfs", "options": options });
+    let bundle = bundle.mount(tmpfs("/covers", &["nosuid"])).mount(tmpfs("/own", &["mode=701", "ro"]));
+    let outcome = bundle.run();
+    assert!(outcome.stdout.starts_with("1710\n701\n"), "{} {}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("mode=1710"), "{}", outcome.stdout);
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use crate::support::{Bundle, assert_no_cgroup, exec, text, wait, wait_pidfd};
 use serde_json::json;
-use wherry_runtime::{Container, ErrorKind, ExecOptions, Launch, Stdio};
+use wherry_runtime::{Container, ErrorKind, ExecOptions, Launch, RootfsSource, Stdio, Warning, parse_spec};
 
 #[test]
 fn output_and_exit_code() {
@@ -131,6 +131,35 @@ fn capabilities_that_the_host_lacks() {
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapEff")).unwrap();
     assert_eq!(outcome.stdout.trim(), own);
+}
+
+/// Runtime specification, "Process": what cannot be granted is warned of, and does not stop the container.
+#[test]
+fn warnings_are_given_to_the_caller() {
+    let mut bundle = Bundle::new();
+    bundle.spec["process"]["capabilities"] = json!({ "permitted": ["CAP_KILL"], "ambient": ["CAP_KILL"], "bounding": ["CAP_KILL", "CAP_NET_BIND"] });
+    bundle.spec["linux"]["resources"]["devices"] =
+        json!([{ "allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwa" }]);
+    let mut warnings = Vec::new();
+    let spec = parse_spec(bundle.spec.to_string().as_bytes(), &mut warnings).unwrap();
+    assert_eq!(warnings, [Warning::Capabilities { names: vec!["CAP_NET_BIND".to_owned()] }]);
+    let rootfs = RootfsSource::Bundle;
+    let launch = Launch::new(&bundle.id, bundle.path(), &spec, &rootfs);
+    let expect = [
+        Warning::DeviceAccess { access: "rwa".to_owned() },
+        Warning::AmbientCapability { name: "CAP_KILL".to_owned() },
+    ];
+    assert_eq!(launch.validate().unwrap(), expect);
+    let (container, _) = Container::run(&launch).unwrap();
+    assert_eq!(container.warnings(), expect);
+    let resources =
+        serde_json::from_value(json!({ "devices": [{ "allow": true, "access": "rz" }] })).unwrap();
+    let updated = container.update(&resources);
+    container.delete(true).unwrap();
+    assert!(
+        matches!(updated, Ok(warnings) if warnings == [Warning::DeviceAccess { access: "rz".to_owned() }])
+    );
+    assert_no_cgroup(&bundle.id);
 }
 
 #[test]

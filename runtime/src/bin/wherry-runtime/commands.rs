@@ -25,7 +25,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Pause { id } => control::pause(&store(&id)?),
         Command::Resume { id } => control::resume(&store(&id)?),
         Command::Update { id, resources, limits } => {
-            update::update(&store(&id)?, resources.as_deref(), &limits)
+            update::update(&session.log, &store(&id)?, resources.as_deref(), &limits)
         }
         Command::Events { id, stats, interval_ms } => events::events(&store(&id)?, &id, stats, interval_ms),
         Command::Spec { bundle, rootless } => default_spec::write(bundle.as_deref(), rootless),

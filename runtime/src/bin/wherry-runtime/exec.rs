@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
-use wherry_runtime::{Status, SubCgroup};
+use wherry_runtime::{Status, SubCgroup, parse_process};
 
 use crate::Session;
 use crate::command_line::ExecOptions;
@@ -13,6 +13,7 @@ use crate::config::{check, load_process, load_spec};
 use crate::failure::Failure;
 use crate::foreground::{self, Signals, Waited};
 use crate::launch::{check_console, hand_over, protect, stdio};
+use crate::log::Log;
 use crate::store::Store;
 
 /// Runs a further program in a container.
@@ -25,7 +26,7 @@ pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failu
     }
     let process = match &options.process_file {
         Some(path) => load_process(path, &session.log)?,
-        None => process(&load_spec(container.bundle(), &session.log)?, options)?,
+        None => process(&load_spec(container.bundle(), &session.log)?, options, &session.log)?,
     };
     check(Some(&process))?;
     let terminal = process.terminal() == Some(true);
@@ -41,6 +42,7 @@ pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failu
     let stdio = stdio(terminal, options.process.detach);
     session.log.debug(|| "joining the container's namespaces".to_owned());
     let process = container.exec(&process, stdio, &library_options)?;
+    session.log.warnings(&process.warnings);
     session.log.debug(|| format!("process {} executes its program", process.pid));
     hand_over(&options.process, process.pid, process.pidfd.as_fd(), process.terminal.as_ref())?;
     match signals {
@@ -80,12 +82,12 @@ fn sub_cgroups(arguments: &[String]) -> Result<Vec<SubCgroup>, Failure> {
 }
 
 /// The container's own process, changed by the options.
-fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, Failure> {
+fn process(spec: &Spec, options: &ExecOptions, log: &Log) -> Result<Process, Failure> {
     if options.args.is_empty() {
         return Err(Failure::Arguments("exec args cannot be empty"));
     }
-    let parse = Failure::file::<serde_json::Error>;
-    let mut process = serde_json::to_value(spec.process()).map_err(parse("read", "config.json"))?;
+    let failed = Failure::file::<serde_json::Error>;
+    let mut process = serde_json::to_value(spec.process()).map_err(failed("read", "config.json"))?;
     process["args"] = json!(options.args);
     process["terminal"] = json!(options.tty);
     if let Some(cwd) = &options.cwd {
@@ -122,7 +124,11 @@ fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, Failure> {
             }
         }
     }
-    serde_json::from_value(process).map_err(parse("use", "the options of exec"))
+    let text = serde_json::to_vec(&process).map_err(failed("use", "the options of exec"))?;
+    let mut warnings = Vec::new();
+    let process = parse_process(&text, &mut warnings)?;
+    log.warnings(&warnings);
+    Ok(process)
 }
 
 /// A list in an object, made if it is missing.

@@ -187,6 +187,7 @@ fn launch_in(
             Container::restore(&launch, &checkpoint::options(flags), &own)?
         }
     };
+    session.log.warnings(container.warnings());
     session.log.debug(|| format!("the container's first process is {}", container.pid()));
     if matches!(way, Way::Run) {
         session.log.debug(|| "it executes its program".to_owned());

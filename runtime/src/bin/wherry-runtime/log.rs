@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 
 use serde::Serialize;
+use wherry_runtime::Warning;
 
 use crate::command_line::Global;
 use crate::failure::Failure;
@@ -45,6 +46,13 @@ impl Log {
     /// Writes what is not as it should be, and does not stop the command.
     pub(crate) fn warning(&self, message: &str) {
         self.write("warning", message);
+    }
+
+    /// Writes what is not as it was asked for.
+    pub(crate) fn warnings(&self, warnings: &[Warning]) {
+        for warning in warnings {
+            self.warning(&warning.to_string());
+        }
     }
 
     /// Writes what is being done, with `--debug`.

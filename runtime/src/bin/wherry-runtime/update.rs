@@ -7,10 +7,12 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
+use crate::log::Log;
 use crate::store::Store;
 
 /// Sets new limits, from a file and from options.
 pub(crate) fn update(
+    log: &Log,
     store: &Store,
     file: Option<&Path>,
     limits: &[(&'static str, String)],
@@ -25,7 +27,8 @@ pub(crate) fn update(
     }
     let parsed: LinuxResources = serde_json::from_value(resources)
         .map_err(Failure::file("parse", file.unwrap_or(Path::new("options"))))?;
-    Ok(container.update(&parsed)?)
+    log.warnings(&container.update(&parsed)?);
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Value, Failure> {

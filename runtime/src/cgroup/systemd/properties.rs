@@ -192,7 +192,7 @@ fn device_properties(rules: &[LinuxDeviceCgroup], set: &mut impl FnMut(&str, Val
     let list = super::super::devices::with_defaults(after);
     let mut allowed = Vec::new();
     for rule in list.iter().filter(|rule| rule.allow()) {
-        let access = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm").to_owned();
+        let access = super::super::devices::access(rule);
         let kinds: &[&str] = match rule.typ() {
             Some(LinuxDeviceType::B) => &["block"],
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => &["char"],
