@@ -143,8 +143,13 @@ impl Engine {
 
     /// A docker client for this engine, not yet running.
     pub fn docker_command(&self, line: &(impl CommandLine + ?Sized)) -> Command {
+        self.client_command("docker", line)
+    }
+
+    /// Another client that finds the engine by the same variables, such as `docker-compose`; not yet running.
+    pub fn client_command(&self, program: &str, line: &(impl CommandLine + ?Sized)) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--foreground", "-k", "2", "120", "docker"]).args(line.words()).stdin(Stdio::null());
+        command.args(["--foreground", "-k", "2", "120", program]).args(line.words()).stdin(Stdio::null());
         command
             .env("DOCKER_HOST", format!("unix://{}/socket", self.root.display()))
             .env("DOCKER_CONFIG", self.init.work.join("docker-config"))

@@ -15,7 +15,7 @@ use super::spec::{self, ExecInput};
 use super::state::State;
 use super::table::Container;
 use super::users::{self, ResolvedUser};
-use super::{lifecycle, start, streams};
+use super::{lifecycle, links, start, streams};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Reply, Request, response};
@@ -175,7 +175,7 @@ pub(super) async fn create(
     }
     must_run(&container)?;
     streams::detach_keys(Some(config.detach_keys.as_str()).filter(|keys| !keys.is_empty()))?;
-    let process = process(&container, &config).await?;
+    let process = process(&engine, &container, &config).await?;
     let id = crate::id::hex64();
     let more = event_attributes(&id);
     super::publish_with(&engine, &container, &format!("exec_create: {}", shown(&config.cmd)), more);
@@ -237,8 +237,9 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
     })))
 }
 
-async fn process(container: &Arc<Container>, config: &ExecConfig) -> Result<Value, Error> {
+async fn process(engine: &Engine, container: &Container, config: &ExecConfig) -> Result<Value, Error> {
     let record = container.record();
+    let links = links::resolve(engine, &record)?;
     let pid = container.status().state.pid();
     let wanted = if config.user.is_empty() { record.config.user.clone() } else { config.user.clone() };
     let config = config.clone();
@@ -250,6 +251,7 @@ async fn process(container: &Arc<Container>, config: &ExecConfig) -> Result<Valu
             record: &record,
             user: &user,
             args: &config.cmd,
+            links: &links.env,
             env: &config.env,
             cwd: &config.working_dir,
             tty: config.tty,
@@ -339,8 +341,9 @@ async fn ask_monitor(container: &Container, id: &str) -> Option<ExecState> {
 /// `GET /exec/{id}/json`.
 pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
     let (container, mut exec) = find(engine, id)?;
-    if matches!(exec.state, ExecState::Running { .. }) {
-        // The client whose stream has just ended asks for the exit code; the event may still be on its way.
+    if !matches!(exec.state, ExecState::Ended { .. }) {
+        // The client whose stream has just ended asks for the exit code; the event, and even the answer to the
+        // start, may still be on their way.
         exec.state = ask_monitor(&container, id).await.unwrap_or(exec.state);
     }
     let (running, code, pid) = match exec.state {

@@ -9,11 +9,11 @@ use crate::error::Error;
 
 const MILLISECOND_NS: i64 = 1_000_000;
 
-/// The container's probe; `None` without one, or when it is switched off by `NONE`.
+/// The container's probe, with the variables of its `links`; `None` without one, or when it is switched off by `NONE`.
 ///
 /// # Errors
 /// Those of making the probe's process.
-pub(super) fn probe(record: &Record, user: &ResolvedUser) -> Result<Option<Health>, Error> {
+pub(super) fn probe(record: &Record, user: &ResolvedUser, links: &[String]) -> Result<Option<Health>, Error> {
     let Some(check) = &record.config.healthcheck else { return Ok(None) };
     let Some((kind, arguments)) = check.test.as_deref().and_then(<[String]>::split_first) else {
         return Ok(None);
@@ -30,6 +30,7 @@ pub(super) fn probe(record: &Record, user: &ResolvedUser) -> Result<Option<Healt
         record,
         user,
         args: &args,
+        links,
         env: &[],
         cwd: "",
         tty: false,

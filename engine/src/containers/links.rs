@@ -21,7 +21,7 @@ pub(super) struct Links {
 /// Reads the links of a receiver that is about to start.
 ///
 /// # Errors
-/// 404 for a source that is not there, 409 for one that does not run.
+/// 409 for a source that does not run, or is no longer there.
 pub(super) fn resolve(engine: &Engine, receiver: &Record) -> Result<Links, Error> {
     let mut links = Links::default();
     if !has_legacy_links(receiver) {
@@ -29,15 +29,20 @@ pub(super) fn resolve(engine: &Engine, receiver: &Record) -> Result<Links, Error
     }
     for link in receiver.host_config.links.iter().flatten() {
         let (name, alias) = parse_link(link);
-        let source = engine.containers.find(name)?;
-        let Some(address) = bridge_address(&source) else {
-            return Err(Error::Conflict(format!(
-                "Cannot link to a non running container: /{} AS /{}/{alias}",
-                source.record().name,
-                receiver.name
-            )));
+        let source =
+            engine.containers.find(name).ok().map(|source| (source.record(), bridge_address(&source)));
+        let (record, address) = match source {
+            Some((record, Some(address))) => (record, address),
+            // One that was removed is told of as one that does not run.
+            source => {
+                let name =
+                    source.map_or(name.trim_start_matches('/').into(), |(record, _)| record.name.clone());
+                return Err(Error::Conflict(format!(
+                    "Cannot link to a non running container: /{name} AS /{}/{alias}",
+                    receiver.name
+                )));
+            }
         };
-        let record = source.record();
         links.env.extend(variables(&record, &receiver.name, alias, address.into()));
         links.hosts.push((address.into(), host_names(&record, alias)));
     }

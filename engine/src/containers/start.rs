@@ -237,7 +237,7 @@ fn build(
         extra_env: &links.env,
     })?;
     let writable = engine.store.writable(&record.id)?;
-    let health = super::health::probe(record, user)?;
+    let health = super::health::probe(record, user, &links.env)?;
     Ok(StartSpec {
         container: container.id.clone(),
         oci,

@@ -131,3 +131,18 @@ fn exec_of_the_api() {
     assert_eq!(none.message(), "No exec command specified");
     host.api("POST", "/v1.51/containers/nosuch/exec", &json!({"Cmd": ["true"]})).expect(404);
 }
+
+#[test]
+fn an_exec_has_the_variables_of_the_containers_links() {
+    let host = Host::new();
+    host.docker("run -d --name source -e P=1 --expose 70 busybox sleep 600").ok();
+    host.docker("run -d --name user --link source:x busybox sleep 600").ok();
+    let env = host.docker("exec user env").contains("X_ENV_P=1").contains("X_NAME=/user/x");
+    assert!(env.stdout.contains("X_PORT_70_TCP=tcp://172.17.0."), "{env}");
+    let refused = "Cannot link to a non running container: /source AS /user/x";
+    host.docker("stop -t 0 source").ok();
+    host.docker("exec user env").fails(1, refused);
+    host.docker("rm source").ok();
+    host.docker("exec user env").fails(1, refused);
+    host.docker("restart -t 0 user").fails(1, refused);
+}

@@ -6,6 +6,8 @@
 mod api;
 mod archives;
 mod commit;
+mod compose;
+mod compose_v1;
 mod copy;
 mod crash;
 mod daemon;

@@ -181,6 +181,8 @@ pub(crate) struct ExecInput<'a> {
     pub(crate) user: &'a ResolvedUser,
     /// Program and arguments.
     pub(crate) args: &'a [String],
+    /// The variables of the container's links, as they are now.
+    pub(crate) links: &'a [String],
     /// Its own variables.
     pub(crate) env: &'a [String],
     /// Working directory; empty for the container's.
@@ -205,7 +207,7 @@ pub(crate) fn exec_process(input: &ExecInput<'_>) -> Result<Value, Error> {
         "terminal": input.tty,
         "user": user(input.user),
         "args": input.args,
-        "env": environment(record, input.tty, &[], input.env, &input.user.home),
+        "env": environment(record, input.tty, input.links, input.env, &input.user.home),
         "cwd": cwd,
         "capabilities": capabilities::process(&capabilities),
         "oomScoreAdj": record.host_config.oom_score_adj,

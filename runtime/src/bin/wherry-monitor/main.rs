@@ -35,6 +35,7 @@ mod restart;
 mod signal;
 mod start;
 mod timers;
+mod unread;
 mod wait;
 
 use std::process::ExitCode;
