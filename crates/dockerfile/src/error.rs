@@ -140,6 +140,131 @@ pub enum Error {
     /// `RUN --mount` that cannot be read.
     #[error(transparent)]
     Mount(#[from] crate::mount::MountError),
+    /// A base image's name of which nothing is left.
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    /// A base image's name that is none.
+    #[error("failed to parse stage name {0:?}: {1}")]
+    BaseReference(String, String),
+    /// `--platform` of which nothing is left.
+    #[error("empty platform value from expression {0}")]
+    EmptyPlatform(String),
+    /// `--platform` that names none.
+    #[error("failed to parse platform {0}: {1}")]
+    Platform(String, String),
+    /// No such stage.
+    #[error("target stage {0:?} could not be found")]
+    NoTarget(String),
+    /// The classic builder takes a name once only.
+    #[error("{0} stage name already used")]
+    StageNameTwice(String),
+    /// A stage by a number that there is not.
+    #[error("invalid stage index {0}")]
+    StageNumber(i64),
+    /// `COPY --from=$x`.
+    #[error(
+        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+         scope as a workaround"
+    )]
+    FromVariable,
+    /// The classic builder's stage by a number that there is not.
+    #[error("invalid from flag value {0}: {1}")]
+    ClassicFrom(String, &'static str),
+    /// Stages that need each other.
+    #[error("circular dependency detected on stage: {0}")]
+    Circle(String),
+    /// `COPY --from` of a stage that comes later.
+    #[error("cannot copy from stage {from:?}, it needs to be defined before current stage {stage:?}")]
+    CopyTooEarly {
+        /// The later stage.
+        from: String,
+        /// The stage that copies.
+        stage: String,
+    },
+    /// `RUN --mount=from` of a stage that comes later.
+    #[error(
+        "cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command"
+    )]
+    MountTooEarly {
+        /// The later stage.
+        from: String,
+        /// Where it is mounted.
+        target: String,
+    },
+    /// A mount over everything.
+    #[error("invalid mount target {0:?}")]
+    MountTarget(String),
+    /// An option that the classic builder does not know.
+    #[error(
+        "the --{0} option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to \
+         build images with BuildKit enabled"
+    )]
+    NeedsBuildKit(String),
+    /// No signal.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// `WORKDIR ""`.
+    #[error("cannot normalize nothing")]
+    EmptyWorkdir,
+    /// `--chmod` with another number.
+    #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
+    Chmod(String),
+    /// `--chmod` with letters that mean nothing.
+    #[error("invalid syntax")]
+    ChmodSyntax,
+    /// `--checksum` for several sources.
+    #[error("checksum can't be specified for multiple sources")]
+    ChecksumCount,
+    /// `--checksum` for files.
+    #[error("checksum requires HTTP(S) or Git sources")]
+    ChecksumSource,
+    /// `COPY` of an address.
+    #[error("source can't be a URL for COPY")]
+    CopyUrl,
+    /// `COPY` of an address, in the classic builder's words.
+    #[error("COPY failed: source can't be a URL for COPY")]
+    ClassicCopyUrl,
+    /// `COPY` of a repository.
+    #[error("source can't be a git ref for COPY")]
+    CopyGit,
+    /// What stands after `?` in a repository's address.
+    #[error("{0}")]
+    GitQuery(String),
+    /// The address and the option say different things.
+    #[error("inconsistent keep-git-dir configuration")]
+    GitKeepConflict,
+    /// The address and the option say different things.
+    #[error("checksum mismatch {0:?} != {1:?}")]
+    GitChecksumConflict(String, String),
+    /// The directive `check` has an option that there is not.
+    #[error("failed to parse check options: invalid check option {0:?}")]
+    CheckOption(String),
+    /// The directive `check` has a value that is neither yes nor no.
+    #[error(
+        "failed to parse check options: failed to parse check option {option:?}: strconv.ParseBool: parsing \
+         {value:?}: invalid syntax"
+    )]
+    CheckBool {
+        /// The option.
+        option: String,
+        /// Its value.
+        value: String,
+    },
+    /// Warnings that are errors.
+    #[error("lint violation found for rules: {0}")]
+    Lint(String),
+    /// The caller did not give an image's configuration.
+    #[error("the configuration of {0} is not known")]
+    ImageMissing(String),
+    /// A pattern of `.dockerignore` that is none.
+    #[error("syntax error in pattern: {0}")]
+    IgnorePattern(String),
+    /// `!` alone in `.dockerignore`.
+    #[error("illegal exclusion pattern: \"!\"")]
+    LoneException,
+    /// A pattern of a source that is none.
+    #[error("syntax error in pattern")]
+    Pattern,
     /// A port that cannot be exposed.
     #[error("{0}")]
     Port(String),

@@ -7,18 +7,21 @@
 //! Reading goes in three steps, each in a room of its own: text → logical lines (`lines`), a line →
 //! an instruction (`draft`, `instruction`), and `shell` replaces variables, which depends on the
 //! instructions before. [`Dockerfile::parse`] reads a whole file, [`parse_changes`] what `docker commit --change`
-//! and `docker import --change` take.
-
-#![allow(dead_code)] // the plan, which comes next, uses the rest
+//! and `docker import --change` take. [`plan`] makes the graph of a build of it, [`Ignore`] says which files of a context
+//! stay out, and warnings have the names of BuildKit's linter.
 
 mod draft;
 mod error;
 mod file;
 mod flags;
+pub mod glob;
+mod go;
 mod health;
 mod heredoc;
+mod ignore;
 mod instruction;
 mod lines;
+mod lint;
 mod mount;
 pub mod plan;
 mod ports;
@@ -30,10 +33,13 @@ mod words;
 
 pub use error::{Error, LocatedError, Phase};
 pub use file::{Dockerfile, GlobalArgs, Lines, Source, Stage, Statement};
+pub use go::go_quote;
 pub use health::Healthcheck;
 pub use heredoc::Heredoc;
+pub use ignore::Ignore;
 pub use instruction::{Arg, Change, CommandLine, Instruction, Pair};
 pub use lines::Directive;
+pub use lint::{CheckOptions, Rule, Warning};
 pub use mount::{Mount, MountError, MountKind, Sharing};
 pub use ports::exposed;
 pub use run::{Run, RunNetwork};

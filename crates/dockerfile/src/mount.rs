@@ -165,6 +165,16 @@ pub(crate) fn source_of(text: &str) -> Result<Option<String>> {
     Ok(from)
 }
 
+/// Where a mount goes, as written, for a message.
+pub(crate) fn target_of(text: &str) -> String {
+    let fields = fields(text).unwrap_or_default();
+    let target =
+        fields.iter().rev().filter_map(|field| field.split_once('=')).find(|(key, _)| {
+            ["target", "dst", "destination"].iter().any(|name| key.eq_ignore_ascii_case(name))
+        });
+    target.map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
 impl Mount {
     /// Reads a mount; `expand` replaces variables in values.
     pub(crate) fn parse(
@@ -287,6 +297,9 @@ impl Mount {
             if let Some((_, text)) = contradictions.into_iter().find(|(is_so, _)| *is_so) {
                 return Err(MountError::Contradiction(text));
             }
+        }
+        if self.kind == MountKind::Ssh && !self.source.is_empty() {
+            return Err(MountError::Contradiction("ssh does not support source"));
         }
         match self.sharing.is_some() && self.kind != MountKind::Cache {
             true => Err(MountError::NoCache(kind)),

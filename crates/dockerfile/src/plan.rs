@@ -1,19 +1,34 @@
 //! The plan of a build: a graph of steps, each with its inputs, in which all variables have been replaced.
 //!
-//! Two phases, because a step depends on the images that the build begins from. First, the file and what the client asks
-//! say which images' configurations are needed (again until nothing is missing: a trigger in an image may name
-//! another); with them the [`Plan`] is made.
+//! Two phases, because a step depends on the images that the build begins from: [`Planner::new`] takes the file and what
+//! the client asks; [`Planner::missing`] says which images' configurations are needed, [`Planner::supply`] takes
+//! them (again until nothing is missing: a trigger in an image may name another); [`Planner::finish`] gives the [`Plan`].
 //!
 //! A step's file system is a [`Root`]. Steps that depend on nothing of each other may run at the same time; a step that only
 //! changes the configuration has no work to do for BuildKit's door, and an image of its own for the classic one.
 
 mod config;
+mod discovery;
+mod git;
+mod globals;
+mod history;
+mod names;
+mod planner;
 mod platform;
+mod request;
+mod run;
+mod sources;
+mod stages;
+mod state;
+mod transfer;
+mod variables;
 
 use std::sync::Arc;
 
 pub use config::ImageConfig;
+pub use planner::{ImageNeed, Planner, SuppliedImage};
 pub use platform::{Platform, PlatformError};
+pub use request::{Frontend, NamedContext, Request};
 
 use crate::{InlineFile, Mount, RunNetwork, Source};
 
@@ -197,7 +212,7 @@ pub struct TransferStep {
 /// One source of files.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TransferSource {
-    /// Files by a path or pattern: Go's `filepath.Match`.
+    /// Files by a path or pattern: see [`crate::glob`].
     Files {
         /// Where they are.
         root: Root,

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::{Error, Result};
+use crate::lint::{Linter, Rule};
+use crate::{Error, Lines, Result};
 
 /// Reads `port[/protocol]`, a range, or `[[address:]host:]port` of which only the port counts, into
 /// `number/protocol`.
@@ -39,6 +40,22 @@ pub fn exposed(text: &str) -> Result<Vec<String>> {
         return Err(Error::Port(format!("Invalid proto: {protocol}")));
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// Warns of a port that is more than a number and a protocol in small letters.
+pub(crate) fn warn(text: &str, linter: &mut Linter, lines: Lines) {
+    let container = text.rsplit(':').next().unwrap_or_default();
+    let protocol = container.split_once('/').map_or("", |(_, protocol)| protocol);
+    if protocol != protocol.to_lowercase() {
+        let message = format!("Defined protocol '{text}' in EXPOSE instruction should be lowercase");
+        linter.warn(Rule::ExposeProtoCasing, lines, message);
+    }
+    if text.trim_start_matches(':').contains(':') {
+        let message = format!(
+            "EXPOSE instruction should not define an IP address or host-port mapping, found '{text}'"
+        );
+        linter.warn(Rule::ExposeInvalidFormat, lines, message);
+    }
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {

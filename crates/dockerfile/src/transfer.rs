@@ -147,4 +147,25 @@ impl Transfer {
             TransferKind::Add { .. } => None,
         }
     }
+
+    /// Replaces variables: `word` in paths and options, `document` in documents.
+    pub(crate) fn expand_with(
+        mut self,
+        word: &mut dyn FnMut(&str) -> Result<String>,
+        document: &dyn Fn(&str) -> Result<String>,
+    ) -> Result<Self> {
+        self.chown = word(&self.chown)?;
+        self.chmod = word(&self.chmod)?;
+        if let TransferKind::Add { checksum, .. } = &mut self.kind {
+            *checksum = word(checksum)?;
+        }
+        for source in &mut self.sources {
+            *source = word(source)?;
+        }
+        self.destination = word(&self.destination)?;
+        for file in self.documents.iter_mut().filter(|file| file.expand) {
+            file.content = document(&file.content)?;
+        }
+        Ok(self)
+    }
 }

@@ -36,3 +36,12 @@ pub struct ImageConfig {
     /// `MAINTAINER`; stands beside the configuration in the image.
     pub author: String,
 }
+
+impl ImageConfig {
+    /// The shell of commands that are lines.
+    #[must_use]
+    pub fn shell(&self) -> Vec<String> {
+        let own = self.shell.clone().filter(|shell| !shell.is_empty());
+        own.unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec())
+    }
+}

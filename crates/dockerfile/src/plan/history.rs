@@ -1,0 +1,82 @@
+//! The words of histories.
+
+use super::ImageConfig;
+use crate::Healthcheck;
+use crate::go;
+use crate::instruction::Pair;
+
+/// ` name=value` of each.
+pub(super) fn pairs_text(pairs: &[Pair]) -> String {
+    pairs.iter().map(|pair| format!(" {}={}", pair.name, pair.value)).collect()
+}
+
+/// BuildKit's entry of a command: its declared arguments, then its words.
+pub(super) fn buildkit_run(args: &[String], declared: &[(String, String)]) -> String {
+    let mut words = Vec::new();
+    if !declared.is_empty() {
+        words.push(format!("|{}", declared.len()));
+        words.extend(declared.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    words.extend(args.iter().cloned());
+    format!("RUN {} # buildkit", words.join(" "))
+}
+
+/// As Go prints a pointer to the structure with `%q`.
+pub(super) fn healthcheck(check: &Healthcheck) -> String {
+    let times = [check.interval_ns, check.timeout_ns, check.start_period_ns, check.start_interval_ns];
+    let times: Vec<String> = times.into_iter().map(|ns| go::go_quote(&go::duration(ns))).collect();
+    let (test, retries) = (go::quote_all(&check.test), go::quote_number(check.retries));
+    format!("HEALTHCHECK &{{{test} {} {retries}}}", times.join(" "))
+}
+
+/// The classic builder's entries: the command of the container that it made.
+pub(super) struct ClassicWords {
+    shell: String,
+}
+
+impl ClassicWords {
+    pub(super) fn of(config: &ImageConfig) -> Self {
+        Self { shell: config.shell().join(" ") }
+    }
+
+    /// Of most instructions that run nothing.
+    pub(super) fn comment(&self, text: &str) -> String {
+        format!("{} #(nop)  {text}", self.shell)
+    }
+
+    /// Of `WORKDIR`, `COPY` and `ADD`.
+    pub(super) fn short_comment(&self, text: &str) -> String {
+        format!("{} #(nop) {text}", self.shell)
+    }
+
+    /// Of a command; `is_shown` says which arguments are.
+    pub(super) fn run(args: &[String], given: &[String], is_shown: impl Fn(&str) -> bool) -> String {
+        let mut words = Vec::new();
+        if !given.is_empty() {
+            let shown = given.iter().filter(|entry| is_shown(super::variables::name_of(entry)));
+            let mut shown: Vec<String> = shown.cloned().collect();
+            shown.sort();
+            words.push(format!("|{}", shown.len()));
+            words.extend(shown);
+        }
+        words.extend(args.iter().cloned());
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_are_printed_as_go_does() {
+        let check = Healthcheck {
+            test: vec!["CMD".into(), "a".into(), "b c".into()],
+            interval_ns: 90_000_000_000,
+            retries: 65,
+            ..Healthcheck::default()
+        };
+        let expect = r#"HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "0s" "0s" "0s" 'A'}"#;
+        assert_eq!(healthcheck(&check), expect);
+    }
+}

@@ -1,0 +1,232 @@
+//! Plans, with the answers of dockerd 28.5.2 (its BuildKit, and its classic builder).
+
+// A failed expectation is the test's result.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use wherry_dockerfile::plan::{
+    Action, Frontend, ImageConfig, Plan, Planner, Platform, Request, Root, SuppliedImage, TransferSource,
+};
+use wherry_dockerfile::{Dockerfile, MountKind};
+
+fn config(env: &[&str], on_build: &[&str]) -> ImageConfig {
+    let strings = |of: &[&str]| of.iter().map(|text| (*text).to_owned()).collect();
+    ImageConfig {
+        env: strings(env),
+        on_build: strings(on_build),
+        cmd: Some(vec!["sh".into()]),
+        ..ImageConfig::default()
+    }
+}
+
+fn request(frontend: Frontend, args: &[(&str, &str)]) -> Request {
+    let mut request = Request::new(frontend, |text| text.starts_with("SIG"));
+    request.build_platform = "linux/amd64".parse().unwrap();
+    request.build_args = args.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    request
+}
+
+/// Plans with images that are all alike but for their triggers.
+fn plan_with(
+    text: &str,
+    request: Request,
+    on_build: &BTreeMap<&str, Vec<&str>>,
+) -> Result<(Plan, Vec<String>), String> {
+    let file = Dockerfile::parse(text).map_err(|error| error.to_string())?;
+    let mut planner = Planner::new(file, request);
+    loop {
+        let missing = planner.missing().map_err(|error| error.to_string())?;
+        if missing.is_empty() {
+            break;
+        }
+        for need in missing {
+            let triggers = on_build.get(need.written.as_str()).cloned().unwrap_or_default();
+            let config = config(&["PATH=/bin"], &triggers);
+            let platform = need.platform.clone();
+            planner.supply(need.id, SuppliedImage { config, platform, digest: None });
+        }
+    }
+    let plan = planner.finish().map_err(|error| error.to_string())?;
+    Ok((plan, planner.warnings().iter().map(|warning| warning.short()).collect()))
+}
+
+fn plan(text: &str) -> Plan {
+    plan_with(text, request(Frontend::BuildKit, &[]), &BTreeMap::new()).unwrap().0
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    let from = plan.stages.iter().filter_map(|stage| stage.from_name.as_deref());
+    from.chain(plan.steps.iter().filter_map(|step| step.name.as_deref())).collect()
+}
+
+fn created_by(plan: &Plan) -> Vec<&str> {
+    let steps = plan.lineage(plan.target);
+    steps.iter().filter_map(|&id| plan.steps[id].history.created_by.as_deref()).collect()
+}
+
+#[test]
+fn one_stage_has_names_histories_and_a_configuration() {
+    let text = r#"FROM busybox
+ENV X=1
+ARG X=2
+RUN echo $X; env
+WORKDIR /a/../b/
+WORKDIR c/..
+HEALTHCHECK --retries=65 --interval=1m30s CMD ["a","b c"]
+ENTRYPOINT ["x","\\u00e9\"\n"]
+VOLUME /a /b
+SHELL ["/bin/sh","-c"]
+EXPOSE 90/UDP 80-82
+LABEL a="b c" d=$X
+COPY --chown=1:2 --chmod=644 a /x/.
+"#;
+    let mut request = request(Frontend::BuildKit, &[]);
+    request.labels.insert("foo".into(), "bar".into());
+    let (plan, warnings) = plan_with(text, request, &BTreeMap::new()).unwrap();
+    let expect = [
+        "[1/5] FROM docker.io/library/busybox:latest",
+        "[2/5] RUN echo 2; env",
+        "[3/5] WORKDIR /a/../b/",
+        "[4/5] WORKDIR c/..",
+        "[5/5] COPY --chown=1:2 --chmod=644 a /x/.",
+    ];
+    assert_eq!(names(&plan), expect);
+    let expect = [
+        "ENV X=1",
+        "ARG X=2",
+        "RUN |1 X=2 /bin/sh -c echo $X; env # buildkit",
+        "WORKDIR /a/../b/",
+        "WORKDIR /b",
+        r#"HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "0s" "0s" "0s" 'A'}"#,
+        r#"ENTRYPOINT ["x" "\\u00e9\"\n"]"#,
+        "VOLUME [/a /b]",
+        "SHELL [/bin/sh -c]",
+        "EXPOSE [80/tcp 81/tcp 82/tcp 90/udp]",
+        "LABEL a=b c d=2",
+        "COPY --chown=1:2 --chmod=644 a /x/. # buildkit",
+    ];
+    assert_eq!(created_by(&plan), expect);
+    let casing =
+        "ExposeProtoCasing: Defined protocol '90/UDP' in EXPOSE instruction should be lowercase (line 11)";
+    assert_eq!(warnings, [casing]);
+    let config = &plan.stages[plan.target].config;
+    assert_eq!((config.env.join(" "), config.working_dir.as_str()), ("PATH=/bin X=1".into(), "/b"));
+    assert_eq!(config.labels["foo"], "bar");
+    assert_eq!(config.cmd, None);
+    let Action::Run(run) = &plan.steps[2].action else { panic!() };
+    assert_eq!(run.env, ["PATH=/bin", "X=2"]);
+    let Action::Transfer(copy) = &plan.steps.last().unwrap().action else { panic!() };
+    assert_eq!(copy.destination, "/x/");
+}
+
+#[test]
+fn stages_that_nobody_needs_are_left_out() {
+    let text = "FROM a AS one\nRUN 1\nFROM b AS two\nRUN 2\nFROM one\nCOPY --from=c /x /y\nRUN --mount=from=two,target=/t 3\n";
+    let plan = plan(text);
+    let expect = [
+        "[one 1/2] FROM docker.io/library/a:latest",
+        "[two 1/2] FROM docker.io/library/b:latest",
+        "[one 2/2] RUN 1",
+        "[two 2/2] RUN 2",
+        "[stage-2 1/2] COPY --from=c /x /y",
+        "[stage-2 2/2] RUN --mount=from=two,target=/t 3",
+    ];
+    assert_eq!(names(&plan), expect);
+    assert_eq!(plan.images.len(), 3);
+    let last = plan.steps.last().unwrap();
+    assert_eq!(last.inputs(), [&Root::Step(2), &Root::Step(1)]);
+    assert_eq!(plan.lineage(plan.target), [0, 2, 3]);
+    let mut only_one = request(Frontend::BuildKit, &[]);
+    only_one.target = "ONE".into();
+    let (plan, _) = plan_with(text, only_one, &BTreeMap::new()).unwrap();
+    assert_eq!((plan.stages.len(), plan.images.len()), (1, 1));
+}
+
+#[test]
+fn arguments_have_scopes() {
+    let text = "ARG BASE=busybox TAG\nARG FULL=$BASE:${TAG:-9}\nFROM $FULL AS first\nARG TAG\nARG D=${TAG}x\nENV E=$D\nRUN a\nFROM first\nRUN b\n";
+    let (plan, warnings) =
+        plan_with(text, request(Frontend::BuildKit, &[("TAG", "7")]), &BTreeMap::new()).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(plan.images[0].reference, "docker.io/library/busybox:7");
+    let expect = [
+        "ARG TAG=7",
+        "ARG D=7x",
+        "ENV E=7x",
+        "RUN |2 TAG=7 D=7x /bin/sh -c a # buildkit",
+        "RUN |2 TAG=7 D=7x /bin/sh -c b # buildkit",
+    ];
+    assert_eq!(created_by(&plan), expect);
+    let text =
+        "FROM --platform=$BUILDPLATFORM busybox\nARG TARGETPLATFORM TARGETARCH\nARG HTTP_PROXY\nRUN a\n";
+    let mut cross = request(Frontend::BuildKit, &[("http_proxy", "p")]);
+    cross.platform = Some("linux/arm64".parse().unwrap());
+    let (plan, _) = plan_with(text, cross, &BTreeMap::new()).unwrap();
+    assert_eq!(plan.images[0].platform, "linux/amd64".parse::<Platform>().unwrap());
+    let Action::Run(run) = &plan.steps.last().unwrap().action else { panic!() };
+    assert_eq!(run.env, ["PATH=/bin", "TARGETPLATFORM=linux/arm64", "TARGETARCH=arm64"]);
+    assert_eq!(run.proxy, ["HTTP_PROXY=p", "http_proxy=p"]);
+}
+
+#[test]
+fn triggers_come_first_and_may_need_more_images() {
+    let triggers = [("parent", vec!["COPY --from=tool /t /t", "RUN trigger $A", "ENV A=1"])];
+    let text = "FROM parent AS base\nONBUILD RUN later\nRUN own\nFROM base\n";
+    let (plan, _) = plan_with(text, request(Frontend::BuildKit, &[]), &BTreeMap::from(triggers)).unwrap();
+    let expect = [
+        "[base 1/5] FROM docker.io/library/parent:latest",
+        "[base 2/5] ONBUILD COPY --from=tool /t /t",
+        "[base 3/5] ONBUILD RUN trigger $A",
+        "[base 4/5] RUN own",
+        "[stage-1 1/1] ONBUILD RUN later",
+    ];
+    assert_eq!(names(&plan), expect);
+    assert_eq!(plan.images[1].reference, "docker.io/library/tool:latest");
+    assert_eq!(plan.stages[0].config.on_build, ["RUN later"]);
+    assert!(plan.stages[1].config.on_build.is_empty());
+}
+
+#[test]
+fn mounts_and_documents_are_completed() {
+    let text = "FROM a\nWORKDIR /w\nENV T=/t\nRUN --mount=type=cache,target=c --mount=type=secret,id=k/s,env= --mount=target=$T <<EOF\nx\ny\nEOF\nRUN <<'E'\n#!/bin/py\nz\nE\nCOPY <<a.txt b /d\n$T '\na.txt\n";
+    let plan = plan(text);
+    let Action::Run(run) = &plan.steps[2].action else { panic!() };
+    assert_eq!(run.args, ["/bin/sh", "-c", "x\ny\n"]);
+    let kinds: Vec<MountKind> = run.mounts.iter().map(|mount| mount.mount.kind).collect();
+    assert_eq!(kinds, [MountKind::Cache, MountKind::Secret, MountKind::Bind]);
+    assert_eq!((run.mounts[0].mount.target.as_str(), run.mounts[0].mount.id.as_str()), ("/w/c", "c"));
+    assert_eq!(run.mounts[1].mount.env.as_deref(), Some("k/s"));
+    assert_eq!((run.mounts[2].mount.target.as_str(), &run.mounts[2].root), ("/t", &Root::Context(None)));
+    let name = "[stage-0 3/5] RUN --mount=type=cache,target=c --mount=type=secret,id=k/s,env= --mount=target=/t <<EOF (x...)";
+    assert_eq!(plan.steps[2].name.as_deref(), Some(name));
+    let Action::Run(script) = &plan.steps[3].action else { panic!() };
+    assert_eq!(script.args, ["/bin/sh", "-c", "/dev/pipes/E"]);
+    assert_eq!(script.script.as_ref().unwrap().content, "#!/bin/py\nz\n");
+    let Action::Transfer(copy) = &plan.steps[4].action else { panic!() };
+    let TransferSource::Inline(file) = &copy.sources[1] else { panic!() };
+    assert_eq!((file.name.as_str(), file.content.as_str()), ("a.txt", "/t '\n"));
+    assert_eq!(copy.destination, "/d");
+}
+
+#[test]
+fn errors_are_buildkits() {
+    let fails = |text: &str, expect: &str| {
+        let result = plan_with(text, request(Frontend::BuildKit, &[]), &BTreeMap::new());
+        assert_eq!(result.map(drop).expect_err(text), expect, "{text}");
+    };
+    let name = "failed to parse stage name \"Base\": invalid reference format: repository name (library/Base) must be lowercase";
+    fails("FROM busybox AS base\nFROM Base\n", name);
+    fails("FROM a\nCOPY --chmod=foo a /x\n", "invalid syntax");
+    fails(
+        "FROM a\nCOPY --chmod=99 a /x\n",
+        "invalid chmod parameter: '99'. it should be octal string and between 0 and 07777",
+    );
+    fails("FROM a\nCOPY --from=1 a /x\n", "invalid stage index 1");
+    fails("FROM a\nSTOPSIGNAL FOO\n", "invalid signal: FOO");
+    let circle = "circular dependency detected on stage: a";
+    fails("FROM x AS a\nCOPY --from=b /b /x\nFROM x AS b\nCOPY --from=a /b /x\n", circle);
+    fails("FROM a\nRUN --mount=type=bnd x\n", "unsupported mount type \"bnd\" (did you mean bind?)");
+    fails("FROM $X\n", "base name ($X) should not be blank");
+    fails("FROM a\nCOPY http://x/y /\n", "source can't be a URL for COPY");
+}
