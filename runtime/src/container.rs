@@ -16,8 +16,9 @@ use crate::child::channel::{Channel, GO};
 use crate::create::{START_SOCKET, hear, make, start_address};
 use crate::exec::{Join, spawn};
 use crate::hooks::HookRunner;
+use crate::host_root::HostRoot;
 use crate::plan::Plan;
-use crate::plan::namespaces::Namespaces;
+use crate::plan::namespaces::{NEWTIME, Namespaces};
 use crate::plan::process::CapabilityPlan;
 use crate::plan::scheduling::MemoryPolicy;
 use crate::seccomp::Filter;
@@ -86,6 +87,9 @@ pub(crate) struct Facts {
     pub(crate) hooks: HookRunner,
     /// Where the start socket is, for a container that another process starts.
     pub(crate) start_socket_in: Option<PathBuf>,
+    /// Its root file system, if that is mounted in the host's mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host_root: Option<HostRoot>,
 }
 
 /// What init waits for.
@@ -203,7 +207,8 @@ impl Container {
             (true, Some(_)) => Gate::Socket,
         };
         let warnings = made.plan.warnings.clone();
-        let facts = Facts::new(launch, made.pid, made.cgroup, made.plan, made.hooks, start_socket_in);
+        let mut facts = Facts::new(launch, made.pid, made.cgroup, made.plan, made.hooks, start_socket_in);
+        facts.host_root = made.host_root;
         Ok((Container { facts, pidfd: made.pidfd, gate, warnings }, made.terminal))
     }
 
@@ -257,7 +262,9 @@ impl Container {
         plan.memory_policy.clone_from(&self.facts.memory_policy);
         plan.personality = self.facts.personality;
         plan.report_exec_failure = options.report_exec_failure;
+        let root = (self.facts.namespaces & libc::CLONE_NEWNS == 0).then(|| self.root()).transpose()?;
         let join = Join {
+            root,
             init: self.pidfd.try_clone().map_err(|e| Error::system("duplicate", "a pidfd", e))?,
             namespaces: self.facts.namespaces,
             user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
@@ -272,6 +279,16 @@ impl Container {
             }
         })?;
         Ok(Process { warnings, ..started })
+    }
+
+    /// The root of its init.
+    fn root(&self) -> Result<OwnedFd, Error> {
+        let root = crate::cgroup::open_path(Path::new(&format!("/proc/{}/root", self.facts.pid)))?;
+        // the number may be another's by now, unless init still lives
+        if self.has_ended() {
+            return Err(Error::State { action: "exec in", status: Status::Stopped });
+        }
+        Ok(root)
     }
 
     /// In which state it is (runtime specification, "State" and "Query State").
@@ -454,12 +471,16 @@ impl Facts {
             keyring: plan.process.keyring,
             hooks,
             start_socket_in,
+            host_root: None,
         }
     }
 
     /// Removes everything that a container whose init has ended leaves.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         let result = self.cgroup.destroy();
+        if let Some(root) = &self.host_root {
+            root.unmount();
+        }
         result.and(self.hooks.after_stop())
     }
 }
@@ -483,10 +504,10 @@ fn namespace_flags(namespaces: &Namespaces) -> i32 {
         | libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
-        | 0x80;
+        | NEWTIME;
     let new = i32::try_from(namespaces.new & u64::from(ALL.unsigned_abs())).unwrap_or(0);
     let joined = namespaces.join.iter().chain(&namespaces.before_fork).fold(0, |flags, j| flags | j.flag);
     let cgroup = if namespaces.cgroup { libc::CLONE_NEWCGROUP } else { 0 };
-    let time = if namespaces.time_offsets.is_some() { 0x80 } else { 0 };
+    let time = if namespaces.time_offsets.is_some() { NEWTIME } else { 0 };
     new | joined | cgroup | time
 }

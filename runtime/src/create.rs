@@ -18,6 +18,7 @@ use crate::child::channel::{
 use crate::child::mount::map_ids;
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
+use crate::host_root::HostRoot;
 use crate::plan::namespaces::User;
 use crate::plan::{self, Plan, net_devices};
 use crate::sys::process::{CloneRequest, Cloned, clone3, pidfd_send_signal};
@@ -36,6 +37,7 @@ pub(crate) struct Made {
     pub(crate) cgroup: Cgroup,
     pub(crate) plan: Plan,
     pub(crate) hooks: HookRunner,
+    pub(crate) host_root: Option<HostRoot>,
 }
 
 /// Makes a container; with `wait` init stops before it executes the program.
@@ -46,7 +48,8 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
     let listener = launch.start_socket_in.filter(|_| wait).map(listen).transpose()?;
     let hooks = HookRunner::new(launch);
     cgroup.refuse_used()?;
-    let mut undo = Undo { cgroup, made: false, socket: launch.start_socket_in.filter(|_| wait) };
+    let socket = launch.start_socket_in.filter(|_| wait);
+    let mut undo = Undo { cgroup, made: false, socket, host_root: None };
     let placeholder = unit.as_mut().map(|unit| unit.start(resources)).transpose()?;
     // A child in a user namespace enters as the caller, before anything else; and systemd has made the groups already.
     let v1_count = undo.cgroup.v1_folders().len();
@@ -62,6 +65,7 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
         plan.entry = complete(&plan, &undo.cgroup, entry, resources)?;
     }
     crate::prepare::for_user_namespace(&plan)?;
+    undo.host_root = HostRoot::mount(&plan.rootfs)?;
     let (channel, init) = fork(&plan, listener.as_ref()).map_err(|error| plan.explain(error))?;
     let entered = plan.entry.move_in(init.pid);
     drop(placeholder); // init holds the unit from now on
@@ -75,9 +79,10 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
     drop(listener);
     match result {
         Ok(terminal) => {
-            let cgroup = undo.commit();
+            let (cgroup, host_root) = undo.commit();
             plan.entry = Entry::default();
-            Ok(Made { pid: init.pid, pidfd: init.pidfd, terminal, channel, cgroup, plan, hooks })
+            let Init { pid, pidfd } = init;
+            Ok(Made { pid, pidfd, terminal, channel, cgroup, plan, hooks, host_root })
         }
         Err(error) => {
             let error = plan.explain(error);
@@ -128,13 +133,14 @@ struct Undo<'a> {
     /// Whether the cgroup is there, or some of its folders.
     made: bool,
     socket: Option<&'a Path>,
+    host_root: Option<HostRoot>,
 }
 
 impl Undo<'_> {
-    fn commit(mut self) -> Cgroup {
+    fn commit(mut self) -> (Cgroup, Option<HostRoot>) {
         self.made = false;
         self.socket = None;
-        std::mem::take(&mut self.cgroup)
+        (std::mem::take(&mut self.cgroup), self.host_root.take())
     }
 }
 
@@ -145,6 +151,9 @@ impl Drop for Undo<'_> {
         }
         if let Some(folder) = self.socket {
             let _ = std::fs::remove_file(folder.join(START_SOCKET));
+        }
+        if let Some(root) = &self.host_root {
+            root.unmount();
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Join {
     pub(crate) namespaces: i32,
     /// Whether these include a user namespace.
     pub(crate) user_namespace: bool,
+    /// Its root, if its mount namespace is the host's.
+    pub(crate) root: Option<OwnedFd>,
     /// The container's cgroup.
     pub(crate) entry: Entry,
 }

@@ -80,6 +80,10 @@ pub struct Launch<'a> {
     pub report_exec_failure: bool,
     /// Let the container use the caller's session keyring. By default it gets its own.
     pub inherit_keyring: bool,
+    /// Move the root file system over the host's root instead of exchanging the two. That is for hosts whose root is an
+    /// initramfs, which `pivot_root` refuses; the host's tree then stays in the container's mount namespace, out of reach
+    /// but for its procfs and sysfs, which are taken out of it first.
+    pub no_pivot: bool,
     /// A folder where `create` leaves a socket through which *another* process can start the
     /// container ([`crate::SavedState::open`], then [`crate::Container::start`]).
     pub start_socket_in: Option<&'a Path>,
@@ -98,6 +102,7 @@ impl<'a> Launch<'a> {
             preserve_fds: 0,
             report_exec_failure: false,
             inherit_keyring: false,
+            no_pivot: false,
             start_socket_in: None,
         }
     }

@@ -56,7 +56,7 @@
 //! **Cgroups.** An own thin layer (see `cgroup`): version 1, hybrid and version 2 through the
 //! file system, or made by systemd, asked over D-Bus ([`CgroupManager::Systemd`]).
 //!
-//! **Not supported, and refused:** Intel RDT, flags of `personality`, a container without a mount namespace of its own.
+//! **Not supported, and refused:** Intel RDT, flags of `personality`, a mount namespace by path.
 //!
 //! **Own program.** A caller that containers must not be able to overwrite by way of `/proc/PID/exe` (CVE-2019-5736)
 //! calls [`protect_own_program`] first, or is started from a sealed copy.
@@ -79,7 +79,9 @@ mod create;
 mod error;
 mod exec;
 mod hooks;
+mod host_root;
 mod launch;
+mod mountinfo;
 mod netlink;
 mod parse;
 mod plan;

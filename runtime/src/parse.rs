@@ -13,7 +13,16 @@ use crate::{Error, Warning};
 /// # Errors
 /// [`Error::Malformed`] with the field, like `process.args[0]`, and what is wrong with it.
 pub fn parse_spec(json: &[u8], warnings: &mut Vec<Warning>) -> Result<Spec, Error> {
-    parse_with_process(json, "/process", warnings)
+    let spec: Spec = parse_with_process(json, "/process", warnings)?;
+    // the types take a list for the fields in their order; this one would mean to be in all of the host's namespaces
+    let listed = |value: Value| value.get("linux").is_some_and(Value::is_array);
+    if spec.linux().as_ref().is_some_and(|linux| linux.namespaces().is_none())
+        && serde_json::from_slice(json).is_ok_and(listed)
+    {
+        let reason = "invalid type: sequence, expected a map".to_owned();
+        return Err(Error::Malformed { field: "linux".to_owned(), reason });
+    }
+    Ok(spec)
 }
 
 /// Reads a process (runtime specification, "Process") for [`crate::Container::exec`].

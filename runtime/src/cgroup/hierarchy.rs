@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::mountinfo::{self, Entry, unescape};
 
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
@@ -36,23 +37,16 @@ impl Hierarchies {
         {
             return Ok(Hierarchies { v1: Vec::new(), v2: Some(usual.to_path_buf()) });
         }
-        let path = "/proc/self/mountinfo";
-        let table = std::fs::read_to_string(path).map_err(|e| Error::system("read", path, e))?;
-        Ok(Self::parse(&table))
+        Ok(Self::parse(&mountinfo::read()?))
     }
 
-    /// Picks the hierarchies from a `mountinfo` table (proc_pid_mountinfo(5)).
+    /// Picks the hierarchies from a table of mounts.
     fn parse(table: &str) -> Self {
         let mut found = Hierarchies::default();
-        for line in table.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let mut left = left.split(' ').skip(3);
-            let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
-            let mut right = right.split(' ');
-            let (fstype, options) = (right.next(), right.nth(1).unwrap_or_default());
+        for Entry { root, point, fstype, options } in mountinfo::entries(table) {
             match fstype {
-                Some("cgroup2") if found.v2.is_none() => found.v2 = Some(unescape(point)),
-                Some("cgroup") => {
+                "cgroup2" if found.v2.is_none() => found.v2 = Some(unescape(point)),
+                "cgroup" => {
                     let controllers: Vec<String> =
                         options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect();
                     // the same hierarchy may be mounted in several places: the first counts
@@ -78,28 +72,6 @@ fn is_controller(option: &str) -> bool {
         option,
         "rw" | "ro" | "xattr" | "noprefix" | "clone_children" | "cpuset_v2_mode" | "favordynmods" | ""
     ) && (!option.contains('=') || option.starts_with("name="))
-}
-
-/// Octal escapes of spaces, tabs, newlines and backslashes.
-fn unescape(field: &str) -> PathBuf {
-    let mut out = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(char::from(code));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    PathBuf::from(out)
 }
 
 /// The groups of a process, as `(controllers, path)` pairs of `/proc/PID/cgroup`. Version 2 has an empty list.
@@ -134,11 +106,5 @@ mod tests {
         assert_eq!(found.v1[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(found.v1[1].controllers, ["name=systemd"]);
         assert!(!found.unified());
-    }
-
-    #[test]
-    fn escapes() {
-        assert_eq!(unescape("/a\\040b\\134c"), PathBuf::from("/a b\\c"));
-        assert_eq!(unescape("/a\\"), PathBuf::from("/a\\"));
     }
 }

@@ -1,17 +1,21 @@
 //! What belongs to the container but not to its images: mounts of the host's tree, cgroups, masked files, namespaces
 //! that others made.
 
-use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::protobuf::Fields;
-use crate::Error;
 use crate::cgroup::Cgroup;
+use crate::child::target;
 use crate::plan::Plan;
-use crate::plan::mounts::Source;
+use crate::plan::mounts::{Mount, Source};
+use crate::{Error, Step};
 
 /// Fields of criu's options.
 const EXT_MNT: u32 = 23;
@@ -35,6 +39,26 @@ pub(super) fn inherit(fields: &mut Fields, key: &str, fd: i32) {
 
 fn absolute(target: &CStr) -> String {
     format!("/{}", target.to_string_lossy())
+}
+
+/// The root file system on the host, in which targets of mounts are looked up.
+struct Root<'a> {
+    path: &'a Path,
+    fd: OwnedFd,
+}
+
+impl<'a> Root<'a> {
+    fn open(path: &'a Path) -> Result<Self, Error> {
+        Ok(Root { path, fd: crate::cgroup::open_path(path)? })
+    }
+
+    /// Where a mount is in the container: criu knows its target without the symbolic links in it.
+    fn place(&self, mount: &Mount) -> String {
+        let found = target::open(self.fd.as_fd(), &mount.target, OFlags::PATH).ok();
+        let path = found.and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok());
+        let within = path.as_deref().and_then(|path| path.strip_prefix(self.path).ok());
+        within.map_or_else(|| absolute(&mount.target), |path| format!("/{}", path.display()))
+    }
 }
 
 /// Where a mount that the images leave out comes from; `None` for what they have.
@@ -72,10 +96,12 @@ pub(super) fn of_dump(
     plan: &Plan,
     cgroup: &Cgroup,
     spec: &Spec,
-    pid: i32,
+    container: (&Path, i32),
 ) -> Result<(), Error> {
+    let (root, pid) = container;
+    let root = Root::open(root)?;
     for mount in &plan.mounts {
-        let target = absolute(&mount.target);
+        let target = root.place(mount);
         if origin(&mount.source, &target, cgroup).is_some() {
             external_mount(fields, &target, &target);
         }
@@ -99,15 +125,49 @@ pub(super) fn of_dump(
     Ok(())
 }
 
+/// Makes the targets of mounts that are missing, also in what other mounts bring from the host: criu makes none. Those in
+/// new file systems are in the images.
+fn make_targets(plan: &Plan, root: &Root<'_>) -> Result<(), Error> {
+    let mut earlier: Vec<(&[u8], Option<OwnedFd>)> = Vec::new();
+    // of a source in the container nobody knows yet whether it is a folder
+    for mount in plan.mounts.iter().filter(|mount| !matches!(mount.source, Source::Inside { .. })) {
+        let target = mount.target.as_bytes();
+        let within = earlier
+            .iter()
+            .rev()
+            .find_map(|(place, source)| Some((source, target.strip_prefix(*place)?.strip_prefix(b"/")?)));
+        let place = match within {
+            None => Some((&root.fd, target)),
+            Some((source, rest)) => source.as_ref().map(|source| (source, rest)),
+        };
+        if let Some((folder, path)) = place {
+            let failed = |errno| mount.failure(Step::MakeMountTarget, errno);
+            let path = CString::new(path).map_err(|_| failed(Errno::INVAL))?;
+            target::open_or_make(folder.as_fd(), &path, mount.onto_folder, mount.follow).map_err(failed)?;
+        }
+        let source = match &mount.source {
+            Source::Bind { path, .. } if mount.onto_folder => {
+                Some(crate::cgroup::open_path(Path::new(OsStr::from_bytes(path.as_bytes())))?)
+            }
+            _ => None,
+        };
+        earlier.push((target, source));
+    }
+    Ok(())
+}
+
 /// What a restore puts in the place of what the dump has left out. Gives the namespaces' descriptors, which criu needs.
 pub(super) fn of_restore(
     fields: &mut Fields,
     plan: &Plan,
     cgroup: &Cgroup,
     spec: &Spec,
+    root: &Path,
 ) -> Result<Vec<OwnedFd>, Error> {
+    let root = Root::open(root)?;
+    make_targets(plan, &root)?;
     for mount in &plan.mounts {
-        let target = absolute(&mount.target);
+        let target = root.place(mount);
         if let Some(origin) = origin(&mount.source, &target, cgroup) {
             external_mount(fields, &target, &origin.to_string_lossy());
         }

@@ -86,7 +86,7 @@ impl<'a> CriuOptions<'a> {
     }
 
     /// What both requests say. The descriptors must stay open until criu has ended.
-    fn fields(&self, folders: &Folders, log: &str) -> Fields {
+    fn fields(&self, folders: &Folders, log: &str, spec: &Spec) -> Fields {
         let mut fields = Fields::default();
         fields.number(1, folders.images.as_raw_fd());
         if let Some(work) = &folders.work {
@@ -115,6 +115,9 @@ impl<'a> CriuOptions<'a> {
         fields.flag(46, self.tcp_skip_in_flight);
         fields.flag(48, self.lazy_pages);
         fields.flag(50, true); // a terminal's master comes back to us
+        if let Some(file) = config_file(spec) {
+            fields.text(51, &file);
+        }
         fields
     }
 
@@ -196,7 +199,7 @@ impl Container {
                 });
             }
         }
-        let mut fields = options.fields(&folders, "dump.log");
+        let mut fields = options.fields(&folders, "dump.log", spec);
         fields.number(2, self.pid());
         fields.flag(3, own.leave_running || own.pre_dump);
         if let Some(parent) = own.parent {
@@ -221,7 +224,7 @@ impl Container {
             let hierarchies = Hierarchies::detect()?;
             let launch = Launch::new(self.id(), self.bundle(), spec, &RootfsSource::Bundle);
             let plan = crate::plan::compile(&launch, &hierarchies, &self.facts.cgroup, false)?;
-            externals::of_dump(&mut fields, &plan, &self.facts.cgroup, spec, self.pid())?;
+            externals::of_dump(&mut fields, &plan, &self.facts.cgroup, spec, (&root, self.pid()))?;
             self.keep_descriptors(options.images)?;
         }
         let pass = folders.descriptors().chain(own.status).collect();
@@ -244,6 +247,13 @@ impl Container {
         file.and_then(|mut file| std::io::Write::write_all(&mut file, &text))
             .map_err(|e| Error::system("write", path.display(), e))
     }
+}
+
+/// criu's settings for this container, or for all: they come before what is told here.
+fn config_file(spec: &Spec) -> Option<String> {
+    let own = spec.annotations().as_ref().and_then(|all| all.get("org.criu.config"));
+    let usual = || Some("/etc/criu/runc.conf").filter(|path| Path::new(path).exists()).map(str::to_owned);
+    own.cloned().or_else(usual).filter(|path| !path.is_empty())
 }
 
 /// The root file system's folder.

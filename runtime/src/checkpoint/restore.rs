@@ -16,6 +16,7 @@ use crate::container::{Facts, Gate};
 use crate::create::{Prepared, cgroup_path, prepare};
 use crate::hooks::HookRunner;
 use crate::plan::Plan;
+use crate::plan::namespaces::NEWTIME;
 use crate::{Container, Error, Launch, RootfsSource, Stdio};
 
 /// Options of [`Container::restore`] alone.
@@ -59,7 +60,11 @@ impl Container {
         match result {
             Ok(Restored { pid, pidfd, terminal, hooks }) => {
                 let warnings = plan.warnings.clone();
-                let facts = Facts::new(launch, pid, cgroup, plan, hooks, None);
+                let mut facts = Facts::new(launch, pid, cgroup, plan, hooks, None);
+                // so that its clocks go on where they were, criu gives it a time namespace
+                if other_namespace(pid, "time") {
+                    facts.namespaces |= NEWTIME;
+                }
                 Ok((Container { facts, pidfd, gate: Gate::Open, warnings }, terminal))
             }
             Err(error) => {
@@ -68,6 +73,12 @@ impl Container {
             }
         }
     }
+}
+
+/// Whether a process is in another namespace of that kind than the caller.
+fn other_namespace(pid: i32, kind: &str) -> bool {
+    let link = |of: String| std::fs::read_link(format!("/proc/{of}/ns/{kind}")).ok();
+    link(pid.to_string()) != link("self".to_owned())
 }
 
 /// What criu has brought back.
@@ -86,8 +97,9 @@ fn bring_back(
     cgroup: &Cgroup,
 ) -> Result<Restored, Error> {
     let folders = Folders::open(options, false)?;
-    let root = Root::mount(&super::rootfs(launch.spec, launch.bundle)?)?;
-    let mut fields = options.fields(&folders, "restore.log");
+    let rootfs = super::rootfs(launch.spec, launch.bundle)?;
+    let root = Root::mount(&rootfs)?;
+    let mut fields = options.fields(&folders, "restore.log", launch.spec);
     fields.flag(6, true); // devices whose numbers have changed
     fields.text(13, &root.path.to_string_lossy());
     fields.flag(26, true); // init becomes our child
@@ -102,7 +114,7 @@ fn bring_back(
         pair.text(2, &path.to_string_lossy());
         fields.message(25, &pair);
     }
-    let namespaces = externals::of_restore(&mut fields, plan, cgroup, launch.spec)?;
+    let namespaces = externals::of_restore(&mut fields, plan, cgroup, launch.spec, &rootfs)?;
     externals::standard_pipes(&mut fields, options.images);
     let hooks = HookRunner::new(launch);
     let criu = Criu::start(Setup {

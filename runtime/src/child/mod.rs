@@ -13,8 +13,8 @@ mod masks;
 pub(crate) mod mount;
 mod net_devices;
 mod program;
-mod root;
-mod target;
+pub(crate) mod root;
+pub(crate) mod target;
 mod terminal;
 
 use std::ffi::CStr;
@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use crate::error::Step;
 use crate::plan::Plan;
 use crate::plan::mounts::{Mount, Source};
+use crate::plan::namespaces::{NEWTIME, User};
 use crate::plan::process::ProcessPlan;
 use crate::sys::process::{
     CloneRequest, Cloned, end_on_termination, exit, reset_signals, set_namespaces, unshare,
@@ -99,7 +100,7 @@ fn between(plan: &Plan) -> Done<'_, Cloned> {
         set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
     }
     if let Some(offsets) = &plan.namespaces.time_offsets {
-        unshare(0x80).at(Step::MakeNamespace, c"time")?;
+        unshare(NEWTIME).at(Step::MakeNamespace, c"time")?;
         let file = rustix::fs::openat(
             rustix::fs::CWD,
             c"/proc/self/timens_offsets",
@@ -128,13 +129,12 @@ fn init<'p>(
     reset_signals();
     // A caller without privileges reaches the files of its new user namespace only as long as they are the caller's;
     // `become_root` ends that.
-    let mapped_by_other =
-        matches!(ns.user, Some(crate::plan::namespaces::User::New { .. })) && !ns.caller_is_root;
+    let mapped_by_other = matches!(ns.user, Some(User::New { .. })) && !ns.caller_is_root;
     crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, mapped_by_other.into(), 0)
         .at(Step::Prepare, NO_SUBJECT)?;
     enter_cgroup(&plan.entry)?;
     if ns.user.is_some() {
-        if matches!(ns.user, Some(crate::plan::namespaces::User::New { .. })) {
+        if matches!(ns.user, Some(User::New { .. })) {
             channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
         }
         identity::become_root()?;
@@ -272,7 +272,7 @@ fn surroundings<'p>(
     let late = plan.hooks.before_pivot();
     if !late {
         // The host's tree goes away before anything is looked up in the container's.
-        root::pivot(&plan.rootfs, &root)?;
+        root::enter(&plan.rootfs, &root)?;
     }
     let mut place = mount::Place { root: root.as_fd(), channel, proc: None };
     for mount in &plan.mounts {
@@ -303,7 +303,7 @@ fn surroundings<'p>(
         // runc's and crun's hooks find themselves at the new root
         rustix::process::fchdir(&root).at(Step::PivotRoot, &plan.rootfs.path)?;
         hooks::run(&plan.hooks.create_container, plan.hooks.files.as_ref(), &hooks::Setting::default())?;
-        root::pivot(&plan.rootfs, &root)?;
+        root::enter(&plan.rootfs, &root)?;
     }
     if let Some(folder) = &plan.working_directory {
         // as runc and crun; what fails here will be told when it is entered
@@ -387,6 +387,9 @@ fn exec_between(join: &crate::exec::Join, process: &ProcessPlan) -> Done<'static
     identity::keep_to(process.affinity.initial.as_ref())?;
     enter_cgroup(&join.entry)?;
     enter_devices_cgroup(join.entry.devices.as_ref())?;
+    if let Some(root) = &join.root {
+        root::change_root(root).at(Step::PivotRoot, NO_SUBJECT)?;
+    }
     join_init(join).at(Step::JoinNamespace, NO_SUBJECT)?;
     let request = CloneRequest { flags: 0, cgroup: None, as_sibling: true };
     inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)

@@ -13,7 +13,7 @@ use rustix::mount::{
 use super::channel::NO_SUBJECT;
 use super::{At, Done, mount};
 use crate::error::Step;
-use crate::plan::rootfs::{RootSource, Rootfs};
+use crate::plan::rootfs::{Change, RootSource, Rootfs};
 use crate::sys::mount::{MountAttr, mount_classic, mount_setattr};
 
 /// A layer must be what it looks like for those who copy it into an image: no folder that only says where it was, no file
@@ -22,6 +22,10 @@ const PLAIN_LAYERS: [(&CStr, &CStr); 2] = [(c"redirect_dir", c"off"), (c"metacop
 
 /// Mounts the root file system on `root.path`, in this mount namespace only, and gives its root.
 pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
+    if let Change::Chroot = plan.change {
+        let root = plan.on_host.get().ok_or(Errno::BADF).at(Step::MountRootfs, &plan.path)?;
+        return rustix::io::fcntl_dupfd_cloexec(root, 3).at(Step::MountRootfs, &plan.path);
+    }
     // Nothing that happens from here on may reach the host.
     let host =
         rustix::fs::openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -31,7 +35,8 @@ pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
     match &plan.source {
         RootSource::Bind => {
             let tree = mount::clone_tree(CWD, &plan.path, true).at(Step::MountRootfs, &plan.path)?;
-            attach(plan, tree)
+            attach(&plan.path, &tree).at(Step::MountRootfs, &plan.path)?;
+            Ok(tree)
         }
         RootSource::Overlay { lower, upper, work, in_one_page: true } => {
             overlay_in_one_page(plan, lower, upper, work)
@@ -55,7 +60,8 @@ pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
             fsconfig_create(&context).at(Step::MountRootfs, upper)?;
             let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
                 .at(Step::MountRootfs, upper)?;
-            attach(plan, tree)
+            attach(&plan.path, &tree).at(Step::MountRootfs, &plan.path)?;
+            Ok(tree)
         }
     }
 }
@@ -120,20 +126,52 @@ impl Text {
     }
 }
 
-fn attach(plan: &Rootfs, tree: OwnedFd) -> Done<'_, OwnedFd> {
+/// Attaches a mount, or moves it, to a place of the caller's.
+pub(crate) fn attach(path: &CStr, tree: &OwnedFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-    move_mount(&tree, c"", CWD, plan.path.as_c_str(), flags).at(Step::MountRootfs, &plan.path)?;
-    Ok(tree)
+    move_mount(tree, c"", CWD, path, flags)
 }
 
-/// Makes it the root, and lets go of the host's tree.
-pub(crate) fn pivot<'p>(plan: &'p Rootfs, root: &OwnedFd) -> Done<'p> {
-    let step = |result: Result<(), Errno>| result.at(Step::PivotRoot, &plan.path);
-    step(rustix::process::fchdir(root))?;
+/// Makes it the root, and lets go of the host's tree as far as that is possible.
+pub(crate) fn enter<'p>(plan: &'p Rootfs, root: &OwnedFd) -> Done<'p> {
+    let entered = match &plan.change {
+        Change::Pivot => pivot(root),
+        Change::Move { hide } => {
+            for place in hide {
+                take_away(place).at(Step::PivotRoot, place)?;
+            }
+            attach(c"/", root).and_then(|()| change_root(root))
+        }
+        Change::Chroot => change_root(root),
+    };
+    entered.at(Step::PivotRoot, &plan.path)
+}
+
+fn pivot(root: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
     // the old root ends up on top of the new one, where `.` still is the new one
-    step(rustix::process::pivot_root(c".", c"."))?;
-    step(unmount(c".", UnmountFlags::DETACH))?;
-    step(rustix::process::chdir(c"/"))
+    rustix::process::pivot_root(c".", c".")?;
+    unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")
+}
+
+/// Makes it the root of this process and its children.
+pub(crate) fn change_root(root: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(c".")?;
+    rustix::process::chdir(c"/")
+}
+
+/// Unmounts what is mounted there, or, if another user namespace has mounted it, covers it.
+fn take_away(place: &CStr) -> Result<(), Errno> {
+    match unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // it went with what it was in
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::INVAL | Errno::PERM) => {
+            attach(place, &mount::plain_filesystem(c"tmpfs", MountAttr::READONLY.set)?)
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Propagation and write protection, when everything has been made.

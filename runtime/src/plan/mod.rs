@@ -87,10 +87,10 @@ pub(crate) fn compile(
     }
     let mut symlinks = Vec::new();
     let view = CgroupView { hierarchies, cgroup, namespaced: namespaces.cgroup };
-    let rootfs = rootfs::compile(launch)?;
+    let rootfs = rootfs::compile(launch, namespaces.mount)?;
     let binds = BindView {
         bundle: launch.bundle,
-        root: rootfs.on_host(),
+        root: rootfs.host_path(),
         user: namespaces.user.as_ref(),
         parent_maps: namespaces.user.is_some() && namespaces.caller_is_root,
     };

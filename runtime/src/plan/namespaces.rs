@@ -10,7 +10,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::c_string;
 use crate::Error;
 
-const NEWTIME: u64 = 0x80;
+/// `CLONE_NEWTIME`, which libc lacks.
+pub(crate) const NEWTIME: i32 = 0x80;
 
 /// A namespace that is joined by path.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub(crate) struct Namespaces {
     pub(crate) ipc: bool,
     /// Whether the UTS namespace is not the caller's.
     pub(crate) uts: bool,
+    /// Whether the mount namespace is not the caller's.
+    pub(crate) mount: bool,
 }
 
 impl Namespaces {
@@ -90,7 +93,7 @@ fn flag(kind: LinuxNamespaceType) -> i32 {
         LinuxNamespaceType::User => libc::CLONE_NEWUSER,
         LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
         LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-        LinuxNamespaceType::Time => 0x80,
+        LinuxNamespaceType::Time => NEWTIME,
     }
 }
 
@@ -109,6 +112,7 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
         net_at_once: linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
         ipc: false,
         uts: false,
+        mount: false,
     };
     let mut seen = 0;
     for namespace in linux.namespaces().iter().flatten() {
@@ -122,6 +126,7 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
             LinuxNamespaceType::Network => all.net = true,
             LinuxNamespaceType::Ipc => all.ipc = true,
             LinuxNamespaceType::Uts => all.uts = true,
+            LinuxNamespaceType::Mount => all.mount = true,
             _ => {}
         }
         match namespace.path().as_deref().filter(|p| !p.as_os_str().is_empty()) {
@@ -133,12 +138,6 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
     let mapped = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
     if all.user.is_none() && (mapped(linux.uid_mappings()) || mapped(linux.gid_mappings())) {
         return Err(Error::spec("linux.uidMappings", "there is no user namespace to map ids in"));
-    }
-    if all.new & u64::from(libc::CLONE_NEWNS.unsigned_abs()) == 0 {
-        return Err(Error::Unsupported {
-            what: "a container without a mount namespace of its own".into(),
-            why: "its mounts would be the host's",
-        });
     }
     Ok(all)
 }
@@ -189,7 +188,7 @@ impl Namespaces {
                         )
                     });
                 if offsets.is_empty() {
-                    self.new |= NEWTIME;
+                    self.new |= bit;
                 } else {
                     self.time_offsets = Some(offsets);
                 }

@@ -1,11 +1,13 @@
 //! The root file system.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{c_string, options};
-use crate::{Error, Launch, RootfsSource};
+use crate::{Error, Launch, RootfsSource, mountinfo};
 
 /// The longest string that fsconfig(2) takes.
 const FSCONFIG_MAX: usize = 255;
@@ -15,6 +17,9 @@ const FSCONFIG_MAX: usize = 255;
 pub(crate) struct Rootfs {
     /// `root.path` on the host.
     pub(crate) path: CString,
+    pub(crate) change: Change,
+    /// The root, mounted by the parent, if the container has the host's mount namespace.
+    pub(crate) on_host: OnceCell<OwnedFd>,
     pub(crate) source: RootSource,
     pub(crate) readonly: bool,
     /// `linux.rootfsPropagation`.
@@ -28,9 +33,21 @@ impl Rootfs {
     }
 
     /// `root.path`, if it is what is there.
-    pub(crate) fn on_host(&self) -> Option<&Path> {
+    pub(crate) fn host_path(&self) -> Option<&Path> {
         self.is_bound().then(|| Path::new(OsStr::from_bytes(self.path.as_bytes())))
     }
+}
+
+/// How it becomes the root.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// It is exchanged with the host's root, which is then let go of.
+    Pivot,
+    /// It is moved over the host's root. Before that, what is mounted at these places is taken away: a container that
+    /// makes a user namespace may mount a procfs of its own only if it sees one that is whole.
+    Move { hide: Vec<CString> },
+    /// Only the processes' root changes: the mount namespace is the host's.
+    Chroot,
 }
 
 /// Where it comes from.
@@ -49,8 +66,8 @@ pub(crate) enum RootSource {
     },
 }
 
-/// Compiles.
-pub(crate) fn compile(launch: &Launch<'_>) -> Result<Rootfs, Error> {
+/// Compiles. `own_mounts` says whether the container has a mount namespace of its own.
+pub(crate) fn compile(launch: &Launch<'_>, own_mounts: bool) -> Result<Rootfs, Error> {
     let Some(root) = launch.spec.root() else {
         return Err(Error::spec("root", "is missing"));
     };
@@ -62,8 +79,21 @@ pub(crate) fn compile(launch: &Launch<'_>) -> Result<Rootfs, Error> {
                 .ok_or_else(|| Error::spec("linux.rootfsPropagation", format!("{name:?} is unknown")))?,
         ),
     };
+    let change = match (own_mounts, launch.no_pivot) {
+        (false, _) if !matches!(launch.rootfs, RootfsSource::Bundle) => {
+            return Err(Error::Unsupported {
+                what: "an overlay in the host's mount namespace".into(),
+                why: "give the container a mount namespace of its own",
+            });
+        }
+        (false, _) => Change::Chroot,
+        (true, true) => Change::Move { hide: kernel_file_systems(&mountinfo::read()?, &path)? },
+        (true, false) => Change::Pivot,
+    };
     Ok(Rootfs {
         path: c_string("root.path", &path.to_string_lossy())?,
+        change,
+        on_host: OnceCell::new(),
         source: match launch.rootfs {
             RootfsSource::Bundle => RootSource::Bind,
             RootfsSource::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
@@ -71,6 +101,16 @@ pub(crate) fn compile(launch: &Launch<'_>) -> Result<Rootfs, Error> {
         readonly: root.readonly().unwrap_or(false),
         propagation,
     })
+}
+
+/// Where whole instances of procfs and sysfs are mounted outside of the root file system.
+fn kernel_file_systems(table: &str, root: &Path) -> Result<Vec<CString>, Error> {
+    mountinfo::entries(table)
+        .filter(|mount| mount.root == "/" && matches!(mount.fstype, "proc" | "sysfs"))
+        .map(|mount| mountinfo::unescape(mount.point))
+        .filter(|point| !point.starts_with(root))
+        .map(|point| c_string("root.path", &point.to_string_lossy()))
+        .collect()
 }
 
 fn overlay(lower: &[std::path::PathBuf], upper: &Path, work: &Path) -> Result<RootSource, Error> {
@@ -106,6 +146,20 @@ fn kernel_is_at_least(release: &CStr, wanted: (u32, u32)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_must_not_be_seen() {
+        let table = "\
+20 1 0:4 / /proc rw - proc proc rw
+21 1 0:5 / /sys rw - sysfs sysfs rw
+22 20 0:4 /sys /mnt/part rw - proc proc rw
+23 1 0:4 / /other\\040place rw - proc proc rw
+24 1 0:9 / /bundle/rootfs/proc rw - proc proc rw
+25 1 0:6 / /run rw - tmpfs tmpfs rw
+";
+        let hidden = kernel_file_systems(table, Path::new("/bundle/rootfs")).unwrap();
+        assert_eq!(hidden, [c"/proc".to_owned(), c"/sys".to_owned(), c"/other place".to_owned()]);
+    }
 
     #[test]
     fn kernel_versions() {

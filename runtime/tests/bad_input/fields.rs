@@ -122,7 +122,7 @@ fn of_the_root_and_the_names() {
         one("/domainname", json!("x".repeat(65)), "domainname: is longer than 64 bytes"),
         one("/annotations", json!({ "a": 1 }), "annotations.a: invalid type"),
         one("/linux", Value::Null, "linux: is missing"),
-        one("/linux", json!([]), "a container without a mount namespace of its own is not supported"),
+        one("/linux", json!([]), "linux: invalid type: sequence, expected a map"),
     ]);
 }
 

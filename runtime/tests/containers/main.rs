@@ -10,6 +10,7 @@ mod listener;
 mod mounts;
 mod namespaces;
 mod programs;
+mod roots;
 mod scheduling;
 mod seccomp;
 #[path = "../support/mod.rs"]

@@ -117,9 +117,6 @@ pub(crate) fn check_console(terminal: bool, detached: bool, options: &ProcessOpt
 }
 
 fn launch(session: &Session, options: &LaunchOptions, way: Way<'_>) -> Result<Made, Failure> {
-    if options.no_pivot {
-        return Err(Failure::NotSupported("--no-pivot"));
-    }
     let bundle = bundle(options)?;
     let spec = load_spec(&bundle, &session.log)?;
     let detached = options.process.detach || matches!(way, Way::Create);
@@ -170,6 +167,7 @@ fn launch_in(
     let mut launch = Launch::new(&options.id, bundle, spec, &rootfs);
     launch.preserve_fds = session.descriptors.all();
     launch.inherit_keyring = options.no_new_keyring;
+    launch.no_pivot = options.no_pivot;
     if session.global.systemd_cgroup {
         launch.cgroup_manager = CgroupManager::Systemd;
     }
