@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wherry_image_store::Store;
 
+use crate::build::Builds;
 use crate::config::Config;
 use crate::containers::Containers;
 use crate::containers::monitor::Program;
@@ -35,6 +36,8 @@ pub(crate) struct Engine {
     pub(crate) containers: Containers,
     /// All volumes.
     pub(crate) volumes: Volumes,
+    /// All builds.
+    pub(crate) builds: Builds,
     /// What monitors run.
     pub(crate) monitor_program: Program,
     /// Whether all of the host's cgroup controllers are in version 2's hierarchy.

@@ -14,7 +14,7 @@ use hyper::{Method, StatusCode};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::server::{ApiVersion, Query, Reply, Request, Response, query, response};
-use crate::{containers, images, networks, system, volumes};
+use crate::{build, containers, images, networks, system, volumes};
 
 /// A request's method and decoded path segments (without the version), for handlers to match on.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ pub(crate) async fn dispatch(engine: Arc<Engine>, request: hyper::Request<Incomi
 
 async fn handle(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
     match route.segments.first().map_or("", String::as_str) {
+        "build" => build::route(engine, route, request).await,
         "containers" | "exec" => containers::route(engine, route, request).await,
         "images" | "distribution" => images::route(engine, route, request).await,
         "networks" => networks::route(engine, route, request).await,

@@ -63,6 +63,6 @@ pub use mount::{Mountable, mount_detached};
 pub use removal::{Conflict, Removed, User, chain_ids};
 pub use store::{NewImage, Store};
 pub use tar::TarError;
-pub use unpack::{Expected, Extract, UnpackError, extract};
+pub use unpack::{Expected, Extract, UnpackError, extract, is_archive};
 pub use view::{Bind, View, with_view};
 pub use writable::Writable;

@@ -47,6 +47,12 @@ impl Download {
         content_length(self.response.headers())
     }
 
+    /// A header of the answer, as text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
     /// The next bytes; `None` at the end.
     ///
     /// # Errors

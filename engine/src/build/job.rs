@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wherry_image_store::Layer;
 use wherry_registry::{Credentials, Platform};
 
-use crate::containers::config::Ulimit;
+use crate::containers::config::{HostConfig, Ulimit};
 use crate::error::Error;
 
 /// A build to be done.
@@ -86,6 +86,28 @@ pub(crate) struct Limits {
     pub(crate) network: String,
 }
 
+impl Limits {
+    /// As containers have them.
+    pub(super) fn host_config(&self) -> HostConfig {
+        let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+        HostConfig {
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            cpu_shares: self.cpu_shares,
+            cpu_period: self.cpu_period,
+            cpu_quota: self.cpu_quota,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            cgroup_parent: self.cgroup_parent.clone(),
+            shm_size: self.shm_size,
+            ulimits: (!self.ulimits.is_empty()).then(|| self.ulimits.clone()),
+            extra_hosts: list(&self.extra_hosts),
+            network_mode: if self.network.is_empty() { "default".into() } else { self.network.clone() },
+            ..HostConfig::default()
+        }
+    }
+}
+
 /// A boxed future, so that [`Sources`] can be a trait object.
 pub(crate) type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = Result<T, Error>> + Send + 'a>>;
 
@@ -109,6 +131,8 @@ pub(crate) struct Folder {
     pub(crate) root: OwnedFd,
     /// Deleted with this value.
     pub(crate) temporary: Option<PathBuf>,
+    /// What it is a part of, and needs as long as it is used.
+    pub(crate) inside: Option<Arc<Folder>>,
 }
 
 impl Drop for Folder {

@@ -8,10 +8,65 @@
 //!
 //! Steps run in the containers' own monitor and runtime; their layers are written where they stay ([`wherry_image_store::Draft`]).
 
-#![expect(dead_code, unused_imports, reason = "what follows in a moment uses it")]
+#![allow(dead_code, unused_imports, reason = "BuildKit's half of the executor follows")]
 
+mod base;
+mod builds;
+mod cache;
+mod classic;
+mod convert;
+mod fetch;
+mod files;
 mod job;
+mod key;
+mod transfer;
 
+use std::sync::Arc;
+
+use hyper::StatusCode;
+
+pub(crate) use builds::Builds;
 pub(crate) use job::{
     Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Place, Sources, StepId, Stream, Warning,
 };
+
+/// The folder of the contexts of running builds, in `DATA_ROOT/build`.
+const CONTEXTS: &str = "contexts";
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::router::Route;
+use crate::server::{Reply, Request, response};
+
+/// Finds the handler of a path below `/build`.
+///
+/// # Errors
+/// Those of the handlers; `PageNotFound` for other paths.
+pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
+    let (method, segments) = route.parts();
+    match (method, segments.as_slice()) {
+        ("POST", ["build"]) => classic::build(engine, request).await,
+        ("POST", ["build", "cancel"]) => cancel(&engine, &request),
+        _ => Err(Error::PageNotFound),
+    }
+}
+
+/// Ends what an engine before this one was building: it is nobody's any more.
+pub(crate) async fn reconcile(engine: &Arc<Engine>) {
+    crate::containers::step::reconcile(engine).await;
+    let contexts = engine.config().data_root.join("build").join(CONTEXTS);
+    match tokio::fs::remove_dir_all(&contexts).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %contexts.display(), %error, "files of interrupted builds could not be removed");
+        }
+        _ => {}
+    }
+}
+
+/// `POST /build/cancel`: one that is not there is no error.
+fn cancel(engine: &Engine, request: &Request) -> Result<Reply, Error> {
+    let id =
+        request.query.get("id").ok_or_else(|| Error::InvalidParameter("build ID not provided".into()))?;
+    engine.builds.cancel(id);
+    Ok(response::empty(StatusCode::OK).into())
+}

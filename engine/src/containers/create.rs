@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::server::{ApiVersion, Reply, Request, response};
 use crate::text::go_quote;
 
+pub(super) use defaults::fill as fill_defaults;
 pub(super) use merge::inherit;
 
 /// What a client asked for.
@@ -67,6 +68,24 @@ pub(crate) async fn create(engine: Arc<Engine>, mut request: Request) -> Result<
     super::publish(&engine, &container, "create");
     let answer = json!({ "Id": container.id, "Warnings": warnings });
     Ok(response::json(StatusCode::CREATED, &answer).into())
+}
+
+/// Makes a container for a step of a build, which nobody has named.
+///
+/// # Errors
+/// As [`create`].
+pub(super) async fn for_step(
+    engine: &Arc<Engine>,
+    config: Config,
+    host: HostConfig,
+) -> Result<Arc<Container>, Error> {
+    let networking = NetworkingConfig::default();
+    let asked = Asked { name: None, config, host, networking, platform: None, version: ApiVersion::MAX };
+    let plan = plan(engine, asked).await?;
+    let task_engine = engine.clone();
+    let container = blocking(move || carry_out(&task_engine, plan)).await?;
+    super::publish(engine, &container, "create");
+    Ok(container)
 }
 
 /// Takes the body apart.

@@ -29,6 +29,7 @@ pub(crate) mod spec;
 mod start;
 pub(crate) mod state;
 mod stats;
+pub(crate) mod step;
 mod stored_logs;
 mod streams;
 pub(crate) mod table;

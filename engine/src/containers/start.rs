@@ -172,7 +172,7 @@ async fn prepare(engine: Arc<Engine>, record: Arc<Record>) -> Result<ResolvedUse
 }
 
 /// Makes the working directory where the image has none, as dockerd does. Links are followed inside the root only.
-fn make_working_dir(root: BorrowedFd<'_>, path: &str) -> Result<(), Error> {
+pub(super) fn make_working_dir(root: BorrowedFd<'_>, path: &str) -> Result<(), Error> {
     let inside = |path: &Path| {
         openat2(
             root,
@@ -287,27 +287,36 @@ pub(super) fn write_etc(
         let mode = record.host_config.network_mode.strip_prefix("container:").unwrap_or_default();
         return Ok(EtcPaths::of(&config.data_root, &engine.containers.find(mode)?.id));
     }
-    let addresses: Vec<IpAddr> = match joined {
-        Joined::Own(sandbox) => {
-            sandbox.endpoints.iter().filter_map(|e| e.ipv4.map(|n| n.ip().into())).collect()
-        }
-        Joined::Host | Joined::Other(_) => Vec::new(),
-    };
-    let host_gateway =
-        config.network.default_bridge.as_ref().map(|bridge| {
-            bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into())
-        });
     files::write(
         &config.data_root,
         &EtcInput {
             record,
             config: &config,
             resolution: network::resolution(joined),
-            addresses: &addresses,
+            addresses: &addresses(joined),
             links: &links.hosts,
-            host_gateway,
+            host_gateway: host_gateway(&config),
         },
     )
+}
+
+/// A container's own addresses, in the order of its interfaces.
+pub(super) fn addresses(joined: &Joined) -> Vec<IpAddr> {
+    match joined {
+        Joined::Own(sandbox) => {
+            sandbox.endpoints.iter().filter_map(|e| e.ipv4.map(|n| n.ip().into())).collect()
+        }
+        Joined::Host | Joined::Other(_) => Vec::new(),
+    }
+}
+
+/// What `host-gateway` stands for.
+pub(super) fn host_gateway(config: &Config) -> Option<IpAddr> {
+    config
+        .network
+        .default_bridge
+        .as_ref()
+        .map(|bridge| bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into()))
 }
 
 /// Where the container's output goes.

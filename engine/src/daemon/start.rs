@@ -15,6 +15,7 @@ use tracing_subscriber::{Registry, reload};
 
 use super::pidfile::Pidfile;
 use super::{StartError, activation, identity, limits, listen, notify, reload as reloading, shutdown};
+use crate::build::{self, Builds};
 use crate::config::Config;
 use crate::containers::monitor::Program;
 use crate::containers::{self, Containers};
@@ -58,6 +59,7 @@ async fn serve(config: Config, passed: Vec<activation::Passed>) -> Result<(), St
     let mut signals = Signals::new()?;
     let listeners = listen::open(&config, passed).await?;
     let engine = open_engine(config).await?;
+    build::reconcile(&engine).await;
     containers::reconcile(engine.clone()).await?;
     release_volumes(&engine).await?;
     let accepting: Vec<_> =
@@ -120,6 +122,7 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
         netd,
         containers,
         volumes,
+        builds: Builds::default(),
         monitor_program,
         cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         stopping: AtomicBool::new(false),

@@ -16,7 +16,7 @@ pub(crate) struct BlockingBody {
 
 impl BlockingBody {
     /// A body whose pieces come through the sender; it ends when that is dropped.
-    pub(super) fn channel() -> (mpsc::Sender<io::Result<Bytes>>, Self) {
+    pub(crate) fn channel() -> (mpsc::Sender<io::Result<Bytes>>, Self) {
         let (sender, pieces) = mpsc::channel(8);
         (sender, Self { pieces, current: Bytes::new() })
     }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 use wherry_image_ref::{Digest, Reference};
-use wherry_registry::Platform;
+use wherry_registry::{Credentials, Platform};
 
 use super::pull::Pull;
 use super::{credentials, output, registry};
@@ -33,6 +35,39 @@ pub(super) async fn create(engine: Arc<Engine>, request: &Request) -> Result<Rep
         async move { pull.run().await }
     })
     .await
+}
+
+/// An image that a build wants.
+#[derive(Debug)]
+pub(crate) struct Pulled {
+    /// Which one.
+    pub(crate) reference: Reference,
+    /// For which platform; `None` for this host.
+    pub(crate) platform: Option<Platform>,
+    /// Whose pull it is.
+    pub(crate) credentials: Credentials,
+}
+
+/// Pulls an image for a build. Its messages go to `messages`.
+///
+/// # Errors
+/// The registry's, in dockerd's words.
+pub(crate) async fn pull_for_build(
+    engine: &Arc<Engine>,
+    asked: Pulled,
+    messages: mpsc::Sender<Bytes>,
+) -> Result<(), Error> {
+    let pull = Pull {
+        client: registry::client_of(engine, "", hyper::HeaderMap::new()),
+        policy: registry::policy(engine),
+        credentials: asked.credentials,
+        reference: asked.reference,
+        platform: asked.platform,
+        engine: engine.clone(),
+        // Nobody waits for the first message here.
+        output: output::Output::new(messages, oneshot::channel().0),
+    };
+    pull.run().await
 }
 
 /// `fromImage` and `tag`, which may be a digest. Without any, all tags are meant.

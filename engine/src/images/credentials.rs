@@ -1,5 +1,7 @@
 //! The `X-Registry-Auth` header.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -16,6 +18,15 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// or without padding; like dockerd we take what cannot be read for nothing.
 pub(super) fn of(request: &Request) -> Credentials {
     request.header("x-registry-auth").and_then(decode).unwrap_or_default()
+}
+
+/// The credentials for each registry that came with a build, by the name that the client has for it.
+pub(crate) fn of_registries(request: &Request) -> BTreeMap<String, Credentials> {
+    let read = |header: &str| {
+        let bytes = LENIENT.decode(header.trim()).ok()?;
+        serde_json::from_slice::<Option<BTreeMap<String, Credentials>>>(&bytes).ok()?
+    };
+    request.header("x-registry-config").and_then(read).unwrap_or_default()
 }
 
 fn decode(header: &str) -> Option<Credentials> {

@@ -59,7 +59,7 @@ impl Child<'_> {
         fields.add("architecture", &architecture);
         fields.add_text("author", self.author);
         fields.add("config", self.config);
-        fields.add("container", self.container);
+        fields.add_text("container", self.container);
         fields.add("container_config", self.container_config);
         fields.add("created", &now);
         fields.add("docker_version", crate::ENGINE_VERSION);

@@ -45,11 +45,13 @@ struct Detail {
 
 #[derive(Debug, Serialize)]
 struct ErrorDetail<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
     message: &'a str,
 }
 
 /// `{"stream":…}`: a line for the user.
-pub(super) fn stream(text: &str) -> Bytes {
+pub(crate) fn stream(text: &str) -> Bytes {
     render(&Message { stream: Some(text), ..Message::default() })
 }
 
@@ -86,9 +88,19 @@ pub(super) fn pushed(tag: &str, digest: &Digest, size: usize) -> Bytes {
     render(&Message { detail: Some(Detail::default()), aux: Some(aux), ..Message::default() })
 }
 
+/// `{"aux":{"ID":…}}`: an image that a build made, for programs.
+pub(crate) fn built(id: &str) -> Bytes {
+    render(&Message { aux: Some(serde_json::json!({ "ID": id })), ..Message::default() })
+}
+
 /// The end of a stream that failed.
 pub(super) fn error(message: &str) -> Bytes {
-    let detail = ErrorDetail { message };
+    failed_build(message, None)
+}
+
+/// The end of a build that failed; with the exit code of the program that made it fail.
+pub(crate) fn failed_build(message: &str, code: Option<i32>) -> Bytes {
+    let detail = ErrorDetail { code, message };
     render(&Message { error_detail: Some(detail), error: Some(message), ..Message::default() })
 }
 

@@ -2,11 +2,11 @@
 
 /// The pattern itself is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadPattern;
+pub(crate) struct BadPattern;
 
 /// Whether the whole `text` matches: `*` and `?` stand for anything but a slash, `[a-z]` and `[^a]`
 /// for characters, `\` takes the next one as it is.
-pub(super) fn matches(pattern: &str, text: &str) -> Result<bool, BadPattern> {
+pub(crate) fn matches(pattern: &str, text: &str) -> Result<bool, BadPattern> {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     check(&pattern)?;

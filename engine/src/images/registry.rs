@@ -26,8 +26,13 @@ pub(crate) fn client(engine: &Engine, request: &Request) -> Client {
             headers.append(name, value.clone());
         }
     }
+    client_of(engine, request.header("user-agent").unwrap_or_default(), headers)
+}
+
+/// A client for who calls itself `upstream`; `headers` are sent with each request.
+pub(crate) fn client_of(engine: &Engine, upstream: &str, headers: HeaderMap) -> Client {
     Client::new(Settings {
-        user_agent: user_agent(request.header("user-agent").unwrap_or_default()),
+        user_agent: user_agent(upstream),
         certificates: CERTIFICATES.into(),
         proxies: proxies(&engine.config()),
         headers,

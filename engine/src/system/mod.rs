@@ -40,14 +40,6 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("GET", ["plugins"]) => Ok(response::json(StatusCode::OK, &[(); 0]).into()),
         ("GET", ["plugins", name, "json"]) => Err(Error::NotFound(format!("plugin {name:?} not found"))),
         (_, ["plugins", ..]) => Err(Error::NotImplemented("plugins are not supported by this engine".into())),
-        ("POST", ["build"]) => Err(Error::NotImplemented(
-            "building images is not supported by this engine yet: build elsewhere, then docker load or docker pull"
-                .into(),
-        )),
-        ("POST", ["build", "prune"]) => {
-            let nothing = serde_json::json!({ "CachesDeleted": null, "SpaceReclaimed": 0 });
-            Ok(response::json(StatusCode::OK, &nothing).into())
-        }
         ("POST", ["session" | "grpc"]) => {
             Err(Error::NotImplemented("BuildKit is not supported by this engine yet".into()))
         }

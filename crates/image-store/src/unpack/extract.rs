@@ -35,6 +35,13 @@ pub fn extract(folder: OwnedFd, stream: impl Read + Send, wishes: Extract) -> Re
     pipeline::run(stream, consume).result
 }
 
+/// Whether `extract` would find an archive in what `stream` has: a tar with at least one entry, plain or compressed.
+#[must_use]
+pub fn is_archive(stream: impl Read + Send) -> bool {
+    let Ok(plain) = super::decompress(stream) else { return false };
+    matches!(Reader::new(plain, ()).next(), Ok(Some(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +89,13 @@ mod tests {
         into(&root, &["loop/x"], Extract::default()).unwrap_err();
         let stat = fs::metadata(root.join("sub/new")).unwrap();
         assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (5, 6, 0o640));
+    }
+
+    #[test]
+    fn archives_are_told_from_other_files() {
+        assert!(is_archive(&*archive(&["a"])) && !is_archive(&b"#!/bin/sh"[..]) && !is_archive(&b""[..]));
+        assert!(!is_archive(&*archive(&[])), "nothing to unpack");
+        assert!(!is_archive(&[0x1f, 0x8b, 8, 0, 1, 2][..]), "compressed, or not even that");
     }
 
     #[test]

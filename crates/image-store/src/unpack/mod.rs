@@ -11,7 +11,7 @@ mod record;
 mod xz;
 
 pub(crate) use decompress::{Compression, decompress};
-pub use extract::{Extract, extract};
+pub use extract::{Extract, extract, is_archive};
 pub(crate) use folders::clean;
 pub use ingest::Expected;
 pub(crate) use ingest::Staged;

@@ -9,7 +9,12 @@ use crate::error::Error;
 use crate::server::ApiVersion;
 
 /// Fills in defaults.
-pub(super) fn fill(host: &mut HostConfig, daemon: &Config, cgroup_v2: bool, version: ApiVersion) {
+pub(in crate::containers) fn fill(
+    host: &mut HostConfig,
+    daemon: &Config,
+    cgroup_v2: bool,
+    version: ApiVersion,
+) {
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }

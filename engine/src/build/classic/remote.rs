@@ -1,0 +1,157 @@
+//! Where the context is: in the request, or at the address that `remote` says.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use wherry_dockerfile::plan::TransferSource;
+
+use super::context;
+use super::request::Asked;
+use crate::build::fetch;
+use crate::build::job::Folder;
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::images::{BlockingBody, registry};
+use crate::server::Request;
+
+/// So many bytes tell an archive from a Dockerfile.
+const HEAD_BYTES: u64 = 512;
+
+/// A context, and the name of the Dockerfile if it is not for the client to say.
+pub(super) struct Context {
+    pub(super) folder: Arc<Folder>,
+    pub(super) dockerfile: Option<String>,
+}
+
+/// Brings the context here.
+///
+/// # Errors
+/// dockerd's texts.
+pub(super) async fn context(engine: &Arc<Engine>, asked: &Asked, request: Request) -> Result<Context, Error> {
+    match asked.remote.as_str() {
+        "" => {
+            let folder = context::unpack(engine, BlockingBody::new(request.body)).await?;
+            Ok(Context { folder, dockerfile: None })
+        }
+        "client-session" => Err(Error::NotImplemented(
+            "the context of a session is for BuildKit, which is reached through /grpc here".into(),
+        )),
+        url if is_repository(url) => repository(engine, url).await,
+        url if url.starts_with("http://") || url.starts_with("https://") => download(engine, url).await,
+        other => Err(Error::server(format!("remoteURL ({other}) could not be recognized as URL"))),
+    }
+}
+
+/// As dockerd tells repositories from other addresses.
+fn is_repository(url: &str) -> bool {
+    let path = url.split_once('#').map_or(url, |(path, _)| path);
+    let is_http = url.starts_with("http://") || url.starts_with("https://");
+    if is_http {
+        return path.ends_with(".git");
+    }
+    url.starts_with("git://")
+        || url.starts_with("git@")
+        || url.starts_with("ssh://")
+        || url.starts_with("github.com/")
+}
+
+/// `URL#reference:folder`.
+async fn repository(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
+    let (remote, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let remote =
+        if remote.starts_with("github.com/") { format!("https://{remote}") } else { remote.to_owned() };
+    let source = TransferSource::Git {
+        remote,
+        reference: reference.to_owned(),
+        subdir: String::new(),
+        checksum: String::new(),
+        keep_git_dir: false,
+    };
+    let failed = |error: fetch::FetchError| Error::server(error.to_string());
+    let material = fetch::fetch(engine, &source, &|_, _, _| {}).await.map_err(failed)?;
+    let folder = if subdir.is_empty() { material.folder } else { below(material.folder, subdir)? };
+    Ok(Context { folder, dockerfile: None })
+}
+
+/// A folder of a repository, which keeps the whole of it alive.
+fn below(folder: Arc<Folder>, path: &str) -> Result<Arc<Folder>, Error> {
+    use crate::build::files::{Root, clean};
+    use std::os::fd::AsFd;
+    let opened = Root(folder.root.as_fd()).open_folder(clean(path).as_bytes());
+    let root = opened.map_err(|error| Error::server(error.to_string()))?;
+    Ok(Arc::new(Folder { root, temporary: None, inside: Some(folder) }))
+}
+
+/// An archive, or a Dockerfile alone.
+async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
+    let client = registry::client_of(engine, "", hyper::HeaderMap::new());
+    let failed = |error: wherry_registry::Error| Error::server(error.to_string());
+    let mut download = client.download(url).await.map_err(failed)?;
+    let status = download.status();
+    if !status.is_success() {
+        let reason = status.canonical_reason().unwrap_or_default();
+        return Err(Error::server(format!(
+            "error downloading remote context {url}: failed to GET {url} with status {} {reason}",
+            status.as_u16()
+        )));
+    }
+    let (sender, mut body) = BlockingBody::channel();
+    tokio::spawn(async move {
+        loop {
+            let piece = match download.next().await {
+                Ok(Some(bytes)) => Ok(bytes),
+                Ok(None) => return,
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            let is_end = piece.is_err();
+            if sender.send(piece).await.is_err() || is_end {
+                return;
+            }
+        }
+    });
+    let name = url.to_owned();
+    let (head, body) = blocking(move || {
+        let mut head = Vec::new();
+        (&mut body).take(HEAD_BYTES).read_to_end(&mut head).map_err(Error::io("read", name))?;
+        Ok((head, body))
+    })
+    .await?;
+    if is_text(&head) {
+        let text = blocking(move || {
+            let mut text = Vec::new();
+            let read = context::chained(head, body).read_to_end(&mut text);
+            read.map(|_| text).map_err(Error::io("read", "the Dockerfile"))
+        })
+        .await?;
+        let folder = context::of_dockerfile(engine, text).await?;
+        return Ok(Context { folder, dockerfile: Some(super::DOCKERFILE.into()) });
+    }
+    let folder = context::unpack(engine, context::chained(head, body)).await?;
+    Ok(Context { folder, dockerfile: None })
+}
+
+/// Archives have bytes that no text has.
+fn is_text(head: &[u8]) -> bool {
+    std::str::from_utf8(head).map_or_else(|error| error.valid_up_to() + 4 > head.len(), |_| true)
+        && !head.contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_are_known_by_their_addresses() {
+        for (url, is) in [
+            ("https://x/y.git", true),
+            ("https://x/y.git#main:sub", true),
+            ("git@x:y/z", true),
+            ("https://x/y.tar.gz", false),
+            ("http://x/Dockerfile", false),
+        ] {
+            assert_eq!(is_repository(url), is, "{url}");
+        }
+        assert!(is_text(b"FROM x\n") && !is_text(&[0x1f, 0x8b, 8]) && !is_text(b"name\0\0"));
+    }
+}

@@ -1,0 +1,290 @@
+//! Files that are not in a context: downloads, repositories, documents of the Dockerfile. Each comes into a folder of its own,
+//! from which it is copied like all others.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use wherry_dockerfile::plan::TransferSource;
+use wherry_image_ref::Digest;
+
+use super::classic::new_folder;
+use super::files::Owner;
+use super::job::Folder;
+use super::transfer::{Excluded, Material, TransferError};
+use crate::engine::{Engine, blocking};
+use crate::error::Error;
+use crate::images::registry;
+
+/// Why files could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    /// They are not there, or cannot be read.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Something else of ours failed.
+    #[error(transparent)]
+    Own(#[from] Error),
+    /// A server refuses.
+    #[error("failed to GET {url} with status {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// Code and words.
+        status: String,
+    },
+    /// A server cannot be reached, or breaks off.
+    #[error(transparent)]
+    Download(#[from] wherry_registry::Error),
+    /// The bytes are not those that were expected.
+    #[error("digest mismatch {actual}: {expected}")]
+    Checksum {
+        /// As the Dockerfile says.
+        expected: String,
+        /// What came.
+        actual: String,
+    },
+    /// git(1) failed.
+    #[error("failed to fetch {remote}: {reason}")]
+    Git {
+        /// The repository.
+        remote: String,
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// Told of a transfer's progress: what, bytes so far, bytes in all (0 if unknown).
+pub(super) type Watch<'a> = &'a (dyn Fn(&str, u64, u64) + Send + Sync);
+
+/// Finds what a path or pattern means in a folder.
+///
+/// # Errors
+/// [`TransferError::Missing`] and what the file system says.
+pub(super) async fn find(
+    folder: Arc<Folder>,
+    path: String,
+    parents: Option<String>,
+    unpack: bool,
+    owner: Owner,
+) -> Result<Material, FetchError> {
+    let found = blocking(move || Ok(Material::find(folder, &path, parents.as_deref(), unpack, owner)));
+    Ok(found.await??)
+}
+
+/// What `--exclude` keeps out.
+///
+/// # Errors
+/// 400 for patterns that are none.
+pub(super) fn excluded(patterns: &[String]) -> Result<Excluded, Error> {
+    if patterns.is_empty() {
+        return Ok(Box::new(|_, _| false));
+    }
+    let ignore = wherry_dockerfile::Ignore::of(patterns)
+        .map_err(|error| Error::InvalidParameter(format!("invalid excludepatterns: {error}")))?;
+    Ok(Box::new(move |path, _| ignore.is_ignored(&String::from_utf8_lossy(path))))
+}
+
+/// Brings a source that is not in a context into a folder of its own.
+///
+/// # Errors
+/// [`FetchError`].
+pub(super) async fn fetch(
+    engine: &Arc<Engine>,
+    source: &TransferSource,
+    watch: Watch<'_>,
+) -> Result<Material, FetchError> {
+    let task_engine = engine.clone();
+    let (folder, path) = blocking(move || new_folder(&task_engine)).await?;
+    let folder = Arc::new(folder);
+    let root = Some((0, 0));
+    match source {
+        TransferSource::Inline(file) => {
+            let (at, content) = (path.join(file.name.replace('/', "_")), file.content.clone());
+            let name = file.name.replace('/', "_");
+            blocking(move || write(&at, content.as_bytes(), 0o644, None)).await?;
+            find(folder, escape(&name), None, false, root).await
+        }
+        TransferSource::Http { url, name, checksum, unpack } => {
+            let name = download(engine, url, name, (&path, checksum), watch).await?;
+            find(folder, escape(&name), None, *unpack, root).await
+        }
+        TransferSource::Git { remote, reference, subdir, checksum, keep_git_dir } => {
+            clone(remote, reference, checksum, (&path, *keep_git_dir)).await?;
+            find(folder, subdir.clone(), None, false, root).await
+        }
+        TransferSource::Files { .. } => Err(Error::server("files of a context are not fetched").into()),
+    }
+}
+
+/// A name as a pattern that means nothing else.
+fn escape(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+fn write(path: &Path, content: &[u8], mode: u32, modified: Option<SystemTime>) -> Result<(), Error> {
+    let done = std::fs::File::create_new(path).and_then(|mut file| {
+        file.write_all(content)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        modified.map_or(Ok(()), |time| file.set_modified(time))
+    });
+    done.map_err(Error::io("write", path.display()))
+}
+
+/// Fetches a file; returns its name in the folder.
+async fn download(
+    engine: &Engine,
+    url: &str,
+    name: &str,
+    (folder, checksum): (&Path, &str),
+    watch: Watch<'_>,
+) -> Result<String, FetchError> {
+    let client = registry::client_of(engine, "", hyper::HeaderMap::new());
+    let mut download = client.download(url).await?;
+    let status = download.status();
+    if !status.is_success() {
+        let reason = status.canonical_reason().unwrap_or_default();
+        return Err(FetchError::Status { url: url.into(), status: format!("{} {reason}", status.as_u16()) });
+    }
+    let name = if name.is_empty() { "download" } else { name }.replace('/', "_");
+    let path = folder.join(&name);
+    let failed = || Error::io("write", path.display());
+    let mut file = tokio::fs::File::create_new(&path).await.map_err(failed())?;
+    let total = download.length().unwrap_or(0);
+    let modified = download.header("last-modified").and_then(http_date);
+    let (mut current, mut hasher) = (0u64, wherry_image_ref::Hasher::default());
+    while let Some(bytes) = download.next().await? {
+        hasher.update(&bytes);
+        current += bytes.len() as u64;
+        tokio::io::AsyncWriteExt::write_all(&mut file, &bytes).await.map_err(failed())?;
+        watch(url, current, total);
+    }
+    tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(failed())?;
+    check(checksum, hasher.finish())?;
+    let file = file.into_std().await;
+    let done = file
+        .set_permissions(std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| file.set_modified(modified.unwrap_or(SystemTime::UNIX_EPOCH)));
+    done.map_err(failed())?;
+    Ok(name)
+}
+
+fn check(expected: &str, actual: Digest) -> Result<(), FetchError> {
+    let actual = actual.to_string();
+    match expected {
+        "" => Ok(()),
+        expected if expected == actual => Ok(()),
+        expected => Err(FetchError::Checksum { expected: expected.to_owned(), actual }),
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<SystemTime> {
+    let mut words = text.split([' ', ':']).skip(1);
+    let day: u64 = words.next()?.parse().ok()?;
+    let month = words.next()?;
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == month)? as u64 + 1;
+    let year: u64 = words.next()?.parse().ok()?;
+    let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+    let (hour, minute, second) = (number()?, number()?, number()?);
+    let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
+    let ns = u64::try_from(crate::clock::parse_rfc3339(&text)?).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
+}
+
+/// Clones a repository into `folder`. The host's own git does it, with nothing of ours in its environment.
+async fn clone(
+    remote: &str,
+    reference: &str,
+    checksum: &str,
+    (folder, keep_git_dir): (&Path, bool),
+) -> Result<(), FetchError> {
+    let wanted = if reference.is_empty() { "HEAD" } else { reference };
+    git(remote, folder, &["init", "--quiet", "."]).await?;
+    // A name that begins with a dash is no option.
+    let fetched = git(remote, folder, &["fetch", "--quiet", "--depth=1", "--", remote, wanted]).await;
+    if fetched.is_err() {
+        // Not all servers give away a single commit.
+        git(
+            remote,
+            folder,
+            &["fetch", "--quiet", "--tags", "--", remote, "+refs/heads/*:refs/remotes/origin/*"],
+        )
+        .await?;
+        let found = git(remote, folder, &["checkout", "--quiet", "--detach", wanted, "--"]).await;
+        if found.is_err() {
+            let branch = format!("origin/{wanted}");
+            git(remote, folder, &["checkout", "--quiet", "--detach", &branch, "--"]).await?;
+        }
+    } else {
+        git(remote, folder, &["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
+    }
+    let commit = git(remote, folder, &["rev-parse", "HEAD"]).await?;
+    if !checksum.is_empty() && !commit.trim().starts_with(checksum) {
+        let (expected, actual) = (checksum.to_owned(), commit.trim().to_owned());
+        return Err(FetchError::Checksum { expected, actual });
+    }
+    git(remote, folder, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+    if !keep_git_dir {
+        let dir = folder.join(".git");
+        tokio::fs::remove_dir_all(&dir).await.map_err(Error::io("remove", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// Runs git(1) in `folder`; what it writes.
+async fn git(remote: &str, folder: &Path, args: &[&str]) -> Result<String, FetchError> {
+    let failed = |reason: String| FetchError::Git { remote: remote.to_owned(), reason };
+    let output = tokio::process::Command::new("git")
+        // No hooks, no configuration of whoever runs the engine, no questions, and no transports that run programs.
+        .args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "protocol.ext.allow=never",
+            "-c",
+            "protocol.file.allow=user",
+        ])
+        .args(args)
+        .current_dir(folder)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| failed(format!("git: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_servers_are_read() {
+        let time = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
+        assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[test]
+    fn names_are_no_patterns() {
+        assert_eq!(escape("a*[b]"), "a\\*\\[b]");
+    }
+}

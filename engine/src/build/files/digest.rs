@@ -1,0 +1,133 @@
+//! What files are, as a number: names, kinds, modes, owners, links, attributes and bytes; not their times.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::io::Errno;
+use wherry_image_ref::{Digest, Hasher};
+
+use super::place::{Root, is_folder, names, split};
+use super::tree::{Exclude, Owner, attributes};
+use super::{FileError, MAX_DEPTH, Selected, failed, join};
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// The digest of what was selected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Digested {
+    /// Of names, modes, owners and bytes.
+    pub(in super::super) digest: Digest,
+    /// Whether it is one folder.
+    pub(in super::super) is_folder: bool,
+}
+
+/// The digest of something that was selected. With `owner` all belongs to that one, whoever owns it.
+pub(in super::super) fn digest(
+    root: Root<'_>,
+    selected: &Selected,
+    owner: Owner,
+    exclude: Exclude<'_>,
+) -> Result<Digested, FileError> {
+    let mut walk =
+        Walk { hasher: Hasher::default(), owner, exclude, buffer: vec![0; BUFFER_BYTES].into_boxed_slice() };
+    let path = &selected.path;
+    if selected.is_folder {
+        let folder = root.open_folder(path)?;
+        walk.below(folder.as_fd(), b"", 0)?;
+    } else {
+        // A link at the end is followed, inside the root.
+        let file = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed("open", path))?;
+        let stat = fstat(&file).map_err(failed("stat", path))?;
+        walk.head(split(path).1, &stat);
+        walk.open_file(file.into(), &stat).map_err(failed("read", path))?;
+    }
+    Ok(Digested { digest: walk.hasher.finish(), is_folder: selected.is_folder })
+}
+
+struct Walk<'a> {
+    hasher: Hasher,
+    owner: Owner,
+    exclude: Exclude<'a>,
+    buffer: Box<[u8]>,
+}
+
+impl Walk<'_> {
+    fn below(&mut self, folder: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<(), FileError> {
+        if depth > MAX_DEPTH {
+            return Err(failed("open", path)(Errno::NAMETOOLONG));
+        }
+        for name in names(folder).map_err(failed("read", path))? {
+            let path = join(path, &name);
+            let stat = statat(folder, &*name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("lstat", &path))?;
+            if (self.exclude)(&path, is_folder(&stat)) {
+                continue;
+            }
+            self.head(&path, &stat);
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    let child =
+                        openat(folder, &*name, FOLDER, Mode::empty()).map_err(failed("open", &path))?;
+                    self.attributes(child.as_fd()).map_err(failed("read", &path))?;
+                    self.below(child.as_fd(), &path, depth + 1)?;
+                }
+                FileType::RegularFile => {
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                    let file = openat(folder, &*name, flags, Mode::empty()).map_err(failed("open", &path))?;
+                    self.open_file(file.into(), &stat).map_err(failed("read", &path))?;
+                }
+                FileType::Symlink => {
+                    let link = readlinkat(folder, &*name, Vec::new()).map_err(failed("readlink", &path))?;
+                    self.field(link.as_bytes());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, path: &[u8], stat: &Stat) {
+        self.field(path);
+        let (uid, gid) = self.owner.unwrap_or((stat.st_uid, stat.st_gid));
+        let device = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice | FileType::BlockDevice => stat.st_rdev,
+            _ => 0,
+        };
+        for number in [u64::from(stat.st_mode), u64::from(uid), u64::from(gid), device] {
+            self.hasher.update(&number.to_le_bytes());
+        }
+    }
+
+    fn open_file(&mut self, mut file: File, stat: &Stat) -> Result<(), Errno> {
+        self.attributes(file.as_fd())?;
+        // The length in front, so that no content can look like the next name.
+        self.hasher.update(&stat.st_size.to_le_bytes());
+        let mut left = u64::try_from(stat.st_size).unwrap_or(0);
+        while left > 0 {
+            let read = match file.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)),
+            };
+            self.hasher.update(self.buffer.get(..read).unwrap_or_default());
+            left = left.saturating_sub(read as u64);
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, file: BorrowedFd<'_>) -> Result<(), Errno> {
+        for (name, value) in attributes(file)? {
+            self.field(&name);
+            self.field(&value);
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, bytes: &[u8]) {
+        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
+        self.hasher.update(bytes);
+    }
+}

@@ -1,0 +1,78 @@
+//! Which files a path or a pattern means.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, OFlags, statat};
+
+use super::place::{Root, is_folder, names, split};
+use super::{FileError, failed, join};
+use crate::images::pattern;
+
+/// Something that a source means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Selected {
+    /// Where it is below the root: clean, without a slash in front; empty for the root itself.
+    pub(in super::super) path: Vec<u8>,
+    /// Whether it is a folder, a link at its end followed.
+    pub(in super::super) is_folder: bool,
+}
+
+impl Selected {
+    /// Its own name.
+    pub(in super::super) fn name(&self) -> &[u8] {
+        split(&self.path).1
+    }
+}
+
+/// Whether a path has wildcards.
+pub(super) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '[', '\\'])
+}
+
+/// All that a clean path or pattern means, sorted. A plain path that means nothing is an error, a pattern is not.
+pub(in super::super) fn select(root: Root<'_>, path: &str) -> Result<Vec<Selected>, FileError> {
+    if !is_pattern(path) {
+        return match root.stat(path.as_bytes())? {
+            Some(stat) => Ok(vec![Selected { path: path.as_bytes().to_vec(), is_folder: is_folder(&stat) }]),
+            None => Err(failed("stat", path.as_bytes())(rustix::io::Errno::NOENT)),
+        };
+    }
+    let mut found = vec![Vec::new()];
+    for part in path.split('/') {
+        let mut next = Vec::new();
+        for above in &found {
+            below(root, above, part, &mut next)?;
+        }
+        found = next;
+    }
+    let mut selected = Vec::new();
+    for path in found {
+        // A link that leads nowhere means nothing.
+        if let Some(stat) = root.stat(&path)? {
+            selected.push(Selected { path, is_folder: is_folder(&stat) });
+        }
+    }
+    Ok(selected)
+}
+
+/// Adds what `part` means in the folder `above`, if it is one.
+fn below(root: Root<'_>, above: &[u8], part: &str, found: &mut Vec<Vec<u8>>) -> Result<(), FileError> {
+    let Ok(folder) = root.open(above, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
+    if !is_pattern(part) {
+        if statat(&folder, part, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            found.push(join(above, part.as_bytes()));
+        }
+        return Ok(());
+    }
+    for name in names(folder.as_fd()).map_err(failed("read", above))? {
+        // Patterns are text; a name that is none is matched by what can be shown of it.
+        match pattern::matches(part, &String::from_utf8_lossy(&name)) {
+            Ok(true) => found.push(join(above, &name)),
+            Ok(false) => {}
+            Err(pattern::BadPattern) => {
+                return Err(failed("syntax error in pattern", part.as_bytes())(rustix::io::Errno::INVAL));
+            }
+        }
+    }
+    Ok(())
+}

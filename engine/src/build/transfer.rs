@@ -1,0 +1,326 @@
+//! `COPY` and `ADD`: files of contexts, stages and images, into the layer of a step.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, OFlags, fstat, futimens, statat};
+use wherry_dockerfile::plan::TransferStep;
+use wherry_image_ref::{Digest, Hasher};
+use wherry_image_store::{Extract, UnpackError, extract, is_archive};
+
+use super::files::{
+    Copier, Digested, FileError, ModeChange, Owner, Root, Selected, clean, digest, failed, join, select,
+    split, times,
+};
+use super::job::Folder;
+use crate::containers::users;
+
+/// Whose manners count where the two builders differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// dockerd's own builder.
+    Classic,
+    /// BuildKit.
+    BuildKit,
+}
+
+/// Why files could not be brought in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransferError {
+    /// A source is not there.
+    #[error("\"/{0}\": not found")]
+    Missing(String),
+    /// Several files, and the destination does not say that it is a folder.
+    #[error(
+        "When using {0} with more than one source file, the destination must be a directory and end with a /"
+    )]
+    NotFolder(&'static str),
+    /// `--chown` names nobody.
+    #[error("{0}")]
+    Owner(String),
+    /// A file operation.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An archive.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+}
+
+/// Files that are there, to be copied.
+#[derive(Debug)]
+pub(super) struct Material {
+    /// What they are in.
+    pub(super) folder: Arc<Folder>,
+    /// What of it is meant.
+    pub(super) selected: Vec<Selected>,
+    /// `--parents`: the part of their paths that is not kept.
+    pub(super) pivot: Option<Vec<u8>>,
+    /// Archives are unpacked.
+    pub(super) unpack: bool,
+    /// Who owns them, if the step does not say it; `None` for those who do.
+    pub(super) owner: Owner,
+}
+
+impl Material {
+    /// What `path` means in `folder`; `parents` is the pattern below it, for `--parents`.
+    ///
+    /// # Errors
+    /// [`TransferError::Missing`] for a path without wildcards.
+    pub(super) fn find(
+        folder: Arc<Folder>,
+        path: &str,
+        parents: Option<&str>,
+        unpack: bool,
+        owner: Owner,
+    ) -> Result<Self, TransferError> {
+        let path = clean(path);
+        let pattern = match parents {
+            Some(parents) => clean(&format!("{path}/{parents}")),
+            None => path.clone(),
+        };
+        let selected = match select(Root(folder.root.as_fd()), &pattern) {
+            Err(error) if error.is_missing() => return Err(TransferError::Missing(pattern)),
+            selected => selected?,
+        };
+        let pivot = parents.map(|_| path.into_bytes());
+        Ok(Self { folder, selected, pivot, unpack, owner })
+    }
+
+    fn root(&self) -> Root<'_> {
+        Root(self.folder.root.as_fd())
+    }
+}
+
+/// What stays out of the copies, by its path below the source.
+pub(super) type Excluded = Box<dyn Fn(&[u8], bool) -> bool + Send + Sync>;
+
+/// A step with its files found.
+pub(super) struct Transfer<'a> {
+    /// What is to be done.
+    pub(super) step: &'a TransferStep,
+    /// One for each source.
+    pub(super) materials: Vec<Material>,
+    /// `--exclude`.
+    pub(super) excluded: Excluded,
+    /// By whose manners.
+    pub(super) style: Style,
+}
+
+impl Transfer<'_> {
+    fn name(&self) -> &'static str {
+        if self.step.is_add { "ADD" } else { "COPY" }
+    }
+
+    /// The digest of each file and folder that is meant, with its name where a copy would have it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn digests(&self) -> Result<Vec<(Vec<u8>, Digested)>, TransferError> {
+        let mut found = Vec::new();
+        for material in &self.materials {
+            for selected in &material.selected {
+                let name = match (&material.pivot, selected.is_folder) {
+                    (Some(_), _) => selected.path.clone(),
+                    (None, false) => selected.name().to_vec(),
+                    (None, true) => Vec::new(),
+                };
+                let digested = digest(material.root(), selected, material.owner, &*self.excluded)?;
+                found.push((name, digested));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Copies all of it into a file system. Blocking.
+    ///
+    /// # Errors
+    /// [`TransferError`]; part of it may be there then.
+    pub(super) fn carry_out(&self, root: Root<'_>) -> Result<(), TransferError> {
+        let count: usize = self.materials.iter().map(|material| material.selected.len()).sum();
+        let ends_with_slash = self.step.destination.ends_with('/') || self.step.destination.ends_with("/.");
+        if count > 1 && !ends_with_slash && self.style == Style::Classic {
+            return Err(TransferError::NotFolder(self.name()));
+        }
+        let owner = owner_of(root, &self.step.chown)?;
+        let mode = ModeChange::parse(&self.step.chmod);
+        let into = Into {
+            root,
+            path: clean(&self.step.destination).into_bytes(),
+            is_folder: ends_with_slash || count > 1,
+            owner,
+            style: self.style,
+        };
+        for material in &self.materials {
+            let mut copier = Copier::new(owner.or(material.owner), mode.as_ref(), &*self.excluded);
+            copier.clears_set_ids = self.style == Style::Classic;
+            for selected in &material.selected {
+                into.one(material, selected, &mut copier)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where files go.
+struct Into<'a> {
+    root: Root<'a>,
+    /// Clean.
+    path: Vec<u8>,
+    is_folder: bool,
+    /// `--chown`.
+    owner: Owner,
+    style: Style,
+}
+
+impl Into<'_> {
+    fn one(
+        &self,
+        material: &Material,
+        selected: &Selected,
+        copier: &mut Copier<'_>,
+    ) -> Result<(), TransferError> {
+        if let Some(pivot) = &material.pivot {
+            return self.with_parents(material, selected, pivot, copier);
+        }
+        if selected.is_folder {
+            return self.contents(material, selected, copier);
+        }
+        if material.unpack && self.unpacked(material, selected)? {
+            return Ok(());
+        }
+        let there = self.root.stat(&self.path)?;
+        let is_folder = self.is_folder
+            || there.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        let path = if is_folder { join(&self.path, selected.name()) } else { self.path.clone() };
+        let (above, name) = split(&path);
+        let (parent, _) = self.root.ensure_all(above, self.owner_of_folders())?;
+        file(material.root(), selected, (parent.as_fd(), name), copier)
+    }
+
+    /// Of folders that are made on the way.
+    fn owner_of_folders(&self) -> Owner {
+        if self.style == Style::BuildKit { self.owner } else { None }
+    }
+
+    fn contents(
+        &self,
+        material: &Material,
+        selected: &Selected,
+        copier: &mut Copier<'_>,
+    ) -> Result<(), TransferError> {
+        let source = material.root().open_folder(&selected.path)?;
+        let (target, made) = self.root.ensure(&self.path, self.owner_of_folders(), self.owner)?;
+        copier.contents(source.as_fd(), target.as_fd())?;
+        if made && self.style == Style::BuildKit {
+            let set = fstat(&source).and_then(|stat| futimens(&target, &times(&stat)));
+            set.map_err(|errno| file_error("set the time of", &self.path, errno))?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks it, if it is an archive.
+    fn unpacked(&self, material: &Material, selected: &Selected) -> Result<bool, TransferError> {
+        let open = || {
+            let opened = material.root().open(&selected.path, OFlags::RDONLY | OFlags::NONBLOCK);
+            opened.map(File::from).map_err(|errno| file_error("open", &selected.path, errno))
+        };
+        if !is_archive(open()?) {
+            return Ok(false);
+        }
+        let owner = self.owner_of_folders();
+        let (target, _) = self.root.ensure_all(&self.path, owner)?;
+        extract(target, open()?, Extract { keep_kinds: false, owner })?;
+        Ok(true)
+    }
+
+    /// Keeps the folders between the pivot and the file, with their own modes.
+    fn with_parents(
+        &self,
+        material: &Material,
+        selected: &Selected,
+        pivot: &[u8],
+        copier: &mut Copier<'_>,
+    ) -> Result<(), TransferError> {
+        let below = selected.path.get(pivot.len()..).unwrap_or_default();
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        let (folders, name) = split(below);
+        let (mut from, mut to) = (pivot.to_vec(), self.path.clone());
+        self.root.ensure_all(&to, self.owner)?;
+        for part in folders.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            (from, to) = (join(&from, part), join(&to, part));
+            let (target, made) = self.root.ensure_all(&to, copier.owner)?;
+            if made {
+                let source = material.root().open_folder(&from)?;
+                let set =
+                    fstat(&source).and_then(|stat| copier.metadata(source.as_fd(), target.as_fd(), &stat));
+                set.map_err(|errno| file_error("set the attributes of", &to, errno))?;
+            }
+        }
+        let source = material.root().open_folder(&from)?;
+        let target = self.root.open_folder(&to)?;
+        copier.entry(source.as_fd(), name, (target.as_fd(), name), below)?;
+        Ok(())
+    }
+}
+
+/// Copies one file; a link at the end of its path is followed, inside its root.
+fn file(
+    root: Root<'_>,
+    selected: &Selected,
+    (target, name): (std::os::fd::BorrowedFd<'_>, &[u8]),
+    copier: &mut Copier<'_>,
+) -> Result<(), TransferError> {
+    let failed = |action| move |errno| file_error(action, &selected.path, errno);
+    let probe = root.open(&selected.path, OFlags::PATH).map_err(failed("open"))?;
+    let stat = fstat(&probe).map_err(failed("stat"))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        let file = root.open(&selected.path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed("open"))?;
+        return Ok(copier.open_file(&file, (target, name), &selected.path)?);
+    }
+    let (above, own_name) = split(&selected.path);
+    let folder = root.open_folder(above)?;
+    statat(&folder, own_name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("lstat"))?;
+    Ok(copier.entry(folder.as_fd(), own_name, (target, name), &selected.path)?)
+}
+
+/// Whom `--chown` means, by the files of the image itself. Without a group it is the user's own, or the number of the user.
+fn owner_of(root: Root<'_>, chown: &str) -> Result<Owner, TransferError> {
+    if chown.is_empty() {
+        return Ok(None);
+    }
+    let (user, group) = chown.split_once(':').unwrap_or((chown, ""));
+    let group = if group.is_empty() && user.bytes().all(|b| b.is_ascii_digit()) { user } else { group };
+    let asked = if group.is_empty() { user.to_owned() } else { format!("{user}:{group}") };
+    let found = users::resolve(root.0, &asked, &[]);
+    found.map(|found| Some((found.uid, found.gid))).map_err(|_| {
+        TransferError::Owner(format!(
+            "unable to convert uid/gid chown string to host mapping: can't find uid for user {user}: no such user: {user}"
+        ))
+    })
+}
+
+/// Makes the folder of `WORKDIR`. Blocking.
+///
+/// # Errors
+/// What the file system says; a user that is not in the image.
+pub(super) fn work_dir(root: Root<'_>, path: &str, user: &str, style: Style) -> Result<(), TransferError> {
+    let owner = if style == Style::BuildKit { owner_of(root, user)? } else { None };
+    root.ensure_all(clean(path).as_bytes(), owner)?;
+    Ok(())
+}
+
+/// One digest of all that a transfer brings, for caches.
+pub(super) fn content_digest(digests: &[(Vec<u8>, Digested)]) -> Digest {
+    let mut hasher = Hasher::default();
+    for (name, digested) in digests {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hasher.update(digested.digest.to_string().as_bytes());
+    }
+    hasher.finish()
+}
+
+fn file_error(action: &'static str, path: &[u8], errno: rustix::io::Errno) -> TransferError {
+    TransferError::File(failed(action, path)(errno))
+}

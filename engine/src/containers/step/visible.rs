@@ -1,0 +1,90 @@
+//! Containers of the classic builder's steps: like all others, they are listed, have logs, and stay where they are told to.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+use wherry_monitor_api::Request;
+
+use super::{attach, read_output};
+use crate::containers::config::{Config, HostConfig};
+use crate::containers::table::Container;
+use crate::containers::{control, create, lifecycle, remove, start};
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// Makes a container of `config.image` for a step.
+///
+/// # Errors
+/// Those of `POST /containers/create`.
+pub(crate) async fn create(
+    engine: &Arc<Engine>,
+    config: Config,
+    host: HostConfig,
+) -> Result<Arc<Container>, Error> {
+    create::for_step(engine, config, host).await
+}
+
+/// Runs it to its end; output goes to `output`, with the number of its stream (1, 2). If this future is dropped, it is killed.
+///
+/// # Errors
+/// What keeps it from being started.
+pub(crate) async fn run(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    mut output: impl FnMut(u8, Vec<u8>) + Send,
+) -> Result<i32, Error> {
+    let kill = Kill { engine: engine.clone(), container: Some(container.clone()) };
+    let monitor = lifecycle::ensure_monitor(engine, container).await?;
+    let socket_failed = || Error::io("make a socket for the output of", &container.id);
+    let (ours, theirs) = UnixStream::pair().map_err(socket_failed())?;
+    let theirs = theirs.into_std().map_err(socket_failed())?;
+    let attached = monitor.submit(Request::Attach(attach()), &[theirs.as_fd()]);
+    attached.map_err(|error| lifecycle::broken(container, &error))?;
+    drop(theirs);
+    // In a task of its own, as half a start cannot be undone by dropping it.
+    let (task_engine, task_container) = (engine.clone(), container.clone());
+    let started = tokio::spawn(async move { start::start(&task_engine, &task_container).await }).await;
+    started.map_err(|gone| Error::server(format!("the start was called off: {gone}")))??;
+    let read = read_output(ours, &mut output).await;
+    read.map_err(Error::io("read the output of", &container.id))?;
+    lifecycle::stopped_within(container, None).await;
+    kill.disarm();
+    Ok(container.status().state.exit().map_or(0, |exit| exit.code))
+}
+
+/// Removes it, with its anonymous volumes.
+///
+/// # Errors
+/// Those of `DELETE /containers/{id}`.
+pub(crate) async fn remove(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Error> {
+    remove::remove(engine, container, remove::Options { force: true, volumes: true }).await
+}
+
+/// Ends a program that nobody waits for any more.
+struct Kill {
+    engine: Arc<Engine>,
+    container: Option<Arc<Container>>,
+}
+
+impl Kill {
+    fn disarm(mut self) {
+        self.container = None;
+    }
+}
+
+impl Drop for Kill {
+    fn drop(&mut self) {
+        let (engine, Some(container)) = (self.engine.clone(), self.container.take()) else { return };
+        tokio::spawn(async move {
+            // It may be about to start.
+            let guard = container.transition.lock().await;
+            drop(guard);
+            if container.status().state.is_running()
+                && let Err(error) = control::kill(&engine, &container, 9).await
+            {
+                tracing::debug!(container = %container.id, %error, "the step of a build that was called off");
+            }
+        });
+    }
+}
