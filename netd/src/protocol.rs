@@ -296,8 +296,12 @@ pub struct SandboxSpec {
     pub id: String,
     /// Its endpoints, in the order of the interfaces (`eth0` …).
     pub endpoints: Vec<EndpointSpec>,
-    /// The resolvers that names unknown to us are passed on to; if empty, those of the host's resolv.conf at each lookup.
+    /// The resolvers that names unknown to us are passed on to, from the sandbox's own namespace; if empty, those of
+    /// the host's resolv.conf at each lookup, from the host's, unless all its networks are internal.
     pub upstreams: Vec<IpAddr>,
+    /// Whether addresses of names of one label are asked of nobody outside (the option `ndots` is 1 or more).
+    #[serde(default)]
+    pub single_labels_stay: bool,
     /// Settings below /proc/sys/net in the namespace, name with dots → value.
     pub sysctls: BTreeMap<String, String>,
     /// Whether 127.0.0.11 answers in it: true if any endpoint is in a user-defined network.

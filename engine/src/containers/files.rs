@@ -91,6 +91,16 @@ pub(crate) fn upstreams(record: &Record, config: &Config) -> Vec<IpAddr> {
     if own.is_empty() { config.dns.clone() } else { own }
 }
 
+/// Whether the options say `ndots:1` or more: then 127.0.0.11 asks nobody outside for names of one label, and the
+/// container's own resolver tries its search domains.
+pub(crate) fn single_labels_stay(record: &Record, config: &Config) -> bool {
+    let own = record.host_config.dns_options.as_deref().filter(|own| !own.is_empty());
+    match own.or(Some(&config.dns_opts[..]).filter(|all| !all.is_empty())) {
+        Some(options) => resolv_conf::ndots(options) > Some(0),
+        None => resolv_conf::of_host().ndots() > Some(0),
+    }
+}
+
 /// `/etc/hosts`.
 fn hosts(input: &EtcInput<'_>) -> String {
     let extra = input.record.host_config.extra_hosts.as_deref().unwrap_or_default();

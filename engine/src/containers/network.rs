@@ -104,6 +104,7 @@ async fn sandbox_spec(engine: &Arc<Engine>, record: &Record) -> Result<SandboxSp
         id: record.id.clone(),
         endpoints,
         upstreams: files::upstreams(record, &engine.config()),
+        single_labels_stay: files::single_labels_stay(record, &engine.config()),
         sysctls: sysctls.map(|(n, v)| (n.clone(), v.clone())).collect(),
         resolver,
     })

@@ -9,7 +9,7 @@ use super::plan::Reserved;
 use super::ports::{Published, forget_flows, rules_of};
 use super::{Netd, SandboxState, State, failed};
 use crate::backstage::Remains;
-use crate::dns::names::{EndpointNames, Outside};
+use crate::dns::names::{Addresses, EndpointNames, Outside};
 use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
 use crate::firewall::rules::Rule;
 use crate::journal;
@@ -230,8 +230,10 @@ impl Netd {
             return self.names.withdraw(&sandbox.id);
         }
         let outside = Outside {
-            allowed: sandbox.endpoints.iter().any(|e| e.gateway.is_some()),
+            host_allowed: sandbox.endpoints.iter().any(|e| e.gateway.is_some()),
             upstreams: sandbox.spec.upstreams.clone(),
+            namespace: sandbox.netns.clone(),
+            single_labels_stay: sandbox.spec.single_labels_stay,
         };
         self.names.publish(&sandbox.id, endpoints, outside);
     }
@@ -258,7 +260,7 @@ impl State {
         Some(EndpointNames {
             network: endpoint.spec.network.clone(),
             network_name: network.network.spec.name.clone(),
-            ip: endpoint.ipv4?.ip(),
+            addresses: Addresses { v4: endpoint.ipv4.map(|ip| ip.ip()), v6: None },
             names: endpoint.spec.names.clone(),
             links: endpoint.spec.links.clone().into_iter().collect(),
         })

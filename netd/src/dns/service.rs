@@ -1,6 +1,7 @@
 //! The resolver at 127.0.0.11 of each sandbox: sockets opened in the sandbox's namespace, served by tasks of the
 //! one runtime thread.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,21 +13,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::message::{self, Code, NotAQuery, Query, TYPE_A, TYPE_PTR};
-use super::names::{Found, Names, Outside};
-use super::upstream::{HostResolvers, ask};
+use super::message::{self, Code, NotAQuery, Query, TYPE_A, TYPE_AAAA, TYPE_MX, TYPE_PTR};
+use super::names::{Family, Found, Names, Outside};
+use super::upstream::{Errand, HostResolvers, ask};
 use crate::netlink::redirect::RESOLVER;
 
 /// Queries of one sandbox that wait for other resolvers at a time; more are answered with a failure.
-const MOST_WAITING: usize = 128;
-/// TCP connections of one sandbox at a time; more are closed.
-const MOST_STREAMS: usize = 16;
+const MOST_WAITING: usize = 1024;
+/// Queries of all sandboxes that wait for other resolvers at a time; more wait for their turn.
+const MOST_WAITING_ALTOGETHER: usize = 4096;
+/// TCP connections of one sandbox at a time; for more, the oldest ones are closed.
+const MOST_STREAMS: usize = 64;
 /// How long a TCP connection may take for its next message, and to take an answer.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
-const LARGEST_DATAGRAM: usize = 4096;
+/// The longest message that is read: a query is much shorter.
+const LONGEST_QUERY: usize = 4096;
 
 /// The ports of a sandbox's resolver behind port 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +75,11 @@ impl DnsSockets {
 pub(crate) struct Resolver {
     names: Arc<Names>,
     host: HostResolvers,
+    waiting: Semaphore,
     runtime: Handle,
 }
 
-/// A running resolver of one sandbox; ends when dropped.
+/// A running resolver of one sandbox; ends when dropped, with all that it was about to answer.
 #[derive(Debug)]
 pub(crate) struct DnsService {
     tasks: [AbortHandle; 2],
@@ -88,18 +93,14 @@ impl Drop for DnsService {
 
 impl Resolver {
     pub(crate) fn new(names: Arc<Names>, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { names, host: HostResolvers::new(PathBuf::from("/etc/resolv.conf")), runtime })
+        let host = HostResolvers::new(PathBuf::from("/etc/resolv.conf"));
+        Arc::new(Self { names, host, waiting: Semaphore::new(MOST_WAITING_ALTOGETHER), runtime })
     }
 
     /// Begins to answer a sandbox's queries.
     pub(crate) fn serve(self: &Arc<Self>, sandbox: &str, sockets: DnsSockets) -> io::Result<DnsService> {
         let _context = self.runtime.enter();
-        let asker = Arc::new(Asker {
-            resolver: self.clone(),
-            sandbox: sandbox.into(),
-            waiting: Semaphore::new(MOST_WAITING),
-            streams: Semaphore::new(MOST_STREAMS),
-        });
+        let asker = Arc::new(Asker { resolver: self.clone(), sandbox: sandbox.into() });
         let udp = self.runtime.spawn(datagrams(asker.clone(), Arc::new(UdpSocket::from_std(sockets.udp)?)));
         let tcp = self.runtime.spawn(streams(asker, TcpListener::from_std(sockets.tcp)?));
         Ok(DnsService { tasks: [udp.abort_handle(), tcp.abort_handle()] })
@@ -110,83 +111,115 @@ impl Resolver {
 struct Asker {
     resolver: Arc<Resolver>,
     sandbox: String,
-    waiting: Semaphore,
-    streams: Semaphore,
 }
 
 /// An answer, or a question for others.
 enum Outcome {
     Answer(Vec<u8>),
-    Pass(Query, Outside),
+    Pass(Query, Arc<Outside>),
 }
 
 impl Asker {
-    /// What we know ourselves.
+    /// What we know ourselves. As with dockerd, only addresses, mail exchangers (none) and pointers are ours to
+    /// answer; other questions about our names go to the outside as well.
     fn local(&self, bytes: &[u8], stream: bool) -> Option<Outcome> {
         let query = match message::parse(bytes) {
             Ok(query) => query,
             Err(NotAQuery::Ignore) => return None,
-            Err(NotAQuery::Refuse(id, code)) => return Some(Outcome::Answer(message::refusal(id, code))),
+            Err(NotAQuery::Refuse { id, repeated, code }) => {
+                return Some(Outcome::Answer(message::refusal(id, repeated, code)));
+            }
         };
         let names = &self.resolver.names;
-        if query.kind == TYPE_PTR {
-            let unknown = match message::reverse_address(&query.name) {
-                Some(ip) => match names.pointer(&self.sandbox, ip) {
-                    Ok(name) => return Some(Outcome::Answer(query.pointer(&name))),
-                    Err(outside) => outside,
-                },
-                None => names.outside(&self.sandbox),
-            };
-            return Some(Outcome::Pass(query, unknown));
-        }
-        Some(match names.addresses(&self.sandbox, &query.name) {
-            Found::Addresses(mut addresses) if query.kind == TYPE_A => {
-                shuffle(&mut addresses);
-                Outcome::Answer(query.addresses(&addresses, stream))
+        let found = match query.kind {
+            TYPE_A => names.addresses(&self.sandbox, &query.name, Family::V4),
+            TYPE_AAAA => names.addresses(&self.sandbox, &query.name, Family::V6),
+            TYPE_MX => self.exchangers(&query.name),
+            TYPE_PTR => return Some(self.pointer(query)),
+            _ => Found::Unknown(names.outside(&self.sandbox)),
+        };
+        let outside = match found {
+            Found::Addresses(addresses) => {
+                let first = anywhere_in(addresses.len());
+                return Some(Outcome::Answer(query.addresses(&addresses, first, stream)));
             }
-            // The name is ours, and has no records of this type.
-            Found::Addresses(_) => Outcome::Answer(query.answer(Code::NoError)),
-            Found::Unknown(outside) => Outcome::Pass(query, outside),
-        })
+            Found::Unknown(outside) => outside,
+        };
+        let is_address = matches!(query.kind, TYPE_A | TYPE_AAAA);
+        if outside.single_labels_stay && is_address && !query.name.contains('.') {
+            // The asker goes on with its search domains.
+            return Some(Outcome::Answer(query.answer(Code::NoError)));
+        }
+        Some(Outcome::Pass(query, outside))
+    }
+
+    /// A name of ours has no mail exchangers, so that mail goes to the name itself.
+    fn exchangers(&self, name: &str) -> Found {
+        let known = |family| match self.resolver.names.addresses(&self.sandbox, name, family) {
+            Found::Addresses(addresses) if addresses.is_empty() => None,
+            Found::Addresses(_) => Some(Found::Addresses(Vec::new())),
+            Found::Unknown(outside) => Some(Found::Unknown(outside)),
+        };
+        known(Family::V4).or_else(|| known(Family::V6)).unwrap_or_else(|| Found::Addresses(Vec::new()))
+    }
+
+    fn pointer(&self, query: Query) -> Outcome {
+        let names = &self.resolver.names;
+        let unknown = match message::reverse_address(&query.name) {
+            Some(ip) => match names.pointer(&self.sandbox, ip) {
+                Ok(name) => return Outcome::Answer(query.pointer(&name)),
+                Err(outside) => outside,
+            },
+            None => names.outside(&self.sandbox),
+        };
+        Outcome::Pass(query, unknown)
     }
 
     /// What others know.
-    async fn passed_on(&self, query: Query, outside: Outside, bytes: &[u8], stream: bool) -> Vec<u8> {
-        let answer = match self.waiting.try_acquire() {
-            Ok(_permit) if outside.allowed => {
-                let resolvers: Vec<IpAddr> = if outside.upstreams.is_empty() {
-                    self.resolver.host.current()
-                } else {
-                    outside.upstreams
-                };
-                ask(&query, bytes, stream, &resolvers).await
-            }
-            _ => None,
+    async fn passed_on(&self, query: Query, outside: &Outside, message: Vec<u8>, stream: bool) -> Vec<u8> {
+        let failure = query.answer(Code::ServerFailure);
+        let Ok(_permit) = self.resolver.waiting.acquire().await else { return failure };
+        let (resolvers, namespace) = if !outside.upstreams.is_empty() {
+            // Its own address would lead the question back to us.
+            let others = outside.upstreams.iter().filter(|ip| **ip != IpAddr::V4(RESOLVER));
+            (others.copied().collect(), Some(outside.namespace.clone()))
+        } else if outside.host_allowed {
+            (self.resolver.host.current(), None)
+        } else {
+            return failure;
         };
-        answer.unwrap_or_else(|| query.answer(Code::ServerFailure))
+        ask(Errand { query, message, stream, namespace }, resolvers).await.unwrap_or(failure)
     }
 }
 
 async fn datagrams(asker: Arc<Asker>, socket: Arc<UdpSocket>) {
+    // Dropped with this task: questions that wait for others would else keep the socket, and its namespace.
+    let mut waiting = JoinSet::new();
     loop {
         if socket.readable().await.is_err() {
             return;
         }
         // An error on one datagram (a client that is gone already) says nothing about the next.
         if let Ok((bytes, from)) = next_datagram(&socket) {
-            answer_datagram(&asker, &socket, bytes, from);
+            answer_datagram(&asker, &socket, bytes, from, &mut waiting);
         }
     }
 }
 
 /// The buffer lives only here, so that a waiting sandbox holds none.
 fn next_datagram(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
-    let mut buffer = [0u8; LARGEST_DATAGRAM];
+    let mut buffer = [0u8; LONGEST_QUERY];
     let (length, from) = socket.try_recv_from(&mut buffer)?;
     Ok((buffer[..length].to_vec(), from))
 }
 
-fn answer_datagram(asker: &Arc<Asker>, socket: &Arc<UdpSocket>, bytes: Vec<u8>, from: SocketAddr) {
+fn answer_datagram(
+    asker: &Arc<Asker>,
+    socket: &Arc<UdpSocket>,
+    bytes: Vec<u8>,
+    from: SocketAddr,
+    waiting: &mut JoinSet<()>,
+) {
     match asker.local(&bytes, false) {
         None => {}
         Some(Outcome::Answer(answer)) => {
@@ -194,13 +227,14 @@ fn answer_datagram(asker: &Arc<Asker>, socket: &Arc<UdpSocket>, bytes: Vec<u8>, 
             let _ = socket.try_send_to(&answer, from);
         }
         Some(Outcome::Pass(query, outside)) => {
-            if !outside.allowed || asker.waiting.available_permits() == 0 {
+            while waiting.try_join_next().is_some() {}
+            if waiting.len() >= MOST_WAITING {
                 let _ = socket.try_send_to(&query.answer(Code::ServerFailure), from);
                 return;
             }
             let (asker, socket) = (asker.clone(), socket.clone());
-            tokio::spawn(async move {
-                let answer = asker.passed_on(query, outside, &bytes, false).await;
+            waiting.spawn(async move {
+                let answer = asker.passed_on(query, &outside, bytes, false).await;
                 let _ = socket.send_to(&answer, from).await;
             });
         }
@@ -208,26 +242,37 @@ fn answer_datagram(asker: &Arc<Asker>, socket: &Arc<UdpSocket>, bytes: Vec<u8>, 
 }
 
 async fn streams(asker: Arc<Asker>, listener: TcpListener) {
+    let mut open = JoinSet::new();
+    let mut oldest_first = VecDeque::new();
     loop {
         let Ok((connection, _)) = listener.accept().await else {
             // Out of descriptors: others give theirs back in time.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        while open.try_join_next().is_some() {}
+        oldest_first.retain(|stream: &AbortHandle| !stream.is_finished());
+        if oldest_first.len() >= MOST_STREAMS
+            && let Some(oldest) = oldest_first.pop_front()
+        {
+            oldest.abort();
+        }
         let asker = asker.clone();
-        tokio::spawn(async move {
-            if let Ok(_permit) = asker.streams.try_acquire() {
-                // The end of a connection, for whatever reason, concerns nobody else.
-                let _ = answer_stream(&asker, connection).await;
-            }
-        });
+        oldest_first.push_back(open.spawn(async move {
+            // The end of a connection, for whatever reason, concerns nobody else.
+            let _ = answer_stream(&asker, connection).await;
+        }));
     }
 }
 
 async fn answer_stream(asker: &Asker, mut connection: TcpStream) -> io::Result<()> {
     loop {
         let bytes = timeout(STREAM_PATIENCE, async {
-            let mut bytes = vec![0; connection.read_u16().await?.into()];
+            let length = usize::from(connection.read_u16().await?);
+            if length > LONGEST_QUERY {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let mut bytes = vec![0; length];
             connection.read_exact(&mut bytes).await?;
             io::Result::Ok(bytes)
         })
@@ -235,7 +280,7 @@ async fn answer_stream(asker: &Asker, mut connection: TcpStream) -> io::Result<(
         let answer = match asker.local(&bytes, true) {
             None => return Ok(()),
             Some(Outcome::Answer(answer)) => answer,
-            Some(Outcome::Pass(query, outside)) => asker.passed_on(query, outside, &bytes, true).await,
+            Some(Outcome::Pass(query, outside)) => asker.passed_on(query, &outside, bytes, true).await,
         };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes()[..], &answer].concat();
@@ -244,11 +289,9 @@ async fn answer_stream(asker: &Asker, mut connection: TcpStream) -> io::Result<(
 }
 
 /// Spreads clients that take the first address over all of them.
-fn shuffle(addresses: &mut [std::net::Ipv4Addr]) {
-    if addresses.len() > 1
-        && let Ok(random) = crate::random::bytes::<2>()
-    {
-        let by = usize::from(u16::from_ne_bytes(random)) % addresses.len();
-        addresses.rotate_left(by);
+fn anywhere_in(length: usize) -> usize {
+    if length < 2 {
+        return 0;
     }
+    crate::random::bytes::<2>().map_or(0, |random| usize::from(u16::from_ne_bytes(random)) % length)
 }

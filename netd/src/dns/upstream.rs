@@ -1,21 +1,30 @@
-//! Passing questions on to other resolvers, from the host's namespace (so that a resolver on the host's own loopback
-//! works, too). The asker's message goes out as it is, under an id of our own.
+//! Passing questions on to other resolvers: the host's, from its namespace (so that a resolver on the host's own
+//! loopback works, too), or a container's own, from the container's. The asker's message goes out as it is, under an
+//! id of our own and from a port of its own.
 
+use std::collections::VecDeque;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::message::{Query, code_of, set_id};
 
-/// How long one resolver may take; clients give up after five seconds by themselves.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long all resolvers together may take; clients give up after five seconds by themselves.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// A resolver that has not answered in this time gets company: the next one is asked, too, or the same one again. The
+/// first good answer counts.
+const NEXT_AFTER: Duration = Duration::from_millis(700);
 const PORT: u16 = 53;
-const LARGEST_UDP: usize = 4096;
+const LARGEST_UDP: usize = 65_535;
 const SERVER_FAILURE: u8 = 2;
 const REFUSED: u8 = 5;
 
@@ -54,69 +63,154 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Asks one resolver after the other until one answers with something better than a failure. `None`: nobody did.
-pub(super) async fn ask(
-    query: &Query,
-    message: &[u8],
-    stream: bool,
-    resolvers: &[IpAddr],
-) -> Option<Vec<u8>> {
-    // A single one gets a second chance: datagrams are lost.
-    let again = if resolvers.len() == 1 { 2 } else { 1 };
-    let mut failed = None;
-    for &resolver in resolvers.iter().cycle().take(resolvers.len() * again) {
-        let to = SocketAddr::new(resolver, PORT);
-        let asked = async {
-            if stream { by_stream(query, message, to).await } else { by_datagram(query, message, to).await }
-        };
-        let Ok(Ok(mut answer)) = timeout(PATIENCE, asked).await else { continue };
-        set_id(&mut answer, query.id);
-        match code_of(&answer) {
-            Some(SERVER_FAILURE | REFUSED) => failed = Some(answer),
-            _ => return Some(answer),
-        }
-        if failed.is_some() && resolvers.len() == 1 {
-            break;
-        }
-    }
-    failed
+/// A question on its way.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) query: Query,
+    /// The asker's message.
+    pub(super) message: Vec<u8>,
+    /// Whether it came over TCP, and so goes out over TCP.
+    pub(super) stream: bool,
+    /// The namespace from which it is asked; `None`: the host's.
+    pub(super) namespace: Option<PathBuf>,
 }
 
-async fn by_datagram(query: &Query, message: &[u8], to: SocketAddr) -> std::io::Result<Vec<u8>> {
+/// What one resolver has to say.
+enum Verdict {
+    Good(Vec<u8>),
+    /// A failure, which counts if nobody knows better.
+    Failed(Vec<u8>),
+    /// No answer will come.
+    Silent,
+}
+
+/// Asks the resolvers in their order, the next one as soon as one fails or is slow, until one answers with something
+/// better than a failure. `None`: nobody did.
+pub(super) async fn ask(errand: Errand, resolvers: Vec<IpAddr>) -> Option<Vec<u8>> {
+    let errand = Arc::new(errand);
+    let deadline = Instant::now() + PATIENCE;
+    let mut turns = Turns::new(resolvers);
+    let mut attempts: JoinSet<(IpAddr, Verdict)> = JoinSet::new();
+    let mut failed = None;
+    loop {
+        if let Some(resolver) = turns.next(errand.stream) {
+            let errand = errand.clone();
+            attempts.spawn(async move { (resolver, attempt(&errand, resolver, deadline).await) });
+        }
+        let next = if turns.are_over() { deadline } else { deadline.min(Instant::now() + NEXT_AFTER) };
+        tokio::select! {
+            ended = attempts.join_next(), if !attempts.is_empty() => match ended {
+                Some(Ok((_, Verdict::Good(answer)))) => return Some(answer),
+                Some(Ok((resolver, verdict))) => {
+                    turns.done_with(resolver);
+                    if let Verdict::Failed(answer) = verdict {
+                        failed = Some(answer);
+                    }
+                }
+                _ => {}
+            },
+            () = sleep_until(next) => {}
+        }
+        if Instant::now() >= deadline || (attempts.is_empty() && turns.are_over()) {
+            return failed;
+        }
+    }
+}
+
+/// Whose turn it is: each once, then those that have not answered once more, since datagrams are lost.
+struct Turns {
+    first: VecDeque<IpAddr>,
+    again: VecDeque<IpAddr>,
+}
+
+impl Turns {
+    fn new(resolvers: Vec<IpAddr>) -> Self {
+        Self { first: resolvers.into(), again: VecDeque::new() }
+    }
+
+    fn next(&mut self, stream: bool) -> Option<IpAddr> {
+        let Some(resolver) = self.first.pop_front() else { return self.again.pop_front() };
+        if !stream {
+            self.again.push_back(resolver);
+        }
+        Some(resolver)
+    }
+
+    fn done_with(&mut self, resolver: IpAddr) {
+        self.again.retain(|other| *other != resolver);
+    }
+
+    fn are_over(&self) -> bool {
+        self.first.is_empty() && self.again.is_empty()
+    }
+}
+
+async fn attempt(errand: &Errand, resolver: IpAddr, deadline: Instant) -> Verdict {
+    let to = SocketAddr::new(resolver, PORT);
+    let asked =
+        async { if errand.stream { by_stream(errand, to).await } else { by_datagram(errand, to).await } };
+    let Ok(Ok(mut answer)) = timeout_at(deadline, asked).await else { return Verdict::Silent };
+    set_id(&mut answer, errand.query.id);
+    match code_of(&answer) {
+        Some(SERVER_FAILURE | REFUSED) => Verdict::Failed(answer),
+        _ => Verdict::Good(answer),
+    }
+}
+
+/// A socket of the namespace, by a throwaway thread if it is not the host's.
+fn socket(namespace: Option<&Path>, to: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let open = || Ok(rustix::net::socket_with(family, kind, flags, None)?);
+    match namespace {
+        None => open(),
+        Some(path) => crate::namespace::within(path, || Ok(()), |(), _| open())?,
+    }
+}
+
+async fn by_datagram(errand: &Errand, to: SocketAddr) -> io::Result<Vec<u8>> {
+    let socket = std::net::UdpSocket::from(socket(errand.namespace.as_deref(), to, SocketType::DGRAM)?);
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await?;
+    rustix::net::bind(&socket, &SocketAddr::new(any, 0))?;
+    let socket = UdpSocket::from_std(socket)?;
     socket.connect(to).await?;
-    let (message, id) = under_own_id(message)?;
+    let (message, id) = under_own_id(&errand.message)?;
     socket.send(&message).await?;
     loop {
         socket.readable().await?;
-        let mut buffer = [0u8; LARGEST_UDP];
-        let length = match socket.try_recv(&mut buffer) {
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => continue,
+        let answer = match next_datagram(&socket) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
             other => other?,
         };
-        let answer = &buffer[..length];
         // Anything else is late, or forged.
-        if answer.get(..2) == Some(&id.to_be_bytes()) && query.is_answered_by(answer) {
-            return Ok(answer.to_vec());
+        if answer.get(..2) == Some(&id.to_be_bytes()) && errand.query.is_answered_by(&answer) {
+            return Ok(answer);
         }
     }
 }
 
-async fn by_stream(query: &Query, message: &[u8], to: SocketAddr) -> std::io::Result<Vec<u8>> {
-    let mut connection = TcpStream::connect(to).await?;
-    let (message, id) = under_own_id(message)?;
-    let length = u16::try_from(message.len()).map_err(std::io::Error::other)?;
+/// The buffer lives only here, so that waiting questions hold none.
+fn next_datagram(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let mut buffer = [0u8; LARGEST_UDP];
+    let length = socket.try_recv(&mut buffer)?;
+    Ok(buffer[..length].to_vec())
+}
+
+async fn by_stream(errand: &Errand, to: SocketAddr) -> io::Result<Vec<u8>> {
+    let socket = socket(errand.namespace.as_deref(), to, SocketType::STREAM)?;
+    let mut connection = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
+    let (message, id) = under_own_id(&errand.message)?;
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     connection.write_all(&[&length.to_be_bytes()[..], &message].concat()).await?;
     let mut answer = vec![0; connection.read_u16().await?.into()];
     connection.read_exact(&mut answer).await?;
-    if answer.get(..2) == Some(&id.to_be_bytes()) && query.is_answered_by(&answer) {
+    if answer.get(..2) == Some(&id.to_be_bytes()) && errand.query.is_answered_by(&answer) {
         return Ok(answer);
     }
-    Err(std::io::ErrorKind::InvalidData.into())
+    Err(io::ErrorKind::InvalidData.into())
 }
 
-fn under_own_id(message: &[u8]) -> std::io::Result<(Vec<u8>, u16)> {
+fn under_own_id(message: &[u8]) -> io::Result<(Vec<u8>, u16)> {
     let id = u16::from_ne_bytes(crate::random::bytes()?);
     let mut message = message.to_vec();
     set_id(&mut message, id);
@@ -143,5 +237,17 @@ mod tests {
         let later = SystemTime::now() + Duration::from_secs(5);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
         assert_eq!(resolvers.current(), ["192.0.2.2".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn each_has_a_turn_and_the_silent_ones_a_second() {
+        let ip = |last| IpAddr::from([192, 0, 2, last]);
+        let mut turns = Turns::new(vec![ip(1), ip(2)]);
+        assert_eq!((turns.next(false), turns.next(false)), (Some(ip(1)), Some(ip(2))));
+        turns.done_with(ip(1));
+        assert!(!turns.are_over());
+        assert_eq!((turns.next(false), turns.next(false)), (Some(ip(2)), None));
+        let mut turns = Turns::new(vec![ip(1)]);
+        assert_eq!((turns.next(true), turns.next(true)), (Some(ip(1)), None), "a stream loses nothing");
     }
 }

@@ -202,6 +202,7 @@ pub(crate) fn sandbox_spec(name: &str, networks: &[&Network]) -> SandboxSpec {
         id: id(name),
         endpoints: networks.iter().map(|n| endpoint(name, n)).collect(),
         upstreams: Vec::new(),
+        single_labels_stay: false,
         sysctls: BTreeMap::new(),
         resolver: networks.iter().any(|n| !n.default_bridge && n.spec.driver == Driver::Bridge),
     }

@@ -28,6 +28,13 @@ pub(super) struct ResolvConf {
     options: Vec<String>,
 }
 
+impl ResolvConf {
+    /// Its option `ndots`.
+    pub(super) fn ndots(&self) -> Option<u32> {
+        ndots(&self.options)
+    }
+}
+
 /// The host's.
 pub(super) fn of_host() -> ResolvConf {
     // A host without the file resolves nothing itself; its containers get the fallback.
@@ -156,13 +163,17 @@ fn external_note(servers: &[String], from_host: bool) -> String {
 
 /// With several networks a short name must be asked for as it is; says where the value comes from.
 fn set_ndots(options: &mut Vec<String>) -> &'static str {
-    let value = options.iter().rev().find_map(|o| o.strip_prefix("ndots:")).map(str::parse::<u32>);
-    match value {
-        Some(Ok(_)) => "host",
-        _ => {
+    match ndots(options) {
+        Some(_) => "host",
+        None => {
             options.retain(|o| !o.starts_with("ndots:"));
             options.push("ndots:0".into());
             "internal"
         }
     }
+}
+
+/// The last `ndots:` of some options, if it is a number.
+pub(super) fn ndots(options: &[String]) -> Option<u32> {
+    options.iter().rev().find_map(|o| o.strip_prefix("ndots:"))?.parse().ok()
 }
