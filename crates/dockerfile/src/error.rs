@@ -266,8 +266,11 @@ pub enum Error {
     #[error("syntax error in pattern")]
     Pattern,
     /// A port that cannot be exposed.
-    #[error("{0}")]
-    Port(String),
+    #[error(transparent)]
+    Port(#[from] crate::ports::PortError),
+    /// The same, in BuildKit's words.
+    #[error("{}", .0.buildkit())]
+    BuildKitPort(crate::ports::PortError),
 }
 
 impl Error {
@@ -325,9 +328,10 @@ impl LocatedError {
     /// The text of the classic builder, which names the file for errors of form.
     #[must_use]
     pub fn classic(&self, file: &str) -> String {
-        match self.phase {
-            Phase::Form => format!("failed to parse {file}: {}", self.error),
-            Phase::Meaning | Phase::Whole => self.to_string(),
+        match (self.phase, &self.error) {
+            (Phase::Form, error) => format!("failed to parse {file}: {error}"),
+            (_, Error::EmptyFile) => format!("the Dockerfile ({file}) cannot be empty"),
+            (Phase::Meaning | Phase::Whole, _) => self.to_string(),
         }
     }
 }

@@ -117,6 +117,25 @@ impl Dockerfile {
         self.directives.iter().find(|directive| directive.name == name)
     }
 
+    /// The lines that the classic builder prints before it begins.
+    #[must_use]
+    pub fn classic_warnings(&self) -> Vec<String> {
+        let globals = self.global_args.iter().map(|global| &global.source);
+        let stages = self.stages.iter().flat_map(|stage| {
+            std::iter::once(&stage.source).chain(stage.statements.iter().map(|statement| &statement.source))
+        });
+        let is_meant = |source: &&Source| self.empty_continuations.contains(&source.lines.last);
+        let mut lines: Vec<String> = globals
+            .chain(stages)
+            .filter(is_meant)
+            .map(|source| format!("[WARNING]: Empty continuation line found in: {}", source.text))
+            .collect();
+        if !lines.is_empty() {
+            lines.push("[WARNING]: Empty continuation lines will become errors in a future release.".into());
+        }
+        lines
+    }
+
     fn add(&mut self, draft: Draft) -> Result<()> {
         if draft.as_from().is_some() {
             self.stages.push(Stage::read(&draft)?);

@@ -41,7 +41,7 @@ pub use instruction::{Arg, Change, CommandLine, Instruction, Pair};
 pub use lines::Directive;
 pub use lint::{CheckOptions, Rule, Warning};
 pub use mount::{Mount, MountError, MountKind, Sharing};
-pub use ports::exposed;
+pub use ports::{PortError, exposed};
 pub use run::{Run, RunNetwork};
 pub use transfer::{InlineFile, Transfer, TransferKind};
 

@@ -105,6 +105,11 @@ impl Linter {
         Self { options, warnings: Vec::new() }
     }
 
+    /// One that says nothing.
+    pub(crate) fn silent() -> Self {
+        Self::new(CheckOptions { skip: Rules::All, ..CheckOptions::default() })
+    }
+
     pub(crate) fn warn(&mut self, rule: Rule, lines: Lines, message: String) {
         let is_wanted = match rule.is_experimental() {
             true => self.options.experimental.contains(rule),

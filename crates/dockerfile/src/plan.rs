@@ -65,7 +65,7 @@ pub struct PlannedImage {
 }
 
 /// A build, ready to run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// In an order in which each comes after all that it needs.
     pub steps: Vec<Step>,
@@ -75,6 +75,10 @@ pub struct Plan {
     pub images: Vec<PlannedImage>,
     /// The place in [`Self::stages`] of the one whose image is asked for.
     pub target: usize,
+    /// What the classic builder prints before the first stage.
+    pub classic_globals: Vec<ClassicStep>,
+    /// Build arguments that nothing declares, by name: `One or more build-args [A B] were not consumed`.
+    pub unused_args: Vec<String>,
 }
 
 /// A stage of a plan.
@@ -86,7 +90,8 @@ pub struct PlannedStage {
     pub number: usize,
     /// `FROM` and where it stands.
     pub source: Source,
-    /// `[stage 1/4] FROM docker.io/library/busybox:latest`, if it begins from an image.
+    /// `[stage 1/4] FROM docker.io/library/busybox:latest`, if it begins from an image. BuildKit shows one line only for all
+    /// stages that begin from the same image.
     pub from_name: Option<String>,
     /// `Step n/m` of `FROM`.
     pub classic: ClassicStep,

@@ -5,19 +5,68 @@ use std::net::IpAddr;
 use crate::lint::{Linter, Rule};
 use crate::{Error, Lines, Result};
 
+/// A port that cannot be exposed. Its text is the classic builder's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// What stands before the ports is no address.
+    #[error("Invalid ip address: {0}")]
+    Address(String),
+    /// There is no port.
+    #[error("No port specified: {0}<empty>")]
+    Missing(String),
+    /// The port is no number, or too great.
+    #[error("Invalid containerPort: {0}")]
+    Container(String),
+    /// The host's port is no number, or too great.
+    #[error("Invalid hostPort: {0}")]
+    Host(String),
+    /// Two ranges that have different lengths.
+    #[error("Invalid ranges specified for container and host Ports: {0} and {1}")]
+    Ranges(String, String),
+    /// Neither `tcp` nor `udp` nor `sctp`.
+    #[error("Invalid proto: {protocol}")]
+    Protocol {
+        /// What was given.
+        protocol: String,
+        /// The whole.
+        port: String,
+    },
+}
+
+impl PortError {
+    /// BuildKit's text.
+    #[must_use]
+    pub fn buildkit(&self) -> String {
+        match self {
+            Self::Address(address) => format!("invalid IP address: {address}"),
+            Self::Missing(port) => format!("invalid port: {port:?}: no port specified"),
+            Self::Container(port) => format!("invalid containerPort: {port}"),
+            Self::Host(port) => format!("invalid hostPort: {port}"),
+            Self::Ranges(container, host) => {
+                format!("invalid ranges specified for container and host Ports: {container} and {host}")
+            }
+            Self::Protocol { protocol, port } => format!("invalid port: {port:?}: invalid proto: {protocol}"),
+        }
+    }
+}
+
 /// Reads `port[/protocol]`, a range, or `[[address:]host:]port` of which only the port counts, into
 /// `number/protocol`.
 ///
 /// # Errors
-/// [`Error::Port`] with dockerd's text.
+/// [`Error::Port`].
 pub fn exposed(text: &str) -> Result<Vec<String>> {
+    read(text).map_err(Error::Port)
+}
+
+fn read(text: &str) -> std::result::Result<Vec<String>, PortError> {
     let mut parts = text.rsplitn(3, ':');
     let container = parts.next().unwrap_or_default();
     let host = parts.next().unwrap_or_default();
     let address = parts.next().unwrap_or_default();
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
-        return Err(Error::Port(format!("Invalid ip address: {bare}")));
+        return Err(PortError::Address(bare.to_owned()));
     }
     let (port, protocol) = match container.split_once('/') {
         Some(("", _)) => ("", ""),
@@ -26,18 +75,17 @@ pub fn exposed(text: &str) -> Result<Vec<String>> {
     };
     let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
     if port.is_empty() {
-        return Err(Error::Port(format!("No port specified: {text}<empty>")));
+        return Err(PortError::Missing(text.to_owned()));
     }
-    let (first, last) = range(port).ok_or_else(|| Error::Port(format!("Invalid containerPort: {port}")))?;
+    let (first, last) = range(port).ok_or_else(|| PortError::Container(port.to_owned()))?;
     if !host.is_empty() {
-        let (low, high) = range(host).ok_or_else(|| Error::Port(format!("Invalid hostPort: {host}")))?;
+        let (low, high) = range(host).ok_or_else(|| PortError::Host(host.to_owned()))?;
         if last - first != high - low && first != last {
-            let message = format!("Invalid ranges specified for container and host Ports: {port} and {host}");
-            return Err(Error::Port(message));
+            return Err(PortError::Ranges(port.to_owned(), host.to_owned()));
         }
     }
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
-        return Err(Error::Port(format!("Invalid proto: {protocol}")));
+        return Err(PortError::Protocol { protocol, port: text.to_owned() });
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }

@@ -34,10 +34,9 @@ pub(crate) struct Lexer<'a> {
     plain_quotes: bool,
 }
 
-/// A text with its variables replaced, and the names that were looked up for it.
+/// The names that were looked up for a text.
 #[derive(Debug, Default)]
-pub(crate) struct Expanded {
-    pub(crate) text: String,
+pub(crate) struct LookedUp {
     pub(crate) used: BTreeSet<String>,
     pub(crate) unset: BTreeSet<String>,
 }
@@ -76,27 +75,26 @@ impl<'a> Lexer<'a> {
 
     /// The text with variables replaced and quotes gone.
     pub(crate) fn word(&self, text: &str) -> Result<String> {
-        self.expand(text).map(|expanded| expanded.text)
+        self.expand(text).0
     }
 
-    /// The same, with the names of the variables.
-    pub(crate) fn expand(&self, text: &str) -> Result<Expanded> {
-        let (output, mut expanded) = self.run(text)?;
-        expanded.text = output.text;
-        Ok(expanded)
+    /// The same, with the names of the variables, which are known also if there was an error.
+    pub(crate) fn expand(&self, text: &str) -> (Result<String>, LookedUp) {
+        let (output, names) = self.run(text);
+        (output.map(|output| output.text), names)
     }
 
     /// The text, split at blanks outside of quotes.
     pub(crate) fn words(&self, text: &str) -> Result<Vec<String>> {
-        self.run(text).map(|(output, _)| output.into_words())
+        self.run(text).0.map(Output::into_words)
     }
 
-    fn run(&self, text: &str) -> Result<(Output, Expanded)> {
+    fn run(&self, text: &str) -> (Result<Output>, LookedUp) {
         let chars = text.chars().peekable();
-        let mut scanner = Scanner { lexer: self, chars, depth: 0, names: Expanded::default() };
+        let mut scanner = Scanner { lexer: self, chars, depth: 0, names: LookedUp::default() };
         let output = scanner.until(None, self.keep_escapes);
-        let output = output.map_err(|reason| Error::Word { word: text.to_owned(), reason })?;
-        Ok((output, scanner.names))
+        let output = output.map_err(|reason| Error::Word { word: text.to_owned(), reason });
+        (output, scanner.names)
     }
 }
 
@@ -144,7 +142,7 @@ struct Scanner<'a> {
     lexer: &'a Lexer<'a>,
     chars: Peekable<Chars<'a>>,
     depth: u32,
-    names: Expanded,
+    names: LookedUp,
 }
 
 impl Scanner<'_> {
@@ -452,8 +450,10 @@ mod tests {
         );
         assert_eq!(lexer.plain_quotes().word("it's $A \"x\"").unwrap(), "it's b c \"x\"");
         assert_eq!(lexer.words("a << EOF b").unwrap(), ["a", "<< EOF", "b"]);
-        let expanded = lexer.expand("$A$NO${EMPTY}").unwrap();
-        assert_eq!((expanded.used.len(), expanded.unset.len()), (2, 1));
+        let (text, names) = lexer.expand("$A$NO${EMPTY}");
+        assert_eq!((text.unwrap().as_str(), names.used.len(), names.unset.len()), ("b c", 2, 1));
+        let (error, names) = lexer.expand("${NO:?x}");
+        assert!(error.is_err() && names.unset.contains("NO"));
     }
 
     #[test]

@@ -230,3 +230,62 @@ fn errors_are_buildkits() {
     fails("FROM $X\n", "base name ($X) should not be blank");
     fails("FROM a\nCOPY http://x/y /\n", "source can't be a URL for COPY");
 }
+
+#[test]
+fn the_classic_builder_counts_and_remembers_otherwise() {
+    let text = "ARG V=latest\nFROM busybox:$V AS a\nENV A=9\nONBUILD ENV Q=1\nFROM a\nARG A=1 B=${A}2\nARG V\nRUN echo\n\
+                HEALTHCHECK --retries=3 CMD [\"x\"]\nHEALTHCHECK NONE\nSHELL [\"/bin/sh\",\"-e\"]\nWORKDIR /w/../q/\n\
+                COPY --chown=1 a /x/\nCMD\nENTRYPOINT []\n";
+    let mut request = request(Frontend::Classic, &[("HTTP_PROXY", "p"), ("UNUSED", "1")]);
+    request.labels.insert("l".into(), "$m".into());
+    let (plan, warnings) = plan_with(text, request, &BTreeMap::new()).unwrap();
+    assert!(warnings.is_empty());
+    let steps = plan.steps.iter().filter_map(|step| step.classic.as_ref());
+    let stages = plan.stages.iter().map(|stage| &stage.classic);
+    let mut printed: Vec<_> = plan.classic_globals.iter().chain(stages).chain(steps).collect();
+    printed.sort_by_key(|step| step.number);
+    assert!(printed.iter().all(|step| step.total == 16));
+    assert_eq!(printed.iter().map(|step| step.number).collect::<Vec<_>>(), (1..=16).collect::<Vec<_>>());
+    assert_eq!(printed[15].text, "LABEL l=$m");
+    assert_eq!(plan.unused_args, ["UNUSED"]);
+    let steps = plan.lineage(plan.target);
+    let history: Vec<String> =
+        steps.iter().map(|&id| plan.steps[id].history.classic.text("dir:12")).collect();
+    let expect = [
+        "/bin/sh -c #(nop)  ENV A=9",
+        "/bin/sh -c #(nop)  ONBUILD ENV Q=1",
+        "/bin/sh -c #(nop)  ENV Q=1",
+        "/bin/sh -c #(nop)  ARG A=1 B=92",
+        "/bin/sh -c #(nop)  ARG V",
+        "|2 B=92 V=latest /bin/sh -c echo",
+        "/bin/sh -c #(nop)  HEALTHCHECK &{[CMD x] 0s 0s 0s 0s 3}",
+        "/bin/sh -c #(nop)  HEALTHCHECK &{[NONE] 0s 0s 0s 0s 0}",
+        "/bin/sh -e #(nop)  SHELL [/bin/sh -e]",
+        "/bin/sh -e #(nop) WORKDIR /q",
+        "/bin/sh -e #(nop) COPY --chown=1 dir:12 in /x/ ",
+        "/bin/sh -e #(nop)  CMD [\"/bin/sh\" \"-e\"]",
+        "/bin/sh -e #(nop)  ENTRYPOINT []",
+        "/bin/sh -e #(nop)  LABEL l=$m",
+    ];
+    assert_eq!(history, expect);
+    let config = &plan.stages[plan.target].config;
+    assert_eq!((&config.cmd, &config.entrypoint), (&None, &None));
+    assert_eq!(config.healthcheck.as_ref().map(|check| check.retries), Some(3));
+    let Action::Run(run) = &plan.steps[5].action else { panic!() };
+    assert_eq!(run.env, ["PATH=/bin", "A=9", "Q=1", "B=92", "V=latest", "HTTP_PROXY=p"]);
+}
+
+#[test]
+fn the_classic_builder_refuses_what_it_does_not_know() {
+    let fails = |text: &str, expect: &str| {
+        let result = plan_with(text, request(Frontend::Classic, &[]), &BTreeMap::new());
+        assert_eq!(result.map(drop).expect_err(text), expect, "{text}");
+    };
+    let mount = "the --mount option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled";
+    fails("FROM a\nRUN --mount=target=/x true\n", mount);
+    fails("FROM a AS x\nFROM b AS X\n", "x stage name already used");
+    fails("FROM a\nCOPY --from=0 a /x\n", "invalid from flag value 0: refers to current build stage");
+    fails("FROM a\nCOPY --from=3 a /x\n", "invalid from flag value 3: index out of bounds");
+    fails("FROM a\nEXPOSE x\n", "Invalid containerPort: x");
+    fails("FROM a\nWORKDIR \"\"\n", "cannot normalize nothing");
+}

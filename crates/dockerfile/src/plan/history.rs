@@ -21,12 +21,15 @@ pub(super) fn buildkit_run(args: &[String], declared: &[(String, String)]) -> St
     format!("RUN {} # buildkit", words.join(" "))
 }
 
-/// As Go prints a pointer to the structure with `%q`.
-pub(super) fn healthcheck(check: &Healthcheck) -> String {
+/// As Go prints a pointer to the structure: with `%q` for BuildKit, with `%v` for the classic builder.
+pub(super) fn healthcheck(check: &Healthcheck) -> (String, String) {
     let times = [check.interval_ns, check.timeout_ns, check.start_period_ns, check.start_interval_ns];
-    let times: Vec<String> = times.into_iter().map(|ns| go::go_quote(&go::duration(ns))).collect();
+    let times = times.map(go::duration);
+    let quoted: Vec<String> = times.iter().map(|time| go::go_quote(time)).collect();
     let (test, retries) = (go::quote_all(&check.test), go::quote_number(check.retries));
-    format!("HEALTHCHECK &{{{test} {} {retries}}}", times.join(" "))
+    let buildkit = format!("HEALTHCHECK &{{{test} {} {retries}}}", quoted.join(" "));
+    let (test, retries) = (check.test.join(" "), check.retries);
+    (buildkit, format!("HEALTHCHECK &{{[{test}] {} {retries}}}", times.join(" ")))
 }
 
 /// The classic builder's entries: the command of the container that it made.
@@ -77,6 +80,7 @@ mod tests {
             ..Healthcheck::default()
         };
         let expect = r#"HEALTHCHECK &{["CMD" "a" "b c"] "1m30s" "0s" "0s" "0s" 'A'}"#;
-        assert_eq!(healthcheck(&check), expect);
+        let classic = "HEALTHCHECK &{[CMD a b c] 1m30s 0s 0s 0s 65}";
+        assert_eq!(healthcheck(&check), (expect.to_owned(), classic.to_owned()));
     }
 }

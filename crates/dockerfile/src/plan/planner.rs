@@ -11,7 +11,7 @@ use super::{ImageConfig, ImageId, Plan, PlannedImage, Platform};
 use crate::file::{Dockerfile, Lines, Source, Stage, Statement};
 use crate::instruction::{Change, Instruction};
 use crate::lint::{CheckOptions, Linter, Rule, Warning, look_at_file};
-use crate::shell::{Environment, Expanded, Lexer};
+use crate::shell::{Environment, Lexer, LookedUp};
 use crate::suggest::nearest;
 use crate::{Error, LocatedError, Phase};
 
@@ -144,6 +144,8 @@ impl Planner {
     }
 
     /// The warnings so far, also if there was an error.
+    ///
+    /// The classic builder has none but [`Dockerfile::classic_warnings`].
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         self.linter.warnings()
@@ -161,6 +163,8 @@ impl Planner {
             let written = self.file.directive("check").map(|directive| directive.value.as_str());
             let options = CheckOptions::parse(given.or(written).unwrap_or_default());
             self.linter = Linter::new(options.map_err(LocatedError::whole)?);
+        } else {
+            self.linter = Linter::silent();
         }
         look_at_file(&self.file, &mut self.linter);
         self.check_defaults();
@@ -200,7 +204,7 @@ impl Planner {
         let Some(stage) = self.file.stages.get(number).cloned() else { return Ok(()) };
         let lines = stage.source.lines;
         let located = |error| LocatedError::new(error, lines, Phase::Whole);
-        let base = self.expand_from(&stage.base, lines).map_err(located)?.text;
+        let (base, _) = self.expand_from(&stage.base, lines).map_err(located)?;
         if base.is_empty() {
             return Err(located(Error::BlankBase(stage.base)));
         }
@@ -237,10 +241,11 @@ impl Planner {
         Ok(())
     }
 
-    fn expand_from(&mut self, text: &str, lines: Lines) -> crate::Result<Expanded> {
+    /// Replaces the variables of `FROM`.
+    fn expand_from(&mut self, text: &str, lines: Lines) -> crate::Result<(String, LookedUp)> {
         let environment = Environment::of(&self.globals.entries);
-        let expanded = Lexer::new(self.file.escape, &environment).expand(text)?;
-        for name in &expanded.unset {
+        let (expanded, names) = Lexer::new(self.file.escape, &environment).expand(text);
+        for name in &names.unset {
             if self.globals.declared.contains(name) {
                 continue;
             }
@@ -250,46 +255,42 @@ impl Planner {
             }
             self.linter.warn(Rule::UndefinedArgInFrom, lines, message);
         }
-        Ok(expanded)
+        Ok((expanded?, names))
     }
 
     fn stage_platform(&mut self, stage: &Stage) -> crate::Result<Option<Platform>> {
-        let Some(text) = &stage.platform else { return Ok(None) };
-        let lines = stage.source.lines;
-        let expanded = self.expand_from(text, lines)?;
-        self.check_platform(stage, text, &expanded);
-        let unset = expanded.unset.iter().find_map(|name| nearest(name, &self.globals.names()));
-        if expanded.text.is_empty() {
-            return Err(Error::EmptyPlatform(text.clone()).suggest(unset));
+        let Some(written) = &stage.platform else { return Ok(None) };
+        let (text, names) = self.expand_from(written, stage.source.lines)?;
+        self.check_platform(stage, written, &text, &names);
+        let near = names.unset.iter().find_map(|name| nearest(name, &self.globals.names()));
+        if text.is_empty() {
+            return Err(Error::EmptyPlatform(written.clone()).suggest(near));
         }
-        let platform = expanded.text.parse::<Platform>();
-        platform.map(Some).map_err(|error| {
-            let text = error.to_string();
-            let text = unset.map(|near| format!("{text} (did you mean {near}?)")).unwrap_or(text);
-            Error::Platform(stage.platform.clone().unwrap_or_default(), text)
+        text.parse::<Platform>().map(Some).map_err(|error| {
+            let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+            Error::Platform(written.clone(), format!("{error}{near}"))
         })
     }
 
-    fn check_platform(&mut self, stage: &Stage, text: &str, expanded: &Expanded) {
+    fn check_platform(&mut self, stage: &Stage, written: &str, text: &str, names: &LookedUp) {
         let lines = stage.source.lines;
-        let only_target = expanded.used.len() == 1
-            && expanded.unset.is_empty()
-            && expanded.used.contains("TARGETPLATFORM")
-            && self.globals.get("TARGETPLATFORM") == Some(expanded.text.as_str());
+        let only_target = names.used.len() == 1
+            && names.unset.is_empty()
+            && names.used.contains("TARGETPLATFORM")
+            && self.globals.get("TARGETPLATFORM") == Some(text);
         if only_target {
             let message = format!(
-                "Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
+                "Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
             );
             self.linter.warn(Rule::RedundantTargetPlatform, lines, message);
         }
-        if expanded.used.is_empty()
-            && expanded.unset.is_empty()
-            && let Ok(platform) = expanded.text.parse::<Platform>()
+        if names.used.is_empty()
+            && names.unset.is_empty()
+            && let Ok(platform) = text.parse::<Platform>()
         {
             let name = stage.name.as_deref().unwrap_or_default();
             if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
-                let message =
-                    format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+                let message = format!("FROM --platform flag should not use constant value {text:?}");
                 self.linter.warn(Rule::FromPlatformFlagConstDisallowed, lines, message);
             }
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::names::Names;
 use super::planner::{Draft, Origin, Planner};
-use super::request::{Frontend, Request};
+use super::request::{Frontend, PROXIES, Request};
 use super::state::State;
 use super::{ClassicStep, Plan, PlannedStage, Platform, Root, Step};
+use crate::file::GlobalArgs;
 use crate::instruction::{Change, Instruction, Pair};
 use crate::lint::Rule;
 use crate::{Error, Lines, LocatedError, Phase, Source};
@@ -17,7 +18,12 @@ type Result<T> = std::result::Result<T, LocatedError>;
 pub(super) fn plan(planner: &mut Planner) -> Result<Plan> {
     let built = planner.reachable();
     let mut building = Building {
-        plan: Plan { steps: Vec::new(), stages: Vec::new(), images: planner.planned_images(), target: 0 },
+        plan: Plan {
+            images: planner.planned_images(),
+            classic_globals: classic_globals(planner),
+            unused_args: unused_args(planner),
+            ..Plan::default()
+        },
         places: vec![None; planner.drafts.len()],
         states: Vec::new(),
         number: planner.file.global_args.len(),
@@ -39,6 +45,32 @@ fn classic_total(planner: &Planner) -> usize {
     let own = |draft: &Draft| 1 + draft.commands.iter().filter(|command| !command.is_trigger).count();
     let labels = planner.request.labels.len();
     planner.file.global_args.len() + planner.drafts.iter().map(own).sum::<usize>() + labels
+}
+
+/// The classic builder's steps before the first stage.
+fn classic_globals(planner: &Planner) -> Vec<ClassicStep> {
+    let total = classic_total(planner);
+    let globals = planner.file.global_args.iter().zip(1..);
+    let step = |(global, number): (&GlobalArgs, usize)| ClassicStep {
+        number,
+        total,
+        text: global.source.text.clone(),
+    };
+    globals.map(step).collect()
+}
+
+/// Build arguments that no instruction of the planned stages declares.
+fn unused_args(planner: &Planner) -> Vec<String> {
+    let commands = planner.drafts.iter().flat_map(|draft| &draft.commands);
+    let local = commands.filter_map(|command| match &command.statement.instruction {
+        Instruction::Arg(args) => Some(args),
+        _ => None,
+    });
+    let global = planner.file.global_args.iter().map(|global| &global.args);
+    let declared: Vec<&str> = local.chain(global).flatten().map(|arg| arg.name.as_str()).collect();
+    let given = planner.request.build_args.keys();
+    let unused = given.filter(|name| !declared.contains(&name.as_str()) && !PROXIES.contains(&name.as_str()));
+    unused.cloned().collect()
 }
 
 /// A plan that is being made.
@@ -168,7 +200,13 @@ impl Building {
                 let platform = draft.platform.clone().unwrap_or(target);
                 State::new(frontend, escape, platform, Root::Context(Some(name.clone())))
             }
-            Origin::Scratch | Origin::Named(_) => State::new(frontend, escape, target, Root::Scratch),
+            Origin::Scratch | Origin::Named(_) => {
+                let mut state = State::new(frontend, escape, target, Root::Scratch);
+                if frontend == Frontend::BuildKit {
+                    state.config.working_dir = "/".into();
+                }
+                state
+            }
         };
         state.begin_stage();
         Ok(state)

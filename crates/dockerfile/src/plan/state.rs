@@ -1,5 +1,7 @@
 //! What an instruction finds, and what it makes of it.
 
+use std::cell::RefCell;
+
 use super::history::{ClassicWords, buildkit_run, pairs_text};
 use super::names::{Names, shown};
 use super::planner::Planner;
@@ -8,9 +10,9 @@ use super::variables::{get, name_of, set_in_place, set_last};
 use super::{Action, ClassicHistory, History, ImageConfig, Platform, Root};
 use crate::instruction::{Arg, Change, CommandLine, Instruction, Pair};
 use crate::lint::{Linter, Rule};
-use crate::shell::{Environment, Lexer};
+use crate::shell::{Environment, Lexer, LookedUp};
 use crate::suggest::nearest;
-use crate::{Error, Lines, Result, Source, Statement};
+use crate::{Error, Healthcheck, Lines, Result, Source, Statement};
 
 /// The variable that every command has.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -135,20 +137,15 @@ impl State {
     ) -> Result<Made> {
         let environment = self.environment(&planner.request);
         let lines = statement.source.lines;
-        let unset = Environment::of(&environment);
-        let lexer = Lexer::new(self.escape, &unset);
-        let mut linter = std::mem::take(&mut planner.linter);
-        let mut expand = |text: &str| {
-            let expanded = lexer.expand(text)?;
-            for name in &expanded.unset {
-                self.warn_unset(name, &environment, &mut linter, lines);
-            }
-            Ok(expanded.text)
+        let variables = Environment::of(&environment);
+        let lexer = Lexer::new(self.escape, &variables);
+        let linter = RefCell::new(std::mem::take(&mut planner.linter));
+        let note = |(expanded, names): (Result<String>, LookedUp)| {
+            self.warn_unset(&names, &environment, &mut linter.borrow_mut(), lines);
+            expanded
         };
-        let documents = |text: &str| {
-            let document_lexer = Lexer::new('\\', &unset).plain_quotes();
-            document_lexer.word(text)
-        };
+        let mut expand = |text: &str| note(lexer.expand(text));
+        let documents = |text: &str| note(Lexer::new('\\', &variables).plain_quotes().expand(text));
         let instruction = match statement.instruction {
             Instruction::Change(change) => {
                 change.expand_with(&mut expand, &|text| lexer.words(text)).map(Instruction::Change)
@@ -158,7 +155,7 @@ impl State {
             }
             other => Ok(other),
         };
-        planner.linter = linter;
+        planner.linter = linter.into_inner();
         self.dispatch_expanded(instruction?, sources, planner, names, &statement.source)
     }
 
@@ -190,17 +187,23 @@ impl State {
         }
     }
 
-    fn warn_unset(&self, name: &str, environment: &[String], linter: &mut Linter, lines: Lines) {
-        let is_silent = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"].contains(&name);
-        if is_silent || self.has_arg(name) || self.frontend == Frontend::Classic {
+    fn warn_unset(&self, names: &LookedUp, environment: &[String], linter: &mut Linter, lines: Lines) {
+        if self.frontend == Frontend::Classic {
             return;
         }
-        let mut message = format!("Usage of undefined variable '${name}'");
-        let known: Vec<&str> = environment.iter().map(|entry| name_of(entry)).collect();
-        if let Some(near) = nearest(name, &known) {
-            message.push_str(&format!(" (did you mean ${near}?)"));
+        for name in &names.unset {
+            let is_silent =
+                ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"].contains(&name.as_str());
+            if is_silent || self.has_arg(name) {
+                continue;
+            }
+            let mut message = format!("Usage of undefined variable '${name}'");
+            let known: Vec<&str> = environment.iter().map(|entry| name_of(entry)).collect();
+            if let Some(near) = nearest(name, &known) {
+                message.push_str(&format!(" (did you mean ${near}?)"));
+            }
+            linter.warn(Rule::UndefinedVar, lines, message);
         }
-        linter.warn(Rule::UndefinedVar, lines, message);
     }
 
     /// A step that changes the configuration only, with BuildKit's and the classic builder's words.
@@ -235,11 +238,9 @@ impl State {
                     let value = match (given, &arg.default) {
                         (Some(given), _) => Some(given.clone()),
                         (None, Some(default)) => {
-                            let expanded = lexer.expand(default)?;
-                            for name in &expanded.unset {
-                                self.warn_unset(name, &environment, &mut planner.linter, source.lines);
-                            }
-                            Some(expanded.text)
+                            let (expanded, names) = lexer.expand(default);
+                            self.warn_unset(&names, &environment, &mut planner.linter, source.lines);
+                            Some(expanded?)
                         }
                         (None, None) => planner.globals.get(&arg.name).map(str::to_owned),
                     };
@@ -292,7 +293,9 @@ impl State {
                 return Ok(made);
             }
             Change::Cmd(command) => {
-                let before = self.cmd.replace(lines);
+                // To the classic builder an empty one is none.
+                let is_one = self.frontend == Frontend::BuildKit || !is_empty(&command);
+                let before = if is_one { self.cmd.replace(lines) } else { self.cmd };
                 let words = self.command(command, &keyword, before, linter, lines);
                 let text = format!("CMD {}", crate::go::quote_all(&words));
                 self.config.cmd = Some(words);
@@ -312,9 +315,7 @@ impl State {
             Change::Healthcheck(check) => {
                 let before = self.healthcheck.replace(lines);
                 warn_second(before, &keyword, linter);
-                let text = super::history::healthcheck(&check);
-                self.config.healthcheck = Some(check);
-                text
+                return Ok(self.healthcheck(check));
             }
             Change::Expose(words) => return self.expose(&words, linter, lines),
             Change::User(user) => {
@@ -337,6 +338,24 @@ impl State {
             Change::Workdir(path) => format!("WORKDIR {path}"),
         };
         Ok(self.configured(text.clone(), &text))
+    }
+
+    fn healthcheck(&mut self, check: Healthcheck) -> Made {
+        let (created_by, classic) = super::history::healthcheck(&check);
+        let made = self.configured(created_by, &classic);
+        let before = self.config.healthcheck.take().filter(|_| self.frontend == Frontend::Classic);
+        let before = before.unwrap_or_default();
+        let or = |own: i64, before: i64| if own == 0 { before } else { own };
+        // The classic builder keeps the times of the one before.
+        self.config.healthcheck = Some(Healthcheck {
+            interval_ns: or(check.interval_ns, before.interval_ns),
+            timeout_ns: or(check.timeout_ns, before.timeout_ns),
+            start_period_ns: or(check.start_period_ns, before.start_period_ns),
+            start_interval_ns: or(check.start_interval_ns, before.start_interval_ns),
+            retries: or(check.retries, before.retries),
+            test: check.test,
+        });
+        made
     }
 
     fn command(
@@ -374,10 +393,15 @@ impl State {
     fn expose(&mut self, words: &[String], linter: &mut Linter, lines: Lines) -> Result<Made> {
         let mut ports = Vec::new();
         for word in words {
-            if self.frontend == Frontend::BuildKit {
-                crate::ports::warn(word, linter, lines);
-            }
-            ports.extend(crate::exposed(word)?);
+            let exposed = crate::exposed(word);
+            ports.extend(match (self.frontend, exposed) {
+                (Frontend::BuildKit, Err(Error::Port(error))) => return Err(Error::BuildKitPort(error)),
+                (Frontend::BuildKit, exposed) => {
+                    crate::ports::warn(word, linter, lines);
+                    exposed?
+                }
+                (Frontend::Classic, exposed) => exposed?,
+            });
         }
         self.config.exposed_ports.extend(ports.iter().cloned());
         let created_by = format!("EXPOSE [{}]", ports.join(" "));
@@ -457,6 +481,13 @@ pub(super) fn clean(path: &str) -> String {
         }
     }
     format!("/{}", parts.join("/"))
+}
+
+fn is_empty(command: &CommandLine) -> bool {
+    match command {
+        CommandLine::Exec(words) => words.is_empty(),
+        CommandLine::Shell(line) => line.is_none(),
+    }
 }
 
 fn warn_second(before: Option<Lines>, keyword: &str, linter: &mut Linter) {
