@@ -1,18 +1,51 @@
 //! The builds of an engine: those that run, and what they have left for those to come.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use wherry_image_store::Store;
+
+use super::cache::{Cache, Key, Stored};
+use super::run::CacheMounts;
+use crate::error::Error;
 
 /// All builds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Builds {
+    /// What steps have left.
+    pub(super) cache: Cache,
+    /// Folders that `RUN --mount=type=cache` keeps.
+    pub(super) mounts: CacheMounts,
+    /// Steps that are being made, each by one build.
+    turns: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     /// Those that can be called off, by the id that their client gave them.
     running: Mutex<HashMap<String, oneshot::Sender<()>>>,
 }
 
 impl Builds {
+    /// Those of a data root, with what was stored of them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn open(data_root: &Path, store: &Store, stored: Stored) -> Result<Self, Error> {
+        let cache = Cache::open(data_root, store, stored)?;
+        let (mounts, turns, running) = Default::default();
+        Ok(Self { cache, mounts, turns, running })
+    }
+
+    /// Waits until nobody else makes the step with this key.
+    pub(super) async fn turn(&self, key: &Key) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody waits for are of no use.
+            turns.retain(|_, lock| Arc::strong_count(lock) > 1);
+            turns.entry(*key).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+
     /// A build begins; the receiver hears if it is called off. An empty id cannot be named.
     pub(super) fn register(&self, id: &str) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();

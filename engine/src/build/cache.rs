@@ -25,8 +25,6 @@ pub(super) type Key = Digest;
 pub(crate) struct Record {
     /// The layer.
     pub(crate) diff_id: DiffId,
-    /// The keys of what it was made on.
-    pub(crate) parents: Vec<Key>,
     /// The instruction.
     pub(crate) description: String,
     /// When it was made. Nanoseconds since the epoch.
@@ -128,11 +126,10 @@ impl Cache {
     }
 
     /// Remembers what a step has left.
-    pub(super) fn add(&self, key: Key, parents: Vec<Key>, description: &str, layer: Arc<Layer>) {
+    pub(super) fn add(&self, key: Key, description: &str, layer: Arc<Layer>) {
         let now = crate::clock::now_ns();
         let record = Record {
             diff_id: layer.diff_id(),
-            parents,
             description: description.to_owned(),
             created_ns: now,
             used_ns: now,

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use wherry_dockerfile::plan::NamedContext;
 use wherry_image_store::Layer;
 use wherry_registry::{Credentials, Platform};
 
@@ -25,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) build_args: BTreeMap<String, String>,
     /// `--label`: added to the image at the end.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Contexts that stand for a stage or an image of their name; those that are files come from [`Sources::context`].
+    pub(crate) named_contexts: BTreeMap<String, NamedContext>,
     /// What the image is for; `None` for this host.
     pub(crate) platform: Option<Platform>,
     /// Whether base images are asked for at their registry although they are here.

@@ -8,17 +8,21 @@
 //!
 //! Steps run in the containers' own monitor and runtime; their layers are written where they stay ([`wherry_image_store::Draft`]).
 
-#![allow(dead_code, unused_imports, reason = "BuildKit's half of the executor follows")]
+#![allow(dead_code, unused_imports, reason = "BuildKit's door is what uses them")]
 
 mod base;
 mod builds;
 mod cache;
 mod classic;
 mod convert;
+mod document;
+mod executor;
 mod fetch;
 mod files;
 mod job;
 mod key;
+mod progress;
+mod run;
 mod transfer;
 
 use std::sync::Arc;
@@ -26,6 +30,8 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 pub(crate) use builds::Builds;
+pub(crate) use cache::Stored;
+pub(crate) use executor::execute;
 pub(crate) use job::{
     Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Place, Sources, StepId, Stream, Warning,
 };

@@ -2,8 +2,6 @@
 //! sees it as a container. It has no record on the disk; all that it needs lies below `EXEC_ROOT/build`, and what an engine
 //! that was killed has left of it is ended and removed by the next one.
 
-#![allow(dead_code, reason = "BuildKit's half of the executor follows")]
-
 pub(crate) mod visible;
 
 use std::collections::BTreeMap;
@@ -279,6 +277,22 @@ async fn exit_code(signals: &mut UnboundedReceiver<Signal>) -> Option<i32> {
         }
     }
     None
+}
+
+/// A step's own folder, which goes with the value, what is mounted in it first.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder `EXEC_ROOT/build/containers/ID`.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self(dir)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        remove_dir(&self.0);
+    }
 }
 
 /// Ends the program, if it still runs, and removes all that was made for it.

@@ -130,7 +130,7 @@ impl Fields {
 }
 
 /// A step of the history in Go's order of fields; what is empty is left out.
-fn step(entry: &History) -> Value {
+pub(crate) fn step(entry: &History) -> Value {
     let mut fields = serde_json::Map::new();
     if let Some(created) = &entry.created {
         fields.insert("created".into(), json!(created));
