@@ -81,6 +81,10 @@ bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki;
 test-runtime-guests: root setup build ## wherry-runtime in runc's place under the dockerd, containerd and Podman of ../shared/lab
 	integration/conformance/guests.sh target/release/wherry-runtime
 
+.PHONY: test-docker-py
+test-docker-py: root setup build ## docker-py's own tests against ENGINE; DOCKER_PY=FOLDER has its sources (tag 7.1.0); to integration/results
+	@integration/conformance/docker-py.sh "$(DOCKER_PY)"
+
 acceptance: root setup build ## run ../shared/acceptance against ENGINE (SCRIPTS="01 04 05")
 	@[ -x $(ACCEPTANCE)/run-all.sh ] || { echo "make acceptance: there are no scripts in $(ACCEPTANCE)" >&2; exit 1; }
 	$(ACCEPTANCE)/run-all.sh $(ENGINE) $(SCRIPTS)

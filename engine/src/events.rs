@@ -88,7 +88,7 @@ impl Bus {
         let legacy = matches!(kind, "container" | "image");
         let event = Arc::new(Event {
             status: legacy.then(|| action.clone()),
-            id: legacy.then(|| id.clone()),
+            id: legacy.then(|| id.clone()).filter(|id| !id.is_empty()),
             from: (kind == "container").then(|| attributes.get("image").cloned()).flatten(),
             kind,
             action,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode};
 
 use crate::engine::Engine;
@@ -34,6 +34,11 @@ impl Route {
 
 /// Finds the handler of a request, runs it, and dresses its answer.
 pub(crate) async fn dispatch(engine: Arc<Engine>, request: hyper::Request<Incoming>) -> Reply {
+    if let Some(elsewhere) = clean_location(request.uri()) {
+        let mut response = response::empty(StatusCode::MOVED_PERMANENTLY);
+        response.headers_mut().insert(LOCATION, elsewhere);
+        return response.into();
+    }
     let (head, body) = request.into_parts();
     let mut segments: Vec<String> =
         head.uri.path().split('/').skip(1).map(|s| query::decode(s, false)).collect();
@@ -58,6 +63,20 @@ pub(crate) async fn dispatch(engine: Arc<Engine>, request: hyper::Request<Incomi
         Err(Error::PageNotFound) => Error::PageNotFound.into_response().into(),
         Err(error) => dress(error.into_response()).into(),
     }
+}
+
+/// Where Go's router sends a client whose path has doubled slashes or dots in it.
+fn clean_location(uri: &hyper::Uri) -> Option<HeaderValue> {
+    let path = uri.path();
+    if !path.contains("//") && !path.split('/').any(|part| matches!(part, "." | "..")) {
+        return None;
+    }
+    let mut clean = crate::containers::clean_path(path);
+    if path.ends_with('/') && !clean.ends_with('/') {
+        clean.push('/');
+    }
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    HeaderValue::from_str(&format!("{clean}{query}")).ok()
 }
 
 async fn handle(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {

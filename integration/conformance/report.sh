@@ -3,12 +3,13 @@
 # "ok|not ok|skip <TAB> file <TAB> test <TAB> reason"; causes that are known stand in SUITE.causes ("file <TAB> test <TAB> cause").
 set -euo pipefail
 reference=${REFERENCE:-$1} suite=$1 baseline=$2 result=$3 runtime=$4 seconds=$5
+written_by=${WRITTEN_BY:-make conformance-runtime}
 here=$(cd "$(dirname "$0")" && pwd -P)
 row() { awk -F '\t' -v name="$1" '{ n[$1]++ } END { printf "| %s | %d | %d | %d |\n", name, n["ok"], n["not ok"], n["skip"] }' "$2"; }
 cat <<T
 # $suite's own tests
 
-Written by \`make conformance-runtime\` (\`integration/conformance/$suite.sh\`): $(date -u '+%F %R') UTC, commit $(git -C "$here" rev-parse --short HEAD),
+Written by \`$written_by\` (\`integration/conformance/$suite.sh\`): $(date -u '+%F %R') UTC, commit $(git -C "$here" rev-parse --short HEAD),
 kernel $(uname -r), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $seconds s. The suite is $(cat "$(dirname "$result")/version" 2>/dev/null || echo "$suite").
 The baseline is $reference, measured in the same way on a machine of this kind.
 

@@ -9,6 +9,7 @@
 //! not know what the messages mean.
 
 mod socket;
+mod unread;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use socket::{connect, listen, peer_uid};
+pub use unread::unread_bytes;
 
 /// The largest body of a frame, in bytes; a longer one is refused by both sides.
 pub const MAX_BODY: usize = 16 << 20;

@@ -256,6 +256,9 @@ pub struct AttachRequest {
     pub encoding: BodyEncoding,
     /// The byte sequence that detaches a client of a terminal; empty for none.
     pub detach_keys: Vec<u8>,
+    /// Sent, as output, to a client that has detached.
+    #[serde(default)]
+    pub on_detach: String,
     /// What the engine had already read from the client beyond the request.
     pub already_read: Vec<u8>,
 }
@@ -278,7 +281,8 @@ pub struct WaitRequest {
 /// What a waiting client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WaitCondition {
-    /// The container is not running (at once if it is not; a pending restart counts as running).
+    /// The container is not running: at once if it is not (a pending restart counts as running here), else its next exit,
+    /// whatever the restart policy does then.
     NotRunning,
     /// Its next exit, whatever the restart policy does then.
     NextExit,

@@ -1,4 +1,4 @@
-//! Changing a container that exists: stop, kill, restart, pause, rename, update; and asking after its processes.
+//! Changing a container that exists: stop, kill, restart, pause, rename, update.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,8 +47,11 @@ impl Stop {
         Ok(Self { signal, timeout: u64::try_from(seconds).ok().map(Duration::from_secs), manual: true })
     }
 
-    fn of(container: &Container, request: &Request) -> Result<Self, Error> {
-        Self::new(container, request.query.get("signal"), request.query.integer("t")?)
+    /// What the request says; dockerd calls bad settings its own failure here.
+    fn of(container: &Container, request: &Request, reference: &str, verb: &str) -> Result<Self, Error> {
+        let timeout_s = request.query.integer("t").map_err(|e| Error::server(e.to_string()))?;
+        Self::new(container, request.query.get("signal"), timeout_s)
+            .map_err(|e| Error::server(format!("cannot {verb} container: {reference}: {e}")))
     }
 }
 
@@ -93,9 +96,10 @@ fn publish_kill(engine: &Engine, container: &Container, signal: i32) {
 pub(super) async fn handle_stop(
     engine: Arc<Engine>,
     container: Arc<Container>,
+    reference: &str,
     request: Request,
 ) -> Result<Reply, Error> {
-    let how = Stop::of(&container, &request)?;
+    let how = Stop::of(&container, &request, reference, "stop")?;
     stop(&engine, &container, how).await?;
     Ok(response::empty(StatusCode::NO_CONTENT).into())
 }
@@ -104,9 +108,10 @@ pub(super) async fn handle_stop(
 pub(super) async fn handle_restart(
     engine: Arc<Engine>,
     container: Arc<Container>,
+    reference: &str,
     request: Request,
 ) -> Result<Reply, Error> {
-    let how = Stop::of(&container, &request)?;
+    let how = Stop::of(&container, &request, reference, "restart")?;
     match stop(&engine, &container, how).await {
         Ok(()) | Err(Error::NotModified) => {}
         Err(error) => return Err(error),
@@ -145,16 +150,26 @@ pub(super) async fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signa
 /// `POST /containers/{id}/kill`.
 pub(super) async fn handle_kill(
     engine: Arc<Engine>,
-    container: Arc<Container>,
     reference: &str,
     request: Request,
 ) -> Result<Reply, Error> {
-    let explain = |error: Error| Error::Docker {
+    let killed = async {
+        let signal = match request.query.get("signal").map(|text| (text, parse_signal(text))) {
+            None => SIGKILL,
+            Some((_, Ok(signal))) => signal,
+            Some((number, Err(_))) if number.parse::<i32>().is_ok_and(|number| number != 0) => {
+                let text = format!("the linux daemon does not support signal {number}");
+                return Err(Error::InvalidParameter(text));
+            }
+            Some((_, Err(error))) => return Err(error),
+        };
+        let container = engine.containers.find(reference)?;
+        kill(&engine, &container, signal).await
+    };
+    killed.await.map_err(|error| Error::Docker {
         status: error.status(),
         message: format!("cannot kill container: {reference}: {error}"),
-    };
-    let signal = request.query.get("signal").map_or(Ok(SIGKILL), parse_signal).map_err(explain)?;
-    kill(&engine, &container, signal).await.map_err(explain)?;
+    })?;
     Ok(response::empty(StatusCode::NO_CONTENT).into())
 }
 
@@ -246,62 +261,8 @@ async fn rename_endpoints(engine: &Arc<Engine>, container: &Arc<Container>) {
     }
 }
 
-/// `GET /containers/{id}/top`.
-pub(super) async fn handle_top(
-    engine: Arc<Engine>,
-    container: Arc<Container>,
-    request: Request,
-) -> Result<Reply, Error> {
-    let arguments = request.query.get("ps_args").unwrap_or("-ef").to_owned();
-    if !matches!(container.status().state, State::Running { .. }) {
-        return Err(Error::NotRunning(container.id.clone()));
-    }
-    let monitor =
-        lifecycle::monitor(&container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
-    let pids = match monitor.call(api::Request::Processes, &[]).await {
-        Ok(api::Reply::Processes(pids)) => pids,
-        Ok(_) => return Err(broken(&container, &CallError::Unexpected)),
-        Err(error) => return Err(broken(&container, &error)),
-    };
-    let output = tokio::process::Command::new("ps")
-        .args(arguments.split_whitespace())
-        .output()
-        .await
-        .map_err(Error::io("run", "ps"))?;
-    if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::server(format!("error running ps: {}: {reason}", output.status)));
-    }
-    let shown = table_of(&String::from_utf8_lossy(&output.stdout), &pids)?;
-    super::publish(&engine, &container, "top");
-    Ok(response::json(StatusCode::OK, &shown).into())
-}
-
-/// The rows of `ps` that belong to `pids`.
-fn table_of(output: &str, pids: &[i32]) -> Result<Value, Error> {
-    let mut lines = output.lines();
-    let titles: Vec<&str> = lines.next().unwrap_or("").split_whitespace().collect();
-    let column = titles
-        .iter()
-        .position(|t| *t == "PID")
-        .ok_or_else(|| Error::server("couldn't find PID field in ps output"))?;
-    let rows: Vec<Vec<String>> = lines
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let pid: i32 = words.get(column)?.parse().ok()?;
-            if !pids.contains(&pid) || words.len() < titles.len() {
-                return None;
-            }
-            // The last column holds the command, spaces and all.
-            let (head, tail) = words.split_at(titles.len() - 1);
-            Some(head.iter().map(|w| (*w).to_owned()).chain([tail.join(" ")]).collect())
-        })
-        .collect();
-    Ok(json!({ "Processes": rows, "Titles": titles }))
-}
-
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(expecting = "struct container.UpdateConfig", rename_all = "PascalCase", default)]
 struct Update {
     restart_policy: RestartPolicy,
     #[serde(flatten)]
@@ -322,7 +283,7 @@ pub(super) async fn handle_update(
     for (name, value) in set {
         merged[name] = value;
     }
-    host = crate::server::json::typed(merged)?;
+    host = crate::server::json::typed_as("container.UpdateConfig", merged)?;
     if !asked.restart_policy.name.is_empty() {
         host.restart_policy = asked.restart_policy;
     }
@@ -363,21 +324,5 @@ fn is_empty(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn top_shows_the_rows_of_the_container_with_whole_commands() {
-        let output = "UID PID CMD\nroot 1 init\nroot 42 sh -c  sleep 1\nroot 43 x\n";
-        let shown = table_of(output, &[42]).unwrap();
-        assert_eq!(
-            shown,
-            json!({ "Processes": [["root", "42", "sh -c sleep 1"]], "Titles": ["UID", "PID", "CMD"] })
-        );
-        assert!(table_of("A B\n", &[1]).is_err());
     }
 }

@@ -162,7 +162,8 @@ const MAPS: [(&str, Zero); 9] = [
 /// # Errors
 /// 400 in Go's words.
 pub(super) async fn read_body<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {
-    let mut body: Value = request.json().await?;
+    let mut body =
+        request.typed_optional_json::<Value>().await?.unwrap_or_else(|| Value::Object(Default::default()));
     strip_nulls(&mut body);
     crate::server::json::typed(body)
 }

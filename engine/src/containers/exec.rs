@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -46,12 +48,12 @@ enum ExecState {
 
 /// The request to make an exec.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(expecting = "struct container.ExecOptions", rename_all = "PascalCase", default)]
 pub(super) struct ExecConfig {
     user: String,
     privileged: bool,
     tty: bool,
-    console_size: Option<[u16; 2]>,
+    console_size: Option<Vec<u32>>,
     attach_stdin: bool,
     attach_stdout: bool,
     attach_stderr: bool,
@@ -63,11 +65,22 @@ pub(super) struct ExecConfig {
 
 /// The request to start one.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(expecting = "struct container.ExecStartOptions", rename_all = "PascalCase", default)]
 struct ExecStart {
     detach: bool,
     tty: bool,
-    console_size: Option<[u16; 2]>,
+    console_size: Option<Vec<u32>>,
+}
+
+/// What dockerd tells the client of an exec that it has detached.
+const DETACHED: &str = "exec attach failed: error on attach stdin: read escape sequence\r\n";
+
+impl ExecConfig {
+    fn keys(&self) -> Vec<u8> {
+        // What is no key was refused when the exec was made.
+        streams::detach_keys(Some(self.detach_keys.as_str()).filter(|keys| !keys.is_empty()))
+            .unwrap_or_default()
+    }
 }
 
 impl Execs {
@@ -174,7 +187,10 @@ pub(super) async fn create(
         return Err(Error::InvalidParameter("No exec command specified".into()));
     }
     must_run(&container)?;
-    streams::detach_keys(Some(config.detach_keys.as_str()).filter(|keys| !keys.is_empty()))?;
+    let keys = &config.detach_keys;
+    if streams::detach_keys(Some(keys.as_str()).filter(|keys| !keys.is_empty())).is_none() {
+        return Err(Error::server(format!("Invalid escape keys ({keys}) provided")));
+    }
     let process = process(&engine, &container, &config).await?;
     let id = crate::id::hex64();
     let more = event_attributes(&id);
@@ -196,32 +212,33 @@ fn event_attributes(id: &str) -> BTreeMap<String, String> {
 
 /// `POST /exec/{id}/start`.
 pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -> Result<Reply, Error> {
-    let options: ExecStart = request.optional_json().await?.unwrap_or_default();
+    let options: ExecStart = request.typed_optional_json().await?.unwrap_or_default();
     let (container, exec) = find(&engine, id)?;
-    match exec.state {
-        ExecState::Created => {}
-        ExecState::Running { .. } => {
-            return Err(Error::Conflict(format!("exec command {id} is already running")));
-        }
-        ExecState::Ended { .. } => {
-            return Err(Error::Conflict(format!("exec command {id} has already run")));
-        }
-    }
     must_run(&container)?;
-    let size = options.console_size.or(exec.config.console_size).filter(|size| size.iter().all(|n| *n != 0));
+    // It is the start that says how the client wants to be spoken to, whatever the exec is like.
+    let (framing, content_type) = streams::framing(options.tty, request.version);
+    let head = if options.detach { Vec::new() } else { streams::exec_head(&request, content_type) };
+    let again = match exec.state {
+        ExecState::Created => None,
+        ExecState::Running { .. } => Some(format!("exec command {id} is already running")),
+        ExecState::Ended { .. } => Some(format!("exec command {id} has already run")),
+    };
+    match again {
+        Some(text) if options.detach => return Err(Error::Conflict(text)),
+        Some(text) => return Ok(streams::say(head, framed(framing, &format!("{text}\r\n")))),
+        None => {}
+    }
     let spec = api::ExecSpec {
         process: exec.process.clone(),
-        console_size: size.map(|[rows, columns]| (rows, columns)),
+        console_size: console_size(options.console_size.or(exec.config.console_size.clone())),
     };
     let more = event_attributes(id);
     super::publish_with(&engine, &container, &format!("exec_start: {}", shown(&exec.config.cmd)), more);
     if options.detach {
         return run_detached(&container, &exec, spec).await;
     }
-    let (framing, content_type) = streams::framing(exec.config.tty, request.version);
-    let keys = Some(exec.config.detach_keys.as_str()).filter(|keys| !keys.is_empty());
     let attach = api::AttachRequest {
-        head: streams::hijack_head(&request, content_type),
+        head,
         stdin: exec.config.attach_stdin,
         stdout: exec.config.attach_stdout,
         stderr: exec.config.attach_stderr,
@@ -229,12 +246,31 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
         logs: false,
         framing,
         encoding: api::BodyEncoding::UntilClose,
-        detach_keys: if exec.config.tty { streams::detach_keys(keys)? } else { Vec::new() },
+        detach_keys: if exec.config.tty { exec.config.keys() } else { Vec::new() },
+        on_detach: DETACHED.into(),
         already_read: Vec::new(),
     };
     Ok(Reply::Hijack(Box::new(move |client| {
         Box::pin(async move { run_attached(&container, &exec, spec, attach, client).await })
     })))
+}
+
+/// Rows and columns as Go reads an array of two: what is missing is 0, what is more is ignored.
+fn console_size(given: Option<Vec<u32>>) -> Option<(u16, u16)> {
+    let given = given?;
+    let at = |index: usize| given.get(index).map_or(0, |number| *number as u16);
+    Some((at(0), at(1))).filter(|(rows, columns)| *rows != 0 && *columns != 0)
+}
+
+/// A text as output of an exec.
+fn framed(framing: api::Framing, text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if framing == api::Framing::Multiplexed {
+        let header = wherry_container_log::write_header(wherry_container_log::Stream::Stdout, text.len());
+        bytes.extend_from_slice(&header);
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
 }
 
 async fn process(engine: &Engine, container: &Container, config: &ExecConfig) -> Result<Value, Error> {
@@ -246,7 +282,11 @@ async fn process(engine: &Engine, container: &Container, config: &ExecConfig) ->
     blocking(move || {
         let root = start::open_root(pid)?;
         let groups = record.host_config.group_add.clone().unwrap_or_default();
-        let user: ResolvedUser = users::resolve(root.as_fd(), &wanted, &groups)?;
+        let user: ResolvedUser =
+            users::resolve(root.as_fd(), &wanted, &groups).map_err(|error| match error {
+                Error::Docker { message, .. } => Error::InvalidParameter(message),
+                other => other,
+            })?;
         spec::exec_process(&ExecInput {
             record: &record,
             user: &user,
@@ -302,15 +342,7 @@ async fn run_attached(
         Err(CallError::Refused(failure)) => {
             let (code, message) = exec_failure(&failure);
             container.execs.ended(&exec.id, code);
-            let text = format!("{message}\r\n");
-            let mut bytes = head;
-            if framing == api::Framing::Multiplexed {
-                let header =
-                    wherry_container_log::write_header(wherry_container_log::Stream::Stdout, text.len());
-                bytes.extend_from_slice(&header);
-            }
-            bytes.extend_from_slice(text.as_bytes());
-            streams::write_and_close(socket, bytes).await;
+            streams::write_and_close(socket, head, framed(framing, &format!("{message}\r\n"))).await;
         }
         Err(error) => streams::refuse(socket, lifecycle::broken(container, &error)).await,
     }
@@ -325,6 +357,13 @@ pub(super) async fn resize(engine: Arc<Engine>, id: &str, request: Request) -> R
     let resize = api::Request::Resize { exec: Some(exec.id), rows, columns };
     match monitor.call(resize, &[]).await {
         Ok(_) => Ok(response::empty(StatusCode::OK).into()),
+        // It has no terminal, which dockerd does not mind.
+        Err(CallError::Refused(failure)) if failure.kind == api::FailureKind::State => {
+            Ok(response::empty(StatusCode::OK).into())
+        }
+        Err(CallError::Refused(failure)) if failure.kind == api::FailureKind::NoSuchExec => {
+            Err(Error::NotFound(format!("NotFound: process does not exist {id}: not found")))
+        }
         Err(CallError::Refused(failure)) => Err(Error::server(failure.message)),
         Err(error) => Err(lifecycle::broken(&container, &error)),
     }
@@ -368,9 +407,10 @@ pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<Reply, Error> {
         "OpenStdin": exec.config.attach_stdin,
         "OpenStderr": exec.config.attach_stderr,
         "OpenStdout": exec.config.attach_stdout,
-        "CanRemove": code.is_some(),
+        "CanRemove": false,
         "ContainerID": container.id,
-        "DetachKeys": exec.config.detach_keys,
+        // As Go shows bytes.
+        "DetachKeys": if exec.config.detach_keys.is_empty() { String::new() } else { BASE64_STANDARD.encode(exec.config.keys()) },
         "Pid": pid,
     });
     Ok(response::json(StatusCode::OK, &shown).into())

@@ -3,11 +3,45 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hyper::StatusCode;
+
 use super::network::{bridge_address, has_legacy_links, parse_link, parse_port};
 use super::record::Record;
 use super::table::Container;
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::error::Error;
+use crate::server::{Reply, response};
+
+/// `DELETE /containers/RECEIVER/ALIAS?link=1`: the receiver no longer knows the other by this name. It does until its next
+/// start if it runs.
+///
+/// # Errors
+/// 409 for a container's own name, 404 for a receiver or a link that is not there.
+pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<Reply, Error> {
+    let name = name.strip_prefix('/').unwrap_or(name);
+    let Some((receiver, alias)) = name.split_once('/') else {
+        engine.containers.find(name)?;
+        return Err(Error::server("Conflict, cannot remove the default link name of the container"));
+    };
+    let missing = || Error::NotFound(format!("Could not get parent {receiver} for link {alias}"));
+    let container = engine.containers.find(receiver).map_err(|_| missing())?;
+    let alias = alias.to_owned();
+    let _guard = container.transition.lock().await;
+    if !container.record().host_config.links.iter().flatten().any(|link| parse_link(link).1 == alias) {
+        return Err(missing());
+    }
+    let (data_root, task_container) = (engine.config().data_root.clone(), container.clone());
+    blocking(move || {
+        let changed = task_container.update(&data_root, |record| {
+            let links = record.host_config.links.take().unwrap_or_default();
+            let kept: Vec<String> = links.into_iter().filter(|link| parse_link(link).1 != alias).collect();
+            record.host_config.links = Some(kept).filter(|kept| !kept.is_empty());
+        });
+        changed.map(drop)
+    })
+    .await?;
+    Ok(response::empty(StatusCode::NO_CONTENT).into())
+}
 
 /// What a receiver gets.
 #[derive(Debug, Default)]

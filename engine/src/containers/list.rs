@@ -303,7 +303,9 @@ fn port_range(filter: &str, text: &str) -> Result<(u16, u16, String), Error> {
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok((first, last, protocol.to_lowercase())),
         _ => {
-            let reason = format!("strconv.ParseUint: parsing {}: invalid syntax", go_quote(range));
+            let digits = !range.is_empty() && range.bytes().all(|b| b.is_ascii_digit());
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            let reason = format!("strconv.ParseUint: parsing {}: {why}", go_quote(range));
             Err(Error::server(format!("error while looking up for {filter} {text}: {reason}")))
         }
     }

@@ -1,6 +1,7 @@
 //! Containers: from the API's requests to monitors, netd and the store, and back.
 
 mod archive;
+mod attach;
 mod changes;
 mod commit;
 pub(crate) mod config;
@@ -33,6 +34,7 @@ pub(crate) mod step;
 mod stored_logs;
 mod streams;
 pub(crate) mod table;
+mod top;
 pub(crate) mod users;
 mod validate;
 
@@ -60,13 +62,27 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("GET", ["containers", "json"]) => list::list(&engine, &request).await,
         ("POST", ["containers", "create"]) => create::create(engine, request).await,
         ("POST", ["containers", "prune"]) => remove::prune(engine, request).await,
-        ("DELETE", ["containers", reference]) => {
-            let container = engine.containers.find(reference)?;
-            remove::handle(engine, container, request).await
+        // A link's name has a slash in it: `receiver/alias`.
+        ("DELETE", ["containers", reference @ ..]) => {
+            remove::handle(engine, &reference.join("/"), request).await
         }
-        ("GET", ["containers", reference, "json"]) => inspect::inspect(&engine, reference, &request).await,
-        (method, ["containers", reference, action]) => {
-            on_one(engine, method, reference, action, request).await
+        ("GET", ["containers", reference @ .., "json"]) => {
+            inspect::inspect(&engine, &reference.join("/"), &request).await
+        }
+        ("POST", ["containers", reference @ .., "attach"]) => {
+            Ok(attach::attach(engine, &reference.join("/"), request).await)
+        }
+        ("GET", ["containers", reference @ .., "attach", "ws"]) => {
+            attach::attach_ws(engine, &reference.join("/"), request).await
+        }
+        ("POST", ["containers", reference @ .., "kill"]) => {
+            control::handle_kill(engine, &reference.join("/"), request).await
+        }
+        ("POST", ["containers", reference @ .., "resize"]) => {
+            streams::resize(engine, &reference.join("/"), request).await
+        }
+        (method, ["containers", reference @ .., action]) => {
+            on_one(engine, method, &reference.join("/"), action, request).await
         }
         ("POST", ["exec", id, "start"]) => exec::start(engine, id, request).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(engine, id, request).await,
@@ -85,13 +101,9 @@ async fn on_one(
 ) -> Result<Reply, Error> {
     let known = matches!(
         (method, action),
-        ("GET" | "HEAD", "logs")
-            | ("GET", "top" | "stats" | "changes" | "export")
-            | (
-                "POST",
-                "start" | "stop" | "restart" | "kill" | "pause" | "unpause" | "rename" | "update" | "resize"
-            )
-            | ("POST", "attach" | "wait" | "exec")
+        ("GET", "logs" | "top" | "stats" | "changes" | "export")
+            | ("POST", "start" | "stop" | "restart" | "pause" | "unpause" | "rename" | "update")
+            | ("POST", "wait" | "exec")
             | ("GET" | "HEAD" | "PUT", "archive")
     );
     if !known {
@@ -100,7 +112,7 @@ async fn on_one(
     let container = engine.containers.find(reference)?;
     match action {
         "logs" => streams::logs(engine, container, request).await,
-        "top" => control::handle_top(engine, container, request).await,
+        "top" => top::top(engine, container, request).await,
         "changes" => changes::changes(engine, container).await,
         "export" => changes::export(engine, container),
         "stats" => stats::stats(container, request).await,
@@ -108,15 +120,12 @@ async fn on_one(
             start::start(&engine, &container).await?;
             Ok(response::empty(StatusCode::NO_CONTENT).into())
         }
-        "stop" => control::handle_stop(engine, container, request).await,
-        "restart" => control::handle_restart(engine, container, request).await,
-        "kill" => control::handle_kill(engine, container, reference, request).await,
+        "stop" => control::handle_stop(engine, container, reference, request).await,
+        "restart" => control::handle_restart(engine, container, reference, request).await,
         "pause" => control::handle_pause(container, true).await,
         "unpause" => control::handle_pause(container, false).await,
         "rename" => control::handle_rename(engine, container, request).await,
         "update" => control::handle_update(engine, container, request).await,
-        "resize" => streams::resize(container, request).await,
-        "attach" => streams::attach(engine, container, request).await,
         "wait" => streams::wait(engine, container, request).await,
         "exec" => exec::create(engine, container, request).await,
         "archive" => archive::handle(engine, container, reference, method, request).await,
@@ -165,29 +174,4 @@ async fn network_event(engine: &Engine, container: &Container, action: &str, net
         ("type".to_owned(), driver.to_owned()),
     ]);
     engine.events.publish("network", action, &network.spec.id, attributes);
-}
-
-/// The `until` of a prune: a time, or how long ago (`24h`, `10m30s`).
-pub(crate) fn until(text: &str) -> Result<i64, Error> {
-    let unit_ns = |unit: &str| match unit {
-        "h" => Some(3_600_000_000_000i64),
-        "m" => Some(60_000_000_000),
-        "s" => Some(1_000_000_000),
-        "ms" => Some(1_000_000),
-        _ => None,
-    };
-    let (mut rest, mut total) = (text, Some(0i64));
-    while !rest.is_empty() && total.is_some() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let piece = number.parse::<i64>().ok().zip(unit_ns(unit)).and_then(|(n, u)| n.checked_mul(u));
-        total = total.zip(piece).and_then(|(a, b)| a.checked_add(b));
-        rest = tail;
-    }
-    match total {
-        Some(ago) if !text.is_empty() => Ok(crate::clock::now_ns() - ago),
-        _ => time(Some(text), "until").map(|t| t.unwrap_or(0)),
-    }
 }

@@ -167,13 +167,19 @@ fn links(
     record: &Record,
     attachment: &Attachment,
 ) -> Result<BTreeMap<String, String>, Error> {
-    let asked = attachment.settings.links.iter().flatten().chain(record.host_config.links.iter().flatten());
-    asked
-        .map(|link| {
-            let (source, alias) = parse_link(link);
-            Ok((alias.to_owned(), engine.containers.find(source)?.id.clone()))
-        })
-        .collect()
+    let mut links = BTreeMap::new();
+    for link in attachment.settings.links.iter().flatten() {
+        let (source, alias) = parse_link(link);
+        // Nobody has to have the name yet.
+        if let Ok(source) = engine.containers.find(source) {
+            links.insert(alias.to_owned(), source.id.clone());
+        }
+    }
+    for link in record.host_config.links.iter().flatten() {
+        let (source, alias) = parse_link(link);
+        links.insert(alias.to_owned(), engine.containers.find(source)?.id.clone());
+    }
+    Ok(links)
 }
 
 /// `name:alias`, or `name` alone, with or without slashes, into both parts.

@@ -10,9 +10,10 @@ use serde_json::json;
 use super::record::{self, Record};
 use super::state::Transition;
 use super::table::Container;
-use super::{control, lifecycle};
+use super::{control, lifecycle, links};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
+use crate::images::when;
 use crate::server::{Filters, Reply, Request, response};
 
 /// How the folders of containers begin whose removal has begun.
@@ -152,14 +153,14 @@ fn remove_volume(engine: &Engine, name: &str, container: &str) {
 }
 
 /// `DELETE /containers/{id}`.
-pub(super) async fn handle(
-    engine: Arc<Engine>,
-    container: Arc<Container>,
-    request: Request,
-) -> Result<Reply, Error> {
-    if request.query.flag("link") {
-        return Err(Error::server("Conflict, cannot remove the default link name of the container"));
+pub(super) async fn handle(engine: Arc<Engine>, reference: &str, request: Request) -> Result<Reply, Error> {
+    if reference.is_empty() {
+        return Err(Error::InvalidParameter("invalid name or ID supplied: \"\"".into()));
     }
+    if request.query.flag("link") {
+        return links::remove(&engine, reference).await;
+    }
+    let container = engine.containers.find(reference)?;
     let options = Options { force: request.query.flag("force"), volumes: request.query.flag("v") };
     match remove(&engine, &container, options).await {
         // `--rm` was quicker: it is gone, as asked.
@@ -172,7 +173,11 @@ pub(super) async fn handle(
 /// `POST /containers/prune`.
 pub(super) async fn prune(engine: Arc<Engine>, request: Request) -> Result<Reply, Error> {
     let filters = Filters::parse(request.query.get("filters"), &["label", "label!", "until"])?;
-    let until = filters.values("until").first().map(|text| super::until(text)).transpose()?;
+    let until = match filters.values("until") {
+        [] => None,
+        [text] => Some(when::until(text).map_err(|e| Error::InvalidParameter(e.to_string()))?),
+        _ => return Err(Error::InvalidParameter("more than one until filter specified".into())),
+    };
     let (mut deleted, mut reclaimed) = (Vec::new(), 0u64);
     for container in engine.containers.all() {
         let record = container.record();

@@ -234,6 +234,7 @@ fn attach() -> AttachRequest {
         framing: Framing::Multiplexed,
         encoding: BodyEncoding::UntilClose,
         detach_keys: Vec::new(),
+        on_detach: String::new(),
         already_read: Vec::new(),
     }
 }

@@ -1,11 +1,14 @@
-//! What lasts as long as a container does: attach, wait and logs. The client's socket goes to the
+//! What lasts as long as a container does: wait and logs, and what attach and exec share with them. The client's socket goes to the
 //! container's monitor; over TCP the engine relays.
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use tokio::io::AsyncWriteExt;
 use wherry_monitor_api as api;
 
 use super::lifecycle::{ensure_monitor, monitor};
@@ -20,7 +23,7 @@ use crate::server::{ApiVersion, Client, Reply, Request};
 /// The content type of streams without a terminal, for clients that know it.
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 /// The content type of terminals, and of all streams for older clients.
-const RAW: &str = "application/vnd.docker.raw-stream";
+pub(super) const RAW: &str = "application/vnd.docker.raw-stream";
 
 /// How a client's stream is framed, and what it is called.
 pub(super) fn framing(tty: bool, version: ApiVersion) -> (api::Framing, &'static str) {
@@ -42,22 +45,53 @@ pub(super) fn hijack_head(request: &Request, content_type: &str) -> Vec<u8> {
     }
 }
 
+/// As [`hijack_head`], for an exec, where dockerd adds the headers that other answers have.
+pub(super) fn exec_head(request: &Request, content_type: &str) -> Vec<u8> {
+    let mut head = hijack_head(request, content_type);
+    head.truncate(head.len() - 2);
+    head.extend_from_slice(&common_headers());
+    head
+}
+
 /// The head of an answer in chunks that the monitor will write.
 fn chunked_head(content_type: &str) -> Vec<u8> {
-    let mut common = hyper::HeaderMap::new();
-    add_common_headers(&mut common);
-    let mut headers: Vec<(&str, &str)> =
-        common.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
-    headers.extend([
-        ("Content-Type", content_type),
-        ("Connection", "close"),
-        ("Transfer-Encoding", "chunked"),
-    ]);
-    render_head(StatusCode::OK, "OK", &headers)
+    let headers = [("Content-Type", content_type), ("Connection", "close"), ("Transfer-Encoding", "chunked")];
+    let mut head = render_head(StatusCode::OK, "OK", &headers);
+    head.truncate(head.len() - 2);
+    head.extend_from_slice(&common_headers());
+    head
+}
+
+/// `api-version` → `Api-Version`, as hyper writes the headers of other answers.
+fn title_case(name: &str) -> String {
+    let parts = name.split('-').map(|part| {
+        let (first, rest) = part.split_at(part.len().min(1));
+        first.to_ascii_uppercase() + rest
+    });
+    parts.collect::<Vec<_>>().join("-")
+}
+
+/// The headers of all answers, and the end of the head.
+fn common_headers() -> Vec<u8> {
+    let mut headers = hyper::HeaderMap::new();
+    add_common_headers(&mut headers);
+    let mut text = Vec::new();
+    for (name, value) in &headers {
+        text.extend_from_slice(title_case(name.as_str()).as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    text
 }
 
 /// Sends a client to the monitor with a request; on a refusal the client gets the error instead.
-async fn give(monitor: Arc<Monitor>, client: Client, make: impl FnOnce(Vec<u8>) -> api::Request + Send) {
+pub(super) async fn give(
+    monitor: Arc<Monitor>,
+    client: Client,
+    make: impl FnOnce(Vec<u8>) -> api::Request + Send,
+) {
     let Ok((socket, already_read)) = client.into_unix() else { return };
     let answer = monitor.call(make(already_read), &[socket.as_fd()]).await;
     if let Err(error) = answer {
@@ -71,89 +105,94 @@ async fn give(monitor: Arc<Monitor>, client: Client, make: impl FnOnce(Vec<u8>) 
 
 /// Answers a client whose socket was on its way to a monitor.
 pub(super) async fn refuse(socket: std::os::fd::OwnedFd, error: Error) {
-    write_and_close(socket, response::render(error.into_response())).await;
+    write_and_close(socket, response::render(error.into_response()), Vec::new()).await;
 }
 
-/// Writes to a client whose socket is ours again, and closes it.
-pub(super) async fn write_and_close(socket: std::os::fd::OwnedFd, bytes: Vec<u8>) {
+/// Takes over the connection, writes a head and a body, and closes it.
+pub(super) fn say(head: Vec<u8>, body: Vec<u8>) -> Reply {
+    Reply::Hijack(Box::new(move |client| {
+        Box::pin(async move {
+            let Ok((socket, _)) = client.into_unix() else { return };
+            write_and_close(socket, head, body).await;
+        })
+    }))
+}
+
+/// As [`say`], with a body that blocking work writes; it ends when the client goes.
+pub(super) fn say_in_pieces(
+    head: Vec<u8>,
+    work: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> bool) -> Result<(), Error> + Send + 'static,
+) -> Reply {
+    Reply::Hijack(Box::new(move |client| {
+        Box::pin(async move {
+            let Ok((socket, _)) = client.into_unix() else { return };
+            let stream = std::os::unix::net::UnixStream::from(socket);
+            let written = blocking(move || {
+                let step = || Error::io("write to", "a client");
+                stream.set_nonblocking(false).and_then(|()| (&stream).write_all(&head)).map_err(step())?;
+                let deadline = Instant::now() + HEAD_READ_WITHIN;
+                while head_is_unread(stream.as_fd()) && Instant::now() < deadline {
+                    std::thread::sleep(HEAD_READ_POLL);
+                }
+                let result = work(&mut |bytes| (&stream).write_all(&bytes).is_ok());
+                stream.shutdown(std::net::Shutdown::Write).map_err(step())?;
+                result
+            });
+            if let Err(error) = written.await {
+                tracing::debug!(%error, "a stream broke off");
+            }
+        })
+    }))
+}
+
+fn head_is_unread(socket: std::os::fd::BorrowedFd<'_>) -> bool {
+    wherry_ipc::unread_bytes(socket).is_ok_and(|bytes| bytes > 0)
+}
+
+/// How often is looked whether the head has been read.
+const HEAD_READ_POLL: Duration = Duration::from_micros(200);
+/// How long a body waits for its client to read the head.
+const HEAD_READ_WITHIN: Duration = Duration::from_millis(200);
+
+/// Writes to a client whose socket is ours again, and closes it. The body follows when the head has been read: see the
+/// monitor's `Outbox` for the clients that need it so.
+pub(super) async fn write_and_close(socket: std::os::fd::OwnedFd, head: Vec<u8>, body: Vec<u8>) {
     let stream = std::os::unix::net::UnixStream::from(socket);
     let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
-    if let Ok(mut stream) = stream {
-        // A client that has gone needs no answer.
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes).await;
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+    let Ok(mut stream) = stream else { return };
+    // A client that has gone needs no answer.
+    let _ = stream.write_all(&head).await;
+    if !body.is_empty() {
+        let _ = tokio::time::timeout(HEAD_READ_WITHIN, async {
+            while head_is_unread(stream.as_fd()) {
+                tokio::time::sleep(HEAD_READ_POLL).await;
+            }
+        })
+        .await;
+        let _ = stream.write_all(&body).await;
     }
+    let _ = stream.shutdown().await;
 }
 
-/// Reads the detach keys: `ctrl-a,ctrl-q` or single characters; empty text is the default.
-///
-/// # Errors
-/// 400 for what is no key.
-pub(super) fn detach_keys(text: Option<&str>) -> Result<Vec<u8>, Error> {
-    let Some(text) = text else { return Ok(vec![16, 17]) };
+/// Reads the detach keys: `ctrl-a,ctrl-q` or single characters; no text is the default. `None` for what is no key.
+pub(super) fn detach_keys(text: Option<&str>) -> Option<Vec<u8>> {
+    let Some(text) = text else { return Some(vec![16, 17]) };
     text.split(',')
         .map(|key| match (key.strip_prefix("ctrl-"), key.as_bytes()) {
-            (Some("@"), _) => Ok(0),
-            (Some("["), _) => Ok(27),
-            (Some("\\"), _) => Ok(28),
-            (Some("]"), _) => Ok(29),
-            (Some("^"), _) => Ok(30),
-            (Some("_"), _) => Ok(31),
+            (Some("@"), _) => Some(0),
+            (Some("["), _) => Some(27),
+            (Some("\\"), _) => Some(28),
+            (Some("]"), _) => Some(29),
+            (Some("^"), _) => Some(30),
+            (Some("_"), _) => Some(31),
             (Some(letter), _) => match letter.as_bytes() {
-                [c @ b'a'..=b'z'] => Ok(c - b'a' + 1),
-                _ => Err(()),
+                [c @ b'a'..=b'z'] => Some(c - b'a' + 1),
+                _ => None,
             },
-            (None, [byte]) => Ok(*byte),
-            _ => Err(()),
+            (None, [byte]) => Some(*byte),
+            _ => None,
         })
-        .collect::<Result<_, ()>>()
-        .map_err(|()| Error::InvalidParameter(format!("Invalid escape keys ({text}) provided")))
-}
-
-/// `POST /containers/{id}/attach`.
-pub(super) async fn attach(
-    engine: Arc<Engine>,
-    container: Arc<Container>,
-    request: Request,
-) -> Result<Reply, Error> {
-    let record = container.record();
-    match container.status().state {
-        State::Running { paused: true, .. } => {
-            return Err(Error::Conflict(format!(
-                "container {} is paused, unpause the container before attach",
-                container.id
-            )));
-        }
-        State::Restarting { .. } => {
-            return Err(Error::Conflict(format!(
-                "container {} is restarting, wait until the container is running",
-                container.id
-            )));
-        }
-        _ => {}
-    }
-    let (framing, content_type) = framing(record.config.tty, request.version);
-    let keys = detach_keys(request.query.get("detachKeys"))?;
-    let mut attach = api::AttachRequest {
-        head: hijack_head(&request, content_type),
-        stdin: request.query.flag("stdin"),
-        stdout: request.query.flag("stdout"),
-        stderr: request.query.flag("stderr"),
-        stream: request.query.flag("stream"),
-        logs: request.query.flag("logs"),
-        framing,
-        encoding: api::BodyEncoding::UntilClose,
-        detach_keys: if record.config.tty { keys } else { Vec::new() },
-        already_read: Vec::new(),
-    };
-    let monitor = ensure_monitor(&engine, &container).await?;
-    super::publish(&engine, &container, "attach");
-    Ok(Reply::Hijack(Box::new(move |client| {
-        Box::pin(give(monitor, client, move |already_read| {
-            attach.already_read = already_read;
-            api::Request::Attach(attach)
-        }))
-    })))
+        .collect()
 }
 
 /// `POST /containers/{id}/wait`.
@@ -203,7 +242,7 @@ pub(super) async fn wait(
                 Err(CallError::Gone) => {
                     super::lifecycle::stopped_within(&container, Some(std::time::Duration::from_secs(5)))
                         .await;
-                    write_and_close(socket, response::render(exit_answer(&container))).await;
+                    write_and_close(socket, response::render(exit_answer(&container)), Vec::new()).await;
                 }
                 Err(error) => refuse(socket, Error::server(error.to_string())).await,
             }
@@ -258,12 +297,15 @@ pub(super) async fn logs(
     }
     let (framing, content_type) = framing(record.config.tty, request.version);
     let follow = request.query.flag("follow");
+    let limit = |name: &str| -> Result<Option<i64>, Error> {
+        Ok(request.query.get(name).map(time).transpose()?.filter(|ns| *ns != 0))
+    };
     let logs = api::LogsRequest {
         head: chunked_head(content_type),
         stdout,
         stderr,
-        since_ns: time(request.query.get("since"), "since")?.filter(|ns| *ns != 0),
-        until_ns: time(request.query.get("until"), "until")?.filter(|ns| *ns != 0),
+        since_ns: limit("since")?,
+        until_ns: limit("until")?,
         tail: request.query.get("tail").and_then(|text| text.parse().ok()),
         timestamps: request.query.flag("timestamps"),
         details: request.query.flag("details"),
@@ -282,50 +324,58 @@ pub(super) async fn logs(
     super::stored_logs::send(&engine, &record, &logs, content_type)
 }
 
-/// Reads a time as the CLI sends it: seconds since the epoch with a fraction, or RFC 3339.
-pub(crate) fn time(text: Option<&str>, what: &str) -> Result<Option<i64>, Error> {
-    let Some(text) = text else { return Ok(None) };
-    if text.contains('T')
-        && let Some(ns) = crate::clock::parse_rfc3339(text)
-    {
-        return Ok(Some(ns));
-    }
+/// Reads a time: seconds since the epoch with a fraction, as the CLI sends it.
+///
+/// # Errors
+/// 500 with the words of Go's strconv.
+pub(crate) fn time(text: &str) -> Result<i64, Error> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let parsed = seconds.parse::<i64>().ok().and_then(|s| {
-        let digits = format!("{fraction:0<9.9}");
-        s.checked_mul(1_000_000_000)?.checked_add(digits.parse::<i64>().ok()?)
-    });
-    parsed.map(Some).ok_or_else(|| {
-        Error::InvalidParameter(format!("invalid value for {}: {text}", crate::text::go_quote(what)))
-    })
+    let number = |digits: &str| {
+        digits.parse::<i64>().map_err(|_| {
+            let quoted = crate::text::go_quote(digits);
+            Error::server(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
+        })
+    };
+    let nanoseconds = match fraction {
+        "" => 0,
+        digits => number(digits).and_then(|_| number(&format!("{digits:0<9.9}")))?,
+    };
+    Ok(number(seconds)?.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
 }
 
 /// `POST /containers/{id}/resize`.
-pub(super) async fn resize(container: Arc<Container>, request: Request) -> Result<Reply, Error> {
+pub(super) async fn resize(engine: Arc<Engine>, reference: &str, request: Request) -> Result<Reply, Error> {
     let (rows, columns) = size(&request)?;
+    let container = engine.containers.find(reference)?;
     let Some(monitor) = monitor(&container).await.filter(|_| container.status().state.is_running()) else {
         return Err(Error::NotRunning(container.id.clone()));
     };
     match monitor.call(api::Request::Resize { exec: None, rows, columns }, &[]).await {
-        Ok(_) => Ok(response::empty(StatusCode::OK).into()),
-        Err(CallError::Refused(failure)) => Err(Error::server(failure.message)),
-        Err(error) => Err(super::lifecycle::broken(&container, &error)),
+        Ok(_) => {}
+        // It has no terminal, which dockerd does not mind.
+        Err(CallError::Refused(failure)) if failure.kind == api::FailureKind::State => {}
+        Err(CallError::Refused(failure)) => return Err(Error::server(failure.message)),
+        Err(error) => return Err(super::lifecycle::broken(&container, &error)),
     }
+    let text = |name: &str| request.query.get(name).unwrap_or("").to_owned();
+    let more = [("height".to_owned(), text("h")), ("width".to_owned(), text("w"))].into();
+    super::publish_with(&engine, &container, "resize", more);
+    Ok(response::empty(StatusCode::OK).into())
 }
 
-/// The `h` and `w` of a resize.
+/// The `h` and `w` of a resize; what does not fit a terminal's 16 bits is cut, as dockerd does.
 pub(super) fn size(request: &Request) -> Result<(u16, u16), Error> {
-    let read = |name: &str| {
+    let read = |name: &str, word: &str| {
         let text = request.query.get(name).unwrap_or("");
-        text.parse::<u16>().map_err(|_| {
+        text.parse::<u32>().map(|number| number as u16).map_err(|_| {
+            let number = text.strip_prefix('-').unwrap_or(text);
+            let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            let why = if digits { "value out of range" } else { "invalid syntax" };
             let quoted = crate::text::go_quote(text);
-            Error::InvalidParameter(format!(
-                "invalid resize {} {quoted}",
-                if name == "h" { "height" } else { "width" }
-            ))
+            Error::InvalidParameter(format!("invalid resize {word} {quoted}: {why}"))
         })
     };
-    Ok((read("h")?, read("w")?))
+    Ok((read("h", "height")?, read("w", "width")?))
 }
 
 /// Runs blocking work that writes a stream's pieces; it ends when the client goes.
@@ -352,14 +402,19 @@ mod tests {
     fn detach_keys_are_read_as_the_cli_writes_them() {
         assert_eq!(detach_keys(None).unwrap(), [16, 17]);
         assert_eq!(detach_keys(Some("ctrl-a,x,ctrl-@")).unwrap(), [1, b'x', 0]);
-        assert!(detach_keys(Some("ctrl-A")).is_err() && detach_keys(Some("xy")).is_err());
+        assert!(detach_keys(Some("ctrl-A")).is_none() && detach_keys(Some("xy")).is_none());
     }
 
     #[test]
-    fn times_are_read_in_both_forms() {
-        assert_eq!(time(Some("1136073600.5"), "since").unwrap(), Some(1_136_073_600_500_000_000));
-        assert_eq!(time(Some("1136073600.000000001"), "since").unwrap(), Some(1_136_073_600_000_000_001));
-        assert_eq!(time(Some("2006-01-01T00:00:00Z"), "since").unwrap(), Some(1_136_073_600_000_000_000));
-        assert!(time(Some("yesterday"), "since").is_err());
+    fn times_are_read_as_the_cli_sends_them() {
+        assert_eq!(time("1136073600.5").unwrap(), 1_136_073_600_500_000_000);
+        assert_eq!(time("1795311713.000000001").unwrap(), 1_795_311_713_000_000_001);
+        assert_eq!(time("99999999999").unwrap(), i64::MAX);
+        for (text, quoted) in
+            [("x", "x"), ("1.x", "x"), ("2006-01-01T00:00:00Z", "2006-01-01T00:00:00Z"), ("1.2.3", "2.3")]
+        {
+            let expect = format!("strconv.ParseInt: parsing \"{quoted}\": invalid syntax");
+            assert_eq!(time(text).unwrap_err().to_string(), expect);
+        }
     }
 }

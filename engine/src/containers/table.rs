@@ -144,6 +144,16 @@ impl Container {
     }
 }
 
+/// What `RECEIVER/ALIAS` means.
+fn linked(index: &Index, name: &str) -> Option<Arc<Container>> {
+    let (receiver, alias) = name.split_once('/')?;
+    let receiver = index.by_id.get(index.by_name.get(receiver)?)?.record();
+    let links = receiver.host_config.links.iter().flatten().map(|link| super::network::parse_link(link));
+    let (source, _) = links.into_iter().find(|(_, known)| *known == alias)?;
+    let id = index.by_name.get(source).map_or(source, String::as_str);
+    index.by_id.get(id).cloned()
+}
+
 impl Containers {
     /// All, by id.
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
@@ -162,6 +172,9 @@ impl Containers {
         let name = reference.strip_prefix('/').unwrap_or(reference);
         if let Some(container) = index.by_name.get(name).and_then(|id| index.by_id.get(id)) {
             return Ok(container.clone());
+        }
+        if let Some(source) = linked(&index, name) {
+            return Ok(source);
         }
         let missing = || Error::NoSuchContainer(reference.to_owned());
         if reference.is_empty() || !reference.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::fold::Folded;
 use crate::error::Error;
 
 /// Reads one document, nothing behind it.
@@ -28,11 +29,31 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 /// # Errors
 /// 400 with the field, what it is and what it should be, as Go says it.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    typed_as(&struct_name::<T>().unwrap_or_default(), value)
+}
+
+/// As [`typed`], under the name that the type has in Go, such as `container.UpdateConfig`.
+///
+/// # Errors
+/// As [`typed`].
+pub(crate) fn typed_as<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, Error> {
+    // serde would also take an array for a struct, field by field.
+    if value.is_array() && !name.is_empty() {
+        return Err(invalid(&format!("json: cannot unmarshal array into Go value of type {name}")));
+    }
+    serde_path_to_error::deserialize(Folded(value)).map_err(|error| {
         let path = error.path().to_string();
         let text = error.inner().to_string();
-        invalid(&type_error(&path, &text))
+        let owner = name.split_once('.').map_or("", |(_, owner)| owner);
+        invalid(&type_error(owner, &path, &text))
     })
+}
+
+/// What a struct is called: its name in Go, where the type says so by `#[serde(expecting = "struct …")]`. `None` for other
+/// types.
+fn struct_name<T: DeserializeOwned>() -> Option<String> {
+    let refusal = T::deserialize(Value::Bool(true)).err()?.to_string();
+    refusal.split_once("expected struct ").map(|(_, name)| name.to_owned())
 }
 
 fn invalid(reason: &str) -> Error {
@@ -40,7 +61,7 @@ fn invalid(reason: &str) -> Error {
 }
 
 /// `invalid type: integer `3`, expected a string` as Go puts it.
-fn type_error(path: &str, text: &str) -> String {
+fn type_error(owner: &str, path: &str, text: &str) -> String {
     let Some((found, expected)) =
         text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
     else {
@@ -65,7 +86,7 @@ fn type_error(path: &str, text: &str) -> String {
     if path == "." {
         return format!("json: cannot unmarshal {found} into Go value of type {wanted}");
     }
-    format!("json: cannot unmarshal {found} into Go struct field .{path} of type {wanted}")
+    format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {wanted}")
 }
 
 /// What is wrong with the text itself.

@@ -3,12 +3,14 @@
 
 pub(crate) mod connection;
 pub(crate) mod filters;
+pub(crate) mod fold;
 pub(crate) mod hijack;
 pub(crate) mod json;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod stream;
+pub(crate) mod websocket;
 
 pub(crate) use filters::Filters;
 pub(crate) use hijack::Client;

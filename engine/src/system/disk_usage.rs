@@ -10,14 +10,16 @@ use crate::containers;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::images;
-use crate::server::{Filters, Reply, Request, response};
+use crate::server::{ApiVersion, Filters, Reply, Request, response};
 use crate::volumes;
 
 const KINDS: &[&str] = &["container", "image", "volume", "build-cache"];
 
 /// Answers with all kinds of objects, or those that `type` names; the others are null.
 pub(super) async fn answer(engine: Arc<Engine>, request: &Request) -> Result<Reply, Error> {
-    let kinds: Vec<String> = request.query.all("type").map(str::to_string).collect();
+    // Older clients cannot choose.
+    let chosen = request.version >= ApiVersion(1, 42);
+    let kinds: Vec<String> = request.query.all("type").filter(|_| chosen).map(str::to_string).collect();
     if let Some(unknown) = kinds.iter().find(|kind| !KINDS.contains(&kind.as_str())) {
         return Err(Error::InvalidParameter(format!("unknown object type: {unknown}")));
     }

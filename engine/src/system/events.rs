@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use crate::containers::time;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::events::Event;
@@ -51,21 +52,6 @@ pub(super) fn stream(engine: &Arc<Engine>, request: &Request) -> Result<Reply, E
     let subscription = Subscription { engine: engine.clone(), filters, sender, since_ns, until_ns };
     tokio::spawn(subscription.run());
     Ok(response.into())
-}
-
-/// Seconds since the epoch with a fraction, as the CLI sends times here.
-fn time(text: &str) -> Result<i64, Error> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let number = |digits: &str| {
-        digits.parse::<i64>().map_err(|_| {
-            Error::server(format!(
-                "strconv.ParseInt: parsing {}: invalid syntax",
-                crate::text::go_quote(digits)
-            ))
-        })
-    };
-    let nanoseconds = if fraction.is_empty() { 0 } else { number(&format!("{fraction:0<9.9}"))? };
-    Ok(number(seconds)?.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
 }
 
 struct Subscription {
@@ -227,12 +213,5 @@ mod tests {
         check(r#"{"label":["a=b"]}"#, &start, true);
         check(r#"{"label":["a=c"]}"#, &start, false);
         check(r#"{"nosuch":["x"]}"#, &start, true);
-    }
-
-    #[test]
-    fn times_are_read_as_the_cli_sends_them() {
-        assert_eq!(time("1.5").unwrap(), 1_500_000_000);
-        assert_eq!(time("1795311713.000000001").unwrap(), 1_795_311_713_000_000_001);
-        assert_eq!(time("x").unwrap_err().to_string(), "strconv.ParseInt: parsing \"x\": invalid syntax");
     }
 }

@@ -118,7 +118,7 @@ fn has_labels(filters: &Filters, volume: &Volume) -> bool {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(expecting = "struct volume.CreateOptions", rename_all = "PascalCase", default)]
 struct Create {
     name: Option<String>,
     driver: Option<String>,
@@ -128,11 +128,9 @@ struct Create {
 }
 
 async fn create(engine: Arc<Engine>, mut request: Request) -> Result<Reply, Error> {
-    let body: Create = request.optional_json().await?.unwrap_or_default();
+    let body: Create = request.typed_optional_json().await?.unwrap_or_default();
     if body.cluster_volume_spec.is_some() {
-        return Err(Error::Unavailable(
-            "volume create: cluster volumes need swarm mode, but swarm is unavailable".into(),
-        ));
+        return Err(Error::Unavailable(crate::system::swarm::NOT_A_MANAGER.into()));
     }
     let volume = blocking(move || {
         let driver = body.driver.as_deref().unwrap_or("");
@@ -260,7 +258,9 @@ async fn prune(engine: Arc<Engine>, request: &Request) -> Result<Reply, Error> {
     let pruned = blocking(move || {
         let mut pruned = Pruned { volumes_deleted: Vec::new(), space_reclaimed: 0 };
         for volume in engine.volumes.list() {
-            let wanted = (all || volume.is_anonymous()) && has_labels(&filters, &volume);
+            // As with dockerd, what is described by options is never taken.
+            let plain = volume.options.as_ref().is_none_or(BTreeMap::is_empty);
+            let wanted = plain && (all || volume.is_anonymous()) && has_labels(&filters, &volume);
             if !wanted || !engine.containers.using_volume(&volume.name).is_empty() {
                 continue;
             }

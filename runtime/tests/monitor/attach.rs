@@ -114,7 +114,7 @@ fn a_terminal_has_a_size_that_changes_and_is_left_by_its_keys() {
     type_in(&mut client, "\x10");
     std::thread::sleep(Duration::from_millis(20));
     type_in(&mut client, "\x11");
-    assert_eq!(rest(client), "");
+    assert_eq!(rest(client), "detached\r\n");
     assert!(matches!(engine.event(), EventKind::Started { .. }));
     assert_eq!(engine.event(), EventKind::Detached { exec: None });
     let mut again = engine.attach(attached());

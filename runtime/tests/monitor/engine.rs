@@ -361,6 +361,7 @@ pub(crate) fn attached() -> AttachRequest {
         framing: Framing::Raw,
         encoding: BodyEncoding::UntilClose,
         detach_keys: vec![16, 17],
+        on_detach: "detached\r\n".into(),
         already_read: Vec::new(),
     }
 }

@@ -64,7 +64,7 @@ fn an_exec_with_a_terminal_can_be_resized_and_left() {
     type_in(&mut client, "\n");
     read_until(&mut client, "7 8\r\n");
     type_in(&mut client, "\x10\x11");
-    assert_eq!(rest(client), "");
+    assert_eq!(rest(client), "detached\r\n");
     assert!(matches!(engine.event(), EventKind::ExecStarted { .. }));
     assert_eq!(engine.event(), EventKind::Detached { exec: Some("tty".into()) });
     assert_eq!(code_of(&mut engine, "tty"), None, "it goes on");

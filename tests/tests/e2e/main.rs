@@ -5,6 +5,7 @@
 
 mod api;
 mod archives;
+mod attach;
 mod commit;
 mod compose;
 mod compose_v1;
@@ -24,6 +25,7 @@ mod network;
 mod options;
 mod ports;
 mod pull;
+mod refusals;
 mod registries;
 mod run;
 mod security;

@@ -30,6 +30,7 @@ pub(crate) struct Attach {
     stream: bool,
     framing: Framing,
     keys: DetachKeys,
+    on_detach: String,
     /// Input that had come before it was attached.
     early: Vec<u8>,
     /// The log so far, as much as is not sent. The process's output waits meanwhile.
@@ -46,6 +47,7 @@ impl Attach {
             stream: request.stream,
             framing: request.framing,
             keys: DetachKeys::new(request.detach_keys),
+            on_detach: request.on_detach,
             early: request.already_read,
             history: None,
         };
@@ -244,13 +246,17 @@ impl Monitor {
     }
 
     fn detach(&mut self, job_number: u32, number: u32) {
-        if let Some(client) = self.clients.get_mut(&number) {
-            client.finish();
-        }
         let exec = match self.jobs.get(&job_number).map(|job| &job.kind) {
             Some(Kind::Exec(exec)) => Some(exec.clone()),
             _ => None,
         };
+        if let Some(client) = self.clients.get_mut(&number) {
+            if let Role::Attach(attach) = &mut client.role {
+                let farewell = std::mem::take(&mut attach.on_detach);
+                send_output(client, Stream::Stdout, farewell.as_bytes());
+            }
+            client.finish();
+        }
         self.record(EventKind::Detached { exec });
         self.dirty.push(number);
     }

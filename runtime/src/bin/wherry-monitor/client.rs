@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
@@ -12,11 +11,7 @@ use crate::attach::Attach;
 use crate::logs::Follow;
 use crate::outbox::Outbox;
 use crate::poll::{Flags, Polled, Poller, Source};
-use crate::unread::unread;
 use crate::wait::Waiting;
-
-/// A client that has not read its response's head after so long gets the body all the same.
-const HEAD_LIMIT: Duration = Duration::from_millis(200);
 
 /// What a client is there for.
 #[derive(Debug)]
@@ -36,9 +31,6 @@ pub(crate) struct Client {
     closing: bool,
     /// The peer has closed its socket: nothing can be sent any more, though input may still be there.
     hung_up: bool,
-    /// Until when the body waits for the peer to read the head. Programs that take their connection over after the
-    /// head (docker-py, Compose 1) lose what a buffered reader has read behind it.
-    head_until: Option<Instant>,
 }
 
 impl Client {
@@ -53,17 +45,14 @@ impl Client {
     ) -> Self {
         let mut out = Outbox::new(encoding);
         out.push_head(head);
-        let taken_over = matches!(role, Role::Attach(_));
         let mut client = Self {
             socket: Polled::new(poller, socket, Source::Client(number)),
             out,
             role,
             closing: false,
             hung_up: false,
-            head_until: None,
         };
         client.flush();
-        client.head_until = taken_over.then(|| Instant::now() + HEAD_LIMIT);
         client
     }
 
@@ -72,25 +61,14 @@ impl Client {
         if self.hung_up || self.closing {
             return;
         }
-        if self.waits_for_reader() {
-            self.out.push(&[header, bytes].concat());
-        } else if self.out.send(self.socket.as_fd(), header, bytes).is_err() {
+        if self.out.send(self.socket.as_fd(), header, bytes).is_err() {
             self.hang_up();
         }
     }
 
-    /// Whether the body is held back, as the peer has not read the head.
-    pub(crate) fn waits_for_reader(&mut self) -> bool {
-        let holds = |until| Instant::now() < until && unread(self.socket.as_fd()) > 0;
-        if !self.head_until.is_some_and(holds) {
-            self.head_until = None;
-        }
-        self.head_until.is_some()
-    }
-
     /// Sends what the socket takes now.
     pub(crate) fn flush(&mut self) {
-        if !self.hung_up && !self.waits_for_reader() && self.out.flush(self.socket.as_fd()).is_err() {
+        if !self.hung_up && self.out.flush(self.socket.as_fd()).is_err() {
             self.hang_up();
         }
     }
@@ -142,7 +120,10 @@ impl Client {
             return self.socket.want(None);
         }
         let mut flags = Flags::empty();
-        if self.out.len() > 0 && self.head_until.is_none() {
+        if self.out.is_held() {
+            // There is room all the time: what matters is when the client reads, at which the kernel wakes us.
+            flags |= Flags::OUT | Flags::ET;
+        } else if self.out.len() > 0 {
             flags |= Flags::OUT;
         }
         match self.role {

@@ -35,7 +35,6 @@ mod restart;
 mod signal;
 mod start;
 mod timers;
-mod unread;
 mod wait;
 
 use std::process::ExitCode;

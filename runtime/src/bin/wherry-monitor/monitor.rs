@@ -204,7 +204,6 @@ impl Monitor {
             Timer::Memory => self.memory_ran_out(),
             Timer::Persist => self.persist(),
             Timer::LogsUntil(client) => self.logs_until(client),
-            Timer::Head(client) => self.dirty.push(client),
             Timer::Answer => self.give_answers_now(),
             Timer::Trim => self.trim(),
         }

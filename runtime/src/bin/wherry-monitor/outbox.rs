@@ -9,16 +9,24 @@ use wherry_monitor_api::BodyEncoding;
 
 /// Bytes that a socket has not taken yet. The socket may block, as it shares its open file with the engine's
 /// descriptor: every send says for itself that it does not wait.
+///
+/// On a connection that is taken over, the body waits until the client has read the head. Clients such as docker-py read the
+/// head through a buffer of their HTTP library and the rest past it, so that what came together with the head is lost to
+/// them; a slower engine never sends it so early.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     encoding: BodyEncoding,
     bytes: Vec<u8>,
     start: usize,
+    /// How many of the bytes belong to the head.
+    head_left: usize,
+    /// Whether the client may not have read the head.
+    head_unread: bool,
 }
 
 impl Outbox {
     pub(crate) fn new(encoding: BodyEncoding) -> Self {
-        Self { encoding, bytes: Vec::new(), start: 0 }
+        Self { encoding, bytes: Vec::new(), start: 0, head_left: 0, head_unread: false }
     }
 
     /// Bytes that wait.
@@ -29,6 +37,13 @@ impl Outbox {
     /// Queues bytes outside the body: the response's head.
     pub(crate) fn push_head(&mut self, head: &[u8]) {
         self.bytes.extend_from_slice(head);
+        self.head_left += head.len();
+        self.head_unread = self.encoding == BodyEncoding::UntilClose;
+    }
+
+    /// Whether the body waits for the client to read the head.
+    pub(crate) fn is_held(&self) -> bool {
+        self.head_unread && self.head_left == 0 && self.len() > 0
     }
 
     /// Queues a piece of the body.
@@ -55,7 +70,7 @@ impl Outbox {
 
     /// Sends a piece of the body in two parts, without a copy where the socket takes it at once.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, header: &[u8], bytes: &[u8]) -> Result<(), Errno> {
-        if self.len() > 0 || self.encoding == BodyEncoding::Chunked {
+        if self.len() > 0 || self.encoding == BodyEncoding::Chunked || self.head_unread {
             // The header is small; joining the two costs less than a second chunk.
             self.push(&[header, bytes].concat());
             return self.flush(socket);
@@ -73,8 +88,21 @@ impl Outbox {
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
         while let Some(rest) = self.bytes.get(self.start..).filter(|rest| !rest.is_empty()) {
-            match send_some(socket, &[IoSlice::new(rest)]) {
-                Ok(sent) => self.start += sent,
+            let mut piece = rest;
+            if self.head_unread {
+                if self.head_left > 0 {
+                    piece = rest.get(..self.head_left).unwrap_or(rest);
+                } else if wherry_ipc::unread_bytes(socket).is_ok_and(|unread| unread > 0) {
+                    return Ok(());
+                } else {
+                    self.head_unread = false;
+                }
+            }
+            match send_some(socket, &[IoSlice::new(piece)]) {
+                Ok(sent) => {
+                    self.start += sent;
+                    self.head_left = self.head_left.saturating_sub(sent);
+                }
                 Err(Errno::AGAIN) => {
                     self.bytes.drain(..self.start);
                     self.start = 0;
@@ -124,6 +152,21 @@ mod tests {
             outbox.flush(near.as_fd()).unwrap();
         }
         assert!(got == expect && outbox.len() == 0);
+    }
+
+    #[test]
+    fn the_body_waits_until_the_head_is_read() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut outbox = Outbox::new(BodyEncoding::UntilClose);
+        outbox.push_head(b"HEAD\r\n\r\n");
+        outbox.flush(near.as_fd()).unwrap();
+        outbox.send(near.as_fd(), b"12345678", b"body").unwrap();
+        let mut buffer = [0; 64];
+        assert!(outbox.is_held());
+        assert_eq!(far.read(&mut buffer).unwrap(), 8, "the head and nothing else");
+        outbox.flush(near.as_fd()).unwrap();
+        assert!(!outbox.is_held() && outbox.len() == 0);
+        assert_eq!(far.read(&mut buffer).unwrap(), 12);
     }
 
     #[test]

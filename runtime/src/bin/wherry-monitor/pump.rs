@@ -1,7 +1,5 @@
 //! Moves output from processes to the log and to clients.
 
-use std::time::Duration;
-
 use rustix::io::Errno;
 use wherry_container_log::Stream;
 
@@ -12,8 +10,6 @@ use crate::monitor::Monitor;
 use crate::poll::Flags;
 use crate::timers::Timer;
 
-/// How often it is looked whether a client has read the head of its response.
-const HEAD_POLL: Duration = Duration::from_millis(1);
 /// Bytes per read: what a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// So many reads before others have their turn.
@@ -139,9 +135,6 @@ impl Monitor {
     pub(crate) fn settle(&mut self, number: u32) {
         let Some(client) = self.clients.get_mut(&number) else { return };
         client.flush();
-        if client.out.len() > 0 && client.waits_for_reader() {
-            self.timers.set(Timer::Head(number), HEAD_POLL);
-        }
         match &client.role {
             Role::Logs(_) => self.pump_logs(number),
             Role::Attach(_) => self.pump_history(number),
@@ -169,7 +162,6 @@ impl Monitor {
             client.close();
         }
         self.timers.cancel(Timer::LogsUntil(number));
-        self.timers.cancel(Timer::Head(number));
         self.give_answers();
     }
 }

@@ -23,8 +23,6 @@ pub(crate) enum Timer {
     LogsUntil(u32),
     /// Clients that wait for an exit get their answer, though an attached client has not taken all output.
     Answer,
-    /// Has an attached client read the head of its response?
-    Head(u32),
     /// Unused memory is given back.
     Trim,
 }

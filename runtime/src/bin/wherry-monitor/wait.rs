@@ -52,8 +52,8 @@ impl Monitor {
     pub(crate) fn answer_exit(&mut self, code: i32, restarting: bool) {
         let engine_gone = self.controls.is_empty();
         self.answer(code, |condition| match condition {
-            WaitCondition::NextExit => true,
-            WaitCondition::NotRunning => !restarting,
+            // Between an exit and the restart that follows it does not run.
+            WaitCondition::NextExit | WaitCondition::NotRunning => true,
             // Nobody is left who could remove it, so that this is all that the client can learn.
             WaitCondition::Removed => !restarting && engine_gone,
         });
