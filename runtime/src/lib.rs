@@ -78,6 +78,7 @@ mod container;
 mod create;
 mod error;
 mod exec;
+mod facts;
 mod hooks;
 mod host_root;
 mod launch;

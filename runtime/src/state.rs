@@ -3,7 +3,8 @@
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use crate::container::{Facts, Gate};
+use crate::container::Gate;
+use crate::facts::Facts;
 use crate::{Container, Error, Status};
 
 /// The version of the format.

@@ -131,3 +131,112 @@ fn what_criu_says_is_told_and_nothing_is_left() {
 fn mounts() -> String {
     fs::read_to_string(Path::new("/proc/self/mountinfo")).unwrap()
 }
+
+/// A shell's idle loop: criu's visit ends a `sleep` early.
+const IDLE: &str = "while :; do sleep 1; done";
+
+/// Saves a container, which ends, and brings it back.
+fn there_and_back(bundle: &Bundle, container: Container, options: &CriuOptions<'_>) -> (Container, Ends) {
+    container.checkpoint(&bundle.parsed(), options, &CheckpointOptions::default()).unwrap();
+    eventually("it has ended", || container.status() == Status::Stopped);
+    wait(&container);
+    container.delete(false).unwrap();
+    restore(bundle, options).unwrap()
+}
+
+fn process(args: &[&str]) -> serde_json::Value {
+    json!({ "args": args, "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } })
+}
+
+/// Targets that are links, mount points that are gone meanwhile, settings of the container's own, and what an exec has left.
+#[test]
+#[ignore = "needs a criu that knows this kernel: make test-vm"]
+fn mounts_settings_and_what_an_exec_has_left() {
+    let bundle = Bundle::new().sh(IDLE);
+    let (outer, inner) = (bundle.path().join("outer"), bundle.path().join("inner"));
+    for folder in [&outer, &inner, &bundle.rootfs_path().join("real")] {
+        fs::create_dir(folder).unwrap();
+    }
+    fs::write(inner.join("file"), "inner\n").unwrap();
+    std::os::unix::fs::symlink("/real", bundle.rootfs_path().join("link")).unwrap();
+    let settings = bundle.path().join("criu.conf");
+    fs::write(&settings, "log-file=own.log\n").unwrap();
+    let bind = |from: &Path, to: &str| json!({ "destination": to, "type": "bind", "source": from, "options": ["bind"] });
+    let bundle = bundle
+        .mount(bind(&outer, "/outer"))
+        .mount(bind(&inner, "/outer/for/nested"))
+        .mount(bind(&inner, "/link"))
+        .set("/annotations", json!({ "org.criu.config": settings }));
+    let (mut container, mut ends) = start(&bundle);
+    let mut left = None;
+    for round in ["one", "two"] {
+        let folder = images(&bundle, round);
+        let options = CriuOptions::new(&folder);
+        container.checkpoint(&bundle.parsed(), &options, &CheckpointOptions::default()).unwrap();
+        eventually("it has ended", || container.status() == Status::Stopped);
+        wait(&container);
+        container.delete(false).unwrap();
+        assert!(folder.join("own.log").exists() && !folder.join("dump.log").exists());
+        fs::remove_dir_all(outer.join("for")).unwrap();
+        (container, ends) = restore(&bundle, &options).unwrap();
+        let seen = exec(&container, process(&["cat", "/outer/for/nested/file", "/real/file"])).unwrap();
+        assert_eq!(seen, (0, "inner\ninner\n".to_owned()));
+        if let Some(pid) = &left {
+            assert_eq!(exec(&container, process(&["cat", &format!("/proc/{pid}/comm")])).unwrap().1, "sh\n");
+        }
+        let script = format!("sh -c '{IDLE}' </dev/null >/dev/null 2>&1 & echo $!");
+        left = Some(exec(&container, process(&["sh", "-c", &script])).unwrap().1.trim().to_owned());
+    }
+    drop(ends);
+    container.delete(true).unwrap();
+    assert_no_cgroup(&bundle.id);
+}
+
+/// What criu refuses unless it is told to: the container goes on then, and is saved with the option.
+#[test]
+#[ignore = "needs a criu that knows this kernel: make test-vm"]
+fn files_without_their_name() {
+    let script =
+        format!("echo kept >/tmp/a; ln /tmp/a /tmp/b; exec 3</tmp/a; rm /tmp/a; touch /tmp/ready; {IDLE}");
+    let bundle = Bundle::new().sh(&script);
+    let (container, _ends) = start(&bundle);
+    eventually("it is ready", || bundle.rootfs_path().join("tmp/ready").exists());
+    let refused = images(&bundle, "refused");
+    let error = container
+        .checkpoint(&bundle.parsed(), &CriuOptions::new(&refused), &CheckpointOptions::default())
+        .unwrap_err();
+    assert!(error.to_string().starts_with("criu failed: type DUMP errno"), "{error}");
+    assert_eq!(container.status(), Status::Running);
+    let folder = images(&bundle, "images");
+    let options = CriuOptions { link_remap: true, ..CriuOptions::new(&folder) };
+    let (container, _ends) = there_and_back(&bundle, container, &options);
+    let (_, text) = exec(&container, process(&["sh", "-c", "cat /proc/1/fd/3; ls /tmp"])).unwrap();
+    container.delete(true).unwrap();
+    assert_eq!(text, "kept\nb\nready\n");
+    assert_no_cgroup(&bundle.id);
+}
+
+/// Memory is taken before, while it runs; the checkpoint is then what has changed since.
+#[test]
+#[ignore = "needs a criu that knows this kernel: make test-vm"]
+fn in_two_steps() {
+    let bundle = Bundle::new().sh(COUNTER);
+    let (container, _ends) = start(&bundle);
+    eventually("it counts", || count(&bundle) > 1);
+    let (before, folder) = (images(&bundle, "before"), images(&bundle, "images"));
+    let own = CheckpointOptions { pre_dump: true, ..CheckpointOptions::default() };
+    container.checkpoint(&bundle.parsed(), &CriuOptions::new(&before), &own).unwrap();
+    assert_eq!(container.status(), Status::Running);
+    let own = CheckpointOptions { parent: Some(Path::new("../before")), ..CheckpointOptions::default() };
+    let options = CriuOptions { auto_dedup: true, ..CriuOptions::new(&folder) };
+    container.checkpoint(&bundle.parsed(), &options, &own).unwrap();
+    eventually("it has ended", || container.status() == Status::Stopped);
+    wait(&container);
+    container.delete(false).unwrap();
+    assert!(folder.join("parent").exists());
+    let stopped_at = count(&bundle);
+    let (container, _ends) = restore(&bundle, &options).unwrap();
+    eventually("it goes on", || count(&bundle) > stopped_at);
+    container.delete(true).unwrap();
+    assert_no_cgroup(&bundle.id);
+}

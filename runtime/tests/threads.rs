@@ -24,27 +24,24 @@ fn many_containers_from_many_threads() {
     // what the process opens once and keeps
     live(&Bundle::new());
     let before = open_descriptors();
+    // made before: a program that is being written cannot be executed, and children of other threads keep it open for a while
+    let bundles: Vec<Bundle> = (0..CONTAINERS).map(|_| Bundle::new()).collect();
     let next = AtomicUsize::new(0);
-    let ids: Vec<String> = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
+        // specifications are parsed in all threads, which keeps the allocator and its locks busy while others make children
         let work = || {
-            let mut ids = Vec::new();
-            while next.fetch_add(1, Ordering::Relaxed) < CONTAINERS {
-                // the allocator and its locks are busy in all threads while others make children
-                let bundle = Bundle::new();
-                live(&bundle);
-                ids.push(bundle.id.clone());
+            while let Some(bundle) = bundles.get(next.fetch_add(1, Ordering::Relaxed)) {
+                live(bundle);
             }
-            ids
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
-    assert_eq!(ids.len(), CONTAINERS);
     assert_eq!(open_descriptors(), before, "descriptors are left open");
     let children = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     assert_eq!(children.map(drop), Err(Errno::CHILD), "processes are left, dead or alive");
-    for id in ids {
-        assert_no_cgroup(&id);
+    for bundle in &bundles {
+        assert_no_cgroup(&bundle.id);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every string is NUL-terminated, every list has its length, every file that the parent can open is
 //! open, and everything that can be refused without trying has been.
 
+mod cgroup_mounts;
 pub(crate) mod devices;
 pub(crate) mod hooks;
 pub(crate) mod mounts;
@@ -17,14 +18,15 @@ pub(crate) mod validate;
 use std::ffi::CString;
 use std::path::{Component, Path};
 
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, Entry, Hierarchies};
 use crate::{Error, Launch, Step, Warning};
+use cgroup_mounts::CgroupView;
 use devices::Device;
 use hooks::ChildHooks;
-use mounts::{BindView, CgroupView, Mount, Symlink};
+use mounts::{BindView, Mount, Symlink};
 use namespaces::Namespaces;
 use net_devices::NetDevice;
 use process::ProcessPlan;
@@ -70,7 +72,7 @@ pub(crate) fn compile(
     wait_for_start: bool,
 ) -> Result<Plan, Error> {
     let spec = launch.spec;
-    let Some(process) = spec.process() else {
+    let Some(process_spec) = spec.process() else {
         return Err(Error::spec("process", "is missing"));
     };
     let Some(linux) = spec.linux() else {
@@ -97,45 +99,16 @@ pub(crate) fn compile(
     let mounts = mounts::compile(spec.mounts().as_deref().unwrap_or_default(), binds, view, &mut symlinks)?;
     // a /dev that is bound from elsewhere is not ours to fill
     let foreign_dev = mounts.iter().any(|m| m.target.as_bytes() == b"dev" && m.source.is_bound());
-    c_string("process.cwd", &process.cwd().to_string_lossy())?; // names the field
-    let working_directory = inside(process.cwd())?;
-    let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
-    process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
-    process.grant_at_most_own(namespaces.user.is_some(), &mut warnings)?;
-    process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
-    process.keyring =
-        (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
-    process.report_exec_failure = launch.report_exec_failure;
-    process.memory_policy = linux.memory_policy().as_ref().map(scheduling::memory_policy).transpose()?;
-    process.personality = linux.personality().as_ref().map(process::personality).transpose()?;
-    let paths = |field, list: &Option<Vec<String>>| -> Result<Vec<CString>, Error> {
-        list.iter()
-            .flatten()
-            .map(|path| {
-                inside(Path::new(path))
-                    .map_err(|_| Error::spec(field, format!("{path:?} is not an absolute path without ..")))
-            })
-            .collect()
-    };
+    let process = init_process(launch, process_spec, linux, &namespaces, &mut warnings)?;
     Ok(Plan {
         bind_devices: namespaces.user.is_some(),
         devices: (!foreign_dev).then(|| devices::compile(linux)).transpose()?,
         rootfs,
-        working_directory: Some(working_directory).filter(|folder| folder.as_bytes() != b"."),
+        working_directory: Some(inside(process_spec.cwd())?).filter(|folder| folder.as_bytes() != b"."),
         masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
-        hostname: spec
-            .hostname()
-            .as_deref()
-            .filter(|h| !h.is_empty())
-            .map(|h| c_string("hostname", h))
-            .transpose()?,
-        domainname: spec
-            .domainname()
-            .as_deref()
-            .filter(|d| !d.is_empty())
-            .map(|d| c_string("domainname", d))
-            .transpose()?,
+        hostname: name("hostname", spec.hostname())?,
+        domainname: name("domainname", spec.domainname())?,
         sysctls: sysctls(spec, &namespaces)?,
         net_devices: net_devices::compile(linux, &namespaces)?,
         hooks: hooks::compile(launch)?,
@@ -148,6 +121,38 @@ pub(crate) fn compile(
         wait_for_start,
         warnings,
     })
+}
+
+/// What init is to become.
+fn init_process(
+    launch: &Launch<'_>,
+    process: &Process,
+    linux: &Linux,
+    namespaces: &Namespaces,
+    warnings: &mut Vec<Warning>,
+) -> Result<ProcessPlan, Error> {
+    c_string("process.cwd", &process.cwd().to_string_lossy())?; // names the field
+    let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
+    process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
+    process.grant_at_most_own(namespaces.user.is_some(), warnings)?;
+    process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
+    process.keyring =
+        (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
+    process.report_exec_failure = launch.report_exec_failure;
+    process.memory_policy = linux.memory_policy().as_ref().map(scheduling::memory_policy).transpose()?;
+    process.personality = linux.personality().as_ref().map(process::personality).transpose()?;
+    Ok(process)
+}
+
+/// Paths in the container.
+fn paths(field: &'static str, list: &Option<Vec<String>>) -> Result<Vec<CString>, Error> {
+    let refused = |path: &String| Error::spec(field, format!("{path:?} is not an absolute path without .."));
+    list.iter().flatten().map(|path| inside(Path::new(path)).map_err(|_| refused(path))).collect()
+}
+
+/// A name that may be empty, which is none.
+fn name(field: &'static str, name: &Option<String>) -> Result<Option<CString>, Error> {
+    name.as_deref().filter(|name| !name.is_empty()).map(|name| c_string(field, name)).transpose()
 }
 
 impl Plan {

@@ -8,10 +8,10 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxIdMapping, Mount as SpecMount};
 use rustix::io::Errno;
 
+use super::cgroup_mounts::{self, CgroupView};
 use super::namespaces::User;
 use super::options::Options;
 use super::{c_string, inside};
-use crate::cgroup::{Cgroup, Hierarchies};
 use crate::sys::mount::MountAttr;
 use crate::{Error, Step};
 
@@ -109,7 +109,11 @@ pub(crate) enum Source {
 
 impl Source {
     /// A new instance of that file system.
-    fn filesystem(fstype: &str, name: &str, data: &[(String, Option<String>)]) -> Result<Self, Error> {
+    pub(super) fn filesystem(
+        fstype: &str,
+        name: &str,
+        data: &[(String, Option<String>)],
+    ) -> Result<Self, Error> {
         let mut list = Vec::with_capacity(data.len());
         for (key, value) in data {
             list.push((
@@ -159,17 +163,6 @@ pub(crate) struct Symlink {
     pub(crate) path: CString,
 }
 
-/// What cgroup mounts are made from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CgroupView<'a> {
-    /// The host's hierarchies.
-    pub(crate) hierarchies: &'a Hierarchies,
-    /// The container's.
-    pub(crate) cgroup: &'a Cgroup,
-    /// Whether the container has a cgroup namespace of its own.
-    pub(crate) namespaced: bool,
-}
-
 /// What bind mounts are made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BindView<'a> {
@@ -196,7 +189,7 @@ pub(crate) fn compile(
         let mut options = Options::parse(mount.options().iter().flatten().map(String::as_str));
         let fstype = mount.typ().as_deref().unwrap_or("none");
         if fstype == "cgroup" || fstype == "cgroup2" {
-            cgroup(&mut out, symlinks, cgroups, &target, options)?;
+            cgroup_mounts::compile(&mut out, symlinks, cgroups, &target, &options)?;
         } else if let Some(recursive) = options.bind.or((fstype == "bind").then_some(false)) {
             let bound = bind(mount, view, &out, target, recursive, &options)?;
             out.push(bound);
@@ -352,82 +345,6 @@ fn filesystem(
         idmap: None,
         fd: OnceCell::new(),
     })
-}
-
-/// The cgroup file systems: version 2 is one mount; version 1 a tmpfs with a mount for each hierarchy.
-fn cgroup(
-    out: &mut Vec<Mount>,
-    symlinks: &mut Vec<Symlink>,
-    view: CgroupView<'_>,
-    target: &CString,
-    options: Options,
-) -> Result<(), Error> {
-    let readonly_v1 = !view.hierarchies.unified() && options.readonly();
-    let plain = |target: CString, source: Source, attr: MountAttr| Mount {
-        target,
-        onto_folder: true,
-        follow: false,
-        source,
-        attr,
-        recursive: options.recursive,
-        propagation: options.propagation,
-        readonly_at_end: false,
-        keep_mode: false,
-        copy_up: false,
-        idmap: None,
-        fd: OnceCell::new(),
-    };
-    if view.hierarchies.unified() {
-        let attr = options.attr;
-        let source = match &view.hierarchies.v2 {
-            // A new mount in the host's cgroup namespace would set the whole hierarchy's options anew, without those
-            // that systemd has given it (nsdelegate, memory_recursiveprot).
-            Some(point) if !view.namespaced => {
-                Source::Bind { path: c_string("mounts.source", &point.to_string_lossy())?, recursive: false }
-            }
-            _ => Source::filesystem("cgroup2", "cgroup", &[])?,
-        };
-        out.push(plain(target.clone(), source, attr));
-        return Ok(());
-    }
-    let attr = options.attr;
-    let base = target.to_string_lossy().into_owned();
-    let tmpfs = Source::filesystem("tmpfs", "tmpfs", &[("mode".into(), Some("755".into()))])?;
-    out.push(plain(target.clone(), tmpfs, MountAttr { set: attr.set & !1, ..attr }));
-    if let Some(mount) = out.last_mut() {
-        mount.readonly_at_end = readonly_v1;
-    }
-    for folder in view.cgroup.v1_folders() {
-        let name = folder.mount.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let source = if view.namespaced {
-            let data: Vec<_> = folder
-                .controllers
-                .iter()
-                .map(|c| match c.split_once('=') {
-                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                    None => (c.clone(), None),
-                })
-                .collect();
-            let mut data = data;
-            if folder.controllers.iter().all(|c| c.starts_with("name=")) {
-                data.insert(0, ("none".into(), None));
-            }
-            Source::filesystem("cgroup", "cgroup", &data)?
-        } else {
-            Source::Bind {
-                path: c_string("linux.cgroupsPath", &folder.path.to_string_lossy())?,
-                recursive: false,
-            }
-        };
-        out.push(plain(c_string("mounts.destination", &format!("{base}/{name}"))?, source, attr));
-        for controller in folder.controllers.iter().filter(|c| folder.controllers.len() > 1 && **c != name) {
-            symlinks.push(Symlink {
-                text: c_string("mounts.destination", &name)?,
-                path: c_string("mounts.destination", &format!("{base}/{controller}"))?,
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The lines of a `uid_map` file.

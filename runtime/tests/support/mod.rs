@@ -19,7 +19,8 @@ use wherry_runtime::{Container, Error, Launch, RootfsSource, Stdio};
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "cat", "ls", "id", "mount", "ps", "sleep", "echo", "touch", "mkdir", "stat",
     "hostname", "env", "dd", "readlink", "kill", "tty", "stty", "ip", "mknod", "chown", "grep", "head",
-    "tail", "ln", "rm", "cp", "wc", "test", "pwd", "seq", "yes", "nproc", "date", "umount", "unshare",
+    "tail", "ln", "rm", "cp", "wc", "test", "pwd", "seq", "yes", "nproc", "date", "umount", "unshare", "nc",
+    "mkfifo",
 ];
 
 /// A bundle in a temporary folder.
