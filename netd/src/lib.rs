@@ -15,13 +15,18 @@
 //! - `runtime`: a current-thread tokio runtime with the resolvers (`dns`) and the relays (`relay`);
 //! - `firewall`: makes all rule changes, in order, those that wait together in one run of iptables-restore;
 //! - `watch`: hears from the kernel when somebody else changes rules, and has them compared and mended;
+//! - `standby`: has a second process wait for this one's death (below);
 //! - `backstage`: takes down namespaces and links, and keeps one namespace ready;
 //! - throwaway threads that enter a container's network namespace and end with it.
+//!
+//! Beside it waits its standby, a second process of the same program: blocked on the `lock` file that netd holds, it
+//! becomes netd the moment the other one dies. So there is never more than one writer, and names do not
+//! wait for an engine.
 //!
 //! # Its files
 //!
 //! - `DATA_ROOT/network/ID.json`: a network; synced.
-//! - `EXEC_ROOT/netd.sock`; `EXEC_ROOT/netd/`: `settings.json`, `sandboxes/ID.json`, `lock` (held while it lives),
+//! - `EXEC_ROOT/netd.sock`; `EXEC_ROOT/netd/`: `settings.json`, `sandboxes/ID.json`, `lock` (held while it lives), `standby.lock` (held by who waits for that one),
 //!   `start.lock` (held by who starts it), `netd.log`. Valid until the next boot, replaced whole, not synced.
 //! - `EXEC_ROOT/netns/`: the namespaces, bind-mounted in a mount that is shared with nobody.
 //!

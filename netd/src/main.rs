@@ -13,43 +13,40 @@ mod namespace;
 mod netlink;
 mod ports;
 mod random;
-
 mod relay;
 mod server;
+mod standby;
 mod store;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use wherry_netd::protocol;
 
-use crate::args::Action;
+use crate::args::{Action, Mode};
 use crate::background::Side;
 use crate::core::Netd;
 use crate::server::End;
+use crate::standby::Turn;
 use crate::store::Paths;
-
-/// How long an ending netd may take to let go of its lock.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args::parse(args) {
-        Ok(Action::Run { exec_root, data_root, background }) => run(&exec_root, &data_root, background),
+        Ok(Action::Run { exec_root, data_root, mode }) => run(&exec_root, &data_root, mode),
         Ok(Action::Help) => print(args::USAGE),
         Ok(Action::Version) => print(concat!("wherry-netd ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(e) => complain(&format!("{e}; see --help")),
     }
 }
 
-fn run(exec_root: &Path, data_root: &Path, background: bool) -> ExitCode {
+fn run(exec_root: &Path, data_root: &Path, mode: Mode) -> ExitCode {
     let roots = std::fs::create_dir_all(exec_root.join("netd"))
         .and_then(|()| std::fs::create_dir_all(data_root))
         .and_then(|()| Ok((exec_root.canonicalize()?, data_root.canonicalize()?)));
@@ -58,14 +55,25 @@ fn run(exec_root: &Path, data_root: &Path, background: bool) -> ExitCode {
         Err(e) => return complain(&format!("prepare {}: {e}", exec_root.display())),
     };
     let mut ready = None;
-    if background {
+    if mode == Mode::Background {
         match background::fork(&exec_root.join("netd/netd.log")) {
             Ok(Side::Parent(code)) => return code,
             Ok(Side::Child(child)) => ready = Some(child),
             Err(e) => return complain(&format!("go into the background: {e}")),
         }
     }
-    match start(&exec_root, &data_root) {
+    let turn = if mode == Mode::Standby { standby::wait(&exec_root) } else { standby::claim(&exec_root) };
+    let lock = match turn {
+        Ok(Turn::Ours(lock)) => Ok(lock),
+        Ok(Turn::NotNeeded) => {
+            if let Some(ready) = ready {
+                ready.tell();
+            }
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => Err(why),
+    };
+    match lock.and_then(|lock| start(&exec_root, &data_root, lock)) {
         Ok(started) => {
             if let Some(ready) = ready {
                 ready.tell();
@@ -91,8 +99,7 @@ struct Started {
     _lock: File,
 }
 
-fn start(exec_root: &Path, data_root: &Path) -> Result<Started, String> {
-    let lock = lock(&exec_root.join("netd/lock"))?;
+fn start(exec_root: &Path, data_root: &Path, lock: File) -> Result<Started, String> {
     raise_descriptor_limit();
     let paths = Paths::prepare(exec_root, data_root).map_err(|e| {
         format!("prepare folders in {} and {}: {e}", exec_root.display(), data_root.display())
@@ -104,30 +111,8 @@ fn start(exec_root: &Path, data_root: &Path) -> Result<Started, String> {
     let listener = wherry_ipc::listen(&end.socket, 0o600)
         .map_err(|e| format!("listen at {}: {e}", end.socket.display()))?;
     journal::note(format_args!("answering at {}", end.socket.display()));
+    standby::keep(exec_root, data_root).map_err(|e| format!("start the standby's thread: {e}"))?;
     Ok(Started { listener, netd: Arc::new(netd), end, _lock: lock })
-}
-
-/// One netd per pair of roots.
-fn lock(path: &PathBuf) -> Result<File, String> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|e| format!("open {}: {e}", path.display()))?;
-    let begun = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(format!("another wherry-netd holds {}", path.display()));
-            }
-            Err(TryLockError::Error(e)) => return Err(format!("lock {}: {e}", path.display())),
-        }
-    }
 }
 
 /// The thread of resolvers and relays. SIGTERM and SIGINT end the process; sandboxes, bridges and rules stay.

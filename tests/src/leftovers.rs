@@ -56,15 +56,21 @@ fn survey(init: &Init, engine: &Engine) -> BTreeSet<String> {
     found
 }
 
-/// All processes but process 1 and those that serve the whole host, of which there may be one each.
+/// All processes but process 1 and those that serve the whole host, of which there may be one each (netd has a
+/// standby).
 fn processes(init: &Init) -> BTreeSet<String> {
-    let mut servants = BTreeSet::from(["wherryd", "wherry-netd", "dockerd", "containerd"]);
+    let mut servants = vec!["wherryd", "wherry-netd", "wherry-netd", "dockerd", "containerd"];
     let mut found = BTreeSet::new();
     for (pid, line) in init.processes() {
         let program = line.split(' ').next().unwrap_or_default();
         let name = program.rsplit('/').next().unwrap_or_default();
         let state = state(pid);
-        if pid != init.pid && !state.is_empty() && !servants.remove(name) {
+        if pid == init.pid || state.is_empty() {
+            continue;
+        }
+        if let Some(place) = servants.iter().position(|servant| *servant == name) {
+            servants.swap_remove(place);
+        } else {
             found.insert(format!("process {line} ({state})"));
         }
     }

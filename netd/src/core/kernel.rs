@@ -274,6 +274,9 @@ fn set_sysctl(name: &str, value: &str) -> Result<(), Failure> {
 fn open_resolver(ports: Option<DnsPorts>, again: bool) -> Result<DnsSockets, Failure> {
     let sockets = DnsSockets::open(ports).map_err(failed("open resolver at", "127.0.0.11"))?;
     let bound = sockets.ports().map_err(failed("open resolver at", "127.0.0.11"))?;
+    if again && ports == Some(bound) && sockets.are_reached() {
+        return Ok(sockets);
+    }
     let native = Socket::netfilter().and_then(|mut s| redirect::install(&mut s, bound.udp, bound.tcp, again));
     match native {
         Ok(()) => Ok(sockets),

@@ -28,6 +28,7 @@ impl Netd {
         }
         self.restore_networks()?;
         self.restore_sandboxes()?;
+        self.resolver.names_are_complete();
         self.remove_strays()?;
         if let Some(stored) = stored
             && let Err(failure) = self.configure(stored.settings)

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -31,6 +32,9 @@ const MOST_STREAMS: usize = 64;
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest message that is read: a query is much shorter.
 const LONGEST_QUERY: usize = 4096;
+
+/// What is sent over a loopback arrives at once, unless the machine is very busy.
+const PROBE_PATIENCE: Duration = Duration::from_millis(20);
 
 /// The ports of a sandbox's resolver behind port 53.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,12 +74,34 @@ impl DnsSockets {
     }
 }
 
+impl DnsSockets {
+    /// Whether what is sent to 127.0.0.11 port 53 in the calling thread's namespace arrives here: then its rules are
+    /// right. What is sent to find out stays in the queues (a client's own question may be before it), and is no
+    /// question to the resolver.
+    pub(crate) fn are_reached(&self) -> bool {
+        let sent = || -> io::Result<bool> {
+            let probe = std::net::UdpSocket::bind((RESOLVER, 0))?;
+            probe.send_to(&[], (RESOLVER, 53))?;
+            let to = SocketAddr::from((RESOLVER, 53));
+            std::net::TcpStream::connect_timeout(&to, PROBE_PATIENCE)?;
+            let mut waiting = [PollFd::new(&self.udp, PollFlags::IN), PollFd::new(&self.tcp, PollFlags::IN)];
+            let patience = Timespec { tv_sec: 0, tv_nsec: PROBE_PATIENCE.subsec_nanos().into() };
+            rustix::event::poll(&mut waiting[..1], Some(&patience))?;
+            rustix::event::poll(&mut waiting[1..], Some(&patience))?;
+            Ok(waiting.iter().all(|fd| fd.revents().contains(PollFlags::IN)))
+        };
+        sent().unwrap_or(false)
+    }
+}
+
 /// What all sandboxes' resolvers share.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     names: Arc<Names>,
     host: HostResolvers,
     waiting: Semaphore,
+    /// Whether all names are known; questions wait for that.
+    complete: watch::Sender<bool>,
     runtime: Handle,
 }
 
@@ -94,7 +120,19 @@ impl Drop for DnsService {
 impl Resolver {
     pub(crate) fn new(names: Arc<Names>, runtime: Handle) -> Arc<Self> {
         let host = HostResolvers::new(PathBuf::from("/etc/resolv.conf"));
-        Arc::new(Self { names, host, waiting: Semaphore::new(MOST_WAITING_ALTOGETHER), runtime })
+        let waiting = Semaphore::new(MOST_WAITING_ALTOGETHER);
+        Arc::new(Self { names, host, waiting, complete: watch::Sender::new(false), runtime })
+    }
+
+    /// To be called once, when the names of all sandboxes that were there before are known: no question is answered
+    /// earlier, since a name that is not known yet would be denied.
+    pub(crate) fn names_are_complete(&self) {
+        self.complete.send_replace(true);
+    }
+
+    async fn completeness(&self) {
+        // Fails only without its sender, which is ours.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
     /// Begins to answer a sandbox's queries.
@@ -195,6 +233,7 @@ impl Asker {
 async fn datagrams(asker: Arc<Asker>, socket: Arc<UdpSocket>) {
     // Dropped with this task: questions that wait for others would else keep the socket, and its namespace.
     let mut waiting = JoinSet::new();
+    asker.resolver.completeness().await;
     loop {
         if socket.readable().await.is_err() {
             return;
@@ -244,6 +283,7 @@ fn answer_datagram(
 async fn streams(asker: Arc<Asker>, listener: TcpListener) {
     let mut open = JoinSet::new();
     let mut oldest_first = VecDeque::new();
+    asker.resolver.completeness().await;
     loop {
         let Ok((connection, _)) = listener.accept().await else {
             // Out of descriptors: others give theirs back in time.

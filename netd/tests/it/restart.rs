@@ -18,6 +18,34 @@ fn kill(pid: i32) {
     });
 }
 
+/// The processes that hold netd's lock (`true`) or wait for it, as the kernel tells.
+fn at_the_lock(host: &Host, holding: bool) -> Vec<i32> {
+    use std::os::unix::fs::MetadataExt;
+    let inode = std::fs::metadata(host.dir.path().join("exec/netd/lock")).unwrap().ino();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let ours = locks.lines().filter(|l| l.contains(&format!(":{inode} ")) && l.contains("->") != holding);
+    ours.map(|l| l.split(" WRITE ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap())
+        .collect()
+}
+
+/// The one that is netd; not asked through the client, which would start one.
+fn holder(host: &Host) -> i32 {
+    eventually("somebody is netd", || !at_the_lock(host, true).is_empty());
+    at_the_lock(host, true)[0]
+}
+
+fn standby(host: &Host) -> i32 {
+    eventually("netd has a standby", || !at_the_lock(host, false).is_empty());
+    at_the_lock(host, false)[0]
+}
+
+/// netd and who would take its place.
+fn kill_all(host: &Host) {
+    let netd = host.netd_pid();
+    kill(standby(host));
+    kill(netd);
+}
+
 #[test]
 fn killed_under_an_open_connection_and_started_again() {
     alone("restart::killed_under_an_open_connection_and_started_again", |host| {
@@ -68,7 +96,7 @@ fn what_was_half_made_is_removed() {
         let kept = host.sandbox("kept", &[&bridge]);
         let lost = host.sandbox("lost", &[&bridge]);
         host.publisher("published", &[port(Protocol::Tcp, None, 8080, 80)]);
-        kill(host.netd_pid());
+        kill_all(host);
         // As if killed before the file was written; a file of before a reboot; an unreadable one; a port that is taken now.
         let folder = host.dir.path().join("exec/netd/sandboxes");
         std::fs::remove_file(folder.join(format!("{}.json", lost.id))).unwrap();
@@ -92,6 +120,78 @@ fn what_was_half_made_is_removed() {
         assert_eq!(ip(&host.sandbox("new", &[&bridge])), ip(&lost));
         drop(squatter);
     });
+}
+
+#[test]
+fn names_resolve_again_without_an_engine() {
+    alone("restart::names_resolve_again_without_an_engine", |host| {
+        let net = host.network("net");
+        let (a, b) = (host.sandbox("a", &[&net]), host.sandbox("b", &[&net]));
+        for _ in 0..5 {
+            let (netd, next) = (holder(host), standby(host));
+            kill(netd);
+            let mut found = None;
+            eventually("names resolve", || {
+                found = ask(&a.netns, "b", A).ok();
+                found.is_some()
+            });
+            assert_eq!(found.unwrap().records, [ip(&b).octets().to_vec()]);
+            assert_eq!(holder(host), next);
+        }
+        // A standby that dies is replaced, and one that was told to end ends both.
+        let (netd, before) = (holder(host), standby(host));
+        kill(before);
+        let after = standby(host);
+        assert_ne!(after, before);
+        assert_eq!(host.client.sandboxes().unwrap().len(), 2);
+        assert_eq!(host.netd_pid(), netd, "the engine did not need to start one");
+        host.client.shutdown().unwrap();
+        eventually("both have ended", || {
+            [netd, after].iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}/exe")).exists())
+        });
+    });
+}
+
+#[test]
+fn a_start_changes_no_rule_that_is_right() {
+    alone("restart::a_start_changes_no_rule_that_is_right", |host| {
+        let nets: Vec<_> = (0..4).map(|i| host.network(&format!("net{i}"))).collect();
+        let made: Vec<_> = (0..60)
+            .map(|i| {
+                let mut spec = sandbox_spec(&format!("c{i}"), &[&nets[i % 4]]);
+                if i % 3 == 0 {
+                    spec.endpoints[0].ports = vec![port(Protocol::Tcp, None, 0, 80)];
+                }
+                host.client.create_sandbox(spec).unwrap()
+            })
+            .collect();
+        host.client.configure(settings()).unwrap();
+        let count = || -> Vec<u32> {
+            let inside = made.iter().map(|s| inside(&s.netns, rule_changes));
+            std::iter::once(rule_changes()).chain(inside).collect()
+        };
+        let rules = || out("iptables-save | grep -v '^#' | sed 's/\\[.*//'");
+        let (before, rules_before) = (count(), rules());
+        for _ in 0..3 {
+            kill_all(host);
+            // As an engine does when it starts.
+            launch(host.dir.path()).configure(settings()).unwrap();
+        }
+        assert_eq!(count(), before, "changes of rules: the host's, and each container's");
+        assert_eq!(rules(), rules_before);
+        assert_eq!(ask(&made[7].netns, "c11", A).unwrap().records, [ip(&made[11]).octets().to_vec()]);
+        // A rule that is wrong is mended: the container has flushed its own.
+        let own = &made[3];
+        kill_all(host);
+        inside(&own.netns, delete_names_table);
+        assert_ne!(host.netd_pid(), 0);
+        assert_eq!(ask(&own.netns, "c7", A).unwrap().records, [ip(&made[7]).octets().to_vec()]);
+    });
+}
+
+/// What a container with CAP_NET_ADMIN might do to itself.
+fn delete_names_table() {
+    sh("iptables-nft -t nat -F; nft delete table ip wherry-names");
 }
 
 /// Ends the workers however the test goes.
@@ -123,11 +223,11 @@ fn killed_at_any_moment_nothing_is_left_half() {
                 });
             }
             let mut wait = 1;
-            for _ in 0..25 {
+            for round in 0..25 {
                 // From 1 to some 30 ms, in no order.
                 wait = wait * 17 % 31;
                 std::thread::sleep(std::time::Duration::from_millis(wait));
-                kill(host.netd_pid());
+                if round % 3 == 0 { kill_all(host) } else { kill(host.netd_pid()) }
             }
         });
         let sandboxes = host.client.sandboxes().unwrap();
@@ -150,7 +250,7 @@ fn killed_at_any_moment_nothing_is_left_half() {
 #[test]
 fn engines_that_start_at_once_start_one_netd() {
     alone("restart::engines_that_start_at_once_start_one_netd", |host| {
-        kill(host.netd_pid());
+        kill_all(host);
         let dir = host.dir.path();
         let pids: Vec<u32> = std::thread::scope(|scope| {
             let engines: Vec<_> = (0..6).map(|_| scope.spawn(|| launch(dir).hello().unwrap().1)).collect();

@@ -299,3 +299,24 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// How often the rules of the calling thread's network namespace have been changed, as nftables counts it.
+pub(crate) fn rule_changes() -> u32 {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+    const GET_GENERATION: u16 = 10 << 8 | 16;
+    const REQUEST: u16 = 1;
+    let flags = SocketFlags::CLOEXEC;
+    let kind = SocketType::RAW;
+    let socket =
+        rustix::net::socket_with(AddressFamily::NETLINK, kind, flags, Some(netlink::NETFILTER)).unwrap();
+    let mut message = 20u32.to_ne_bytes().to_vec();
+    message.extend(GET_GENERATION.to_ne_bytes());
+    message.extend(REQUEST.to_ne_bytes());
+    message.extend([0; 12]);
+    rustix::net::send(&socket, &message, SendFlags::empty()).unwrap();
+    let mut answer = [0; 256];
+    rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty()).unwrap();
+    // The first attribute behind both headers is the generation.
+    assert_eq!(answer[20..24], [8, 0, 1, 0]);
+    u32::from_be_bytes(answer[24..28].try_into().unwrap())
+}
