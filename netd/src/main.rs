@@ -7,6 +7,7 @@ mod backstage;
 mod core;
 mod dns;
 mod firewall;
+mod handover;
 mod ipam;
 mod journal;
 mod namespace;
@@ -18,6 +19,7 @@ mod server;
 mod standby;
 mod store;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -32,6 +34,7 @@ use wherry_netd::protocol;
 use crate::args::{Action, Mode};
 use crate::background::Side;
 use crate::core::Netd;
+use crate::handover::Pair;
 use crate::server::End;
 use crate::standby::Turn;
 use crate::store::Paths;
@@ -63,8 +66,8 @@ fn run(exec_root: &Path, data_root: &Path, mode: Mode) -> ExitCode {
         }
     }
     let turn = if mode == Mode::Standby { standby::wait(&exec_root) } else { standby::claim(&exec_root) };
-    let lock = match turn {
-        Ok(Turn::Ours(lock)) => Ok(lock),
+    let ours = match turn {
+        Ok(Turn::Ours { lock, left }) => Ok((lock, left)),
         Ok(Turn::NotNeeded) => {
             if let Some(ready) = ready {
                 ready.tell();
@@ -73,7 +76,7 @@ fn run(exec_root: &Path, data_root: &Path, mode: Mode) -> ExitCode {
         }
         Err(why) => Err(why),
     };
-    match lock.and_then(|lock| start(&exec_root, &data_root, lock)) {
+    match ours.and_then(|(lock, left)| start(&exec_root, &data_root, lock, left)) {
         Ok(started) => {
             if let Some(ready) = ready {
                 ready.tell();
@@ -99,7 +102,13 @@ struct Started {
     _lock: File,
 }
 
-fn start(exec_root: &Path, data_root: &Path, lock: File) -> Result<Started, String> {
+/// `left`: the sockets that a netd before us left, by sandbox.
+fn start(
+    exec_root: &Path,
+    data_root: &Path,
+    lock: File,
+    left: BTreeMap<String, Pair>,
+) -> Result<Started, String> {
     raise_descriptor_limit();
     let paths = Paths::prepare(exec_root, data_root).map_err(|e| {
         format!("prepare folders in {} and {}: {e}", exec_root.display(), data_root.display())
@@ -107,11 +116,12 @@ fn start(exec_root: &Path, data_root: &Path, lock: File) -> Result<Started, Stri
     let end = End { socket: exec_root.join(protocol::SOCKET) };
     let runtime = start_runtime(end.clone()).map_err(|e| format!("start the runtime thread: {e}"))?;
     let netd = Netd::new(paths, runtime).map_err(|failure| failure.to_string())?;
-    netd.restore().map_err(|e| format!("read back the state: {e}"))?;
+    netd.restore(left).map_err(|e| format!("read back the state: {e}"))?;
     let listener = wherry_ipc::listen(&end.socket, 0o600)
         .map_err(|e| format!("listen at {}: {e}", end.socket.display()))?;
     journal::note(format_args!("answering at {}", end.socket.display()));
-    standby::keep(exec_root, data_root).map_err(|e| format!("start the standby's thread: {e}"))?;
+    standby::keep(exec_root, data_root, netd.handover())
+        .map_err(|e| format!("start the standby's thread: {e}"))?;
     Ok(Started { listener, netd: Arc::new(netd), end, _lock: lock })
 }
 

@@ -3,19 +3,23 @@
 //! there is one writer at any time and names resolve again within milliseconds, also while no engine runs. A netd
 //! that was told to end removes its socket first; then nobody takes over.
 //!
-//! netd starts its standby, and another one should that die; should both be killed at once, the next engine that
+//! netd starts its standby and leaves it the resolvers' sockets ([`crate::handover`]); should it die, another one; should both be killed at once, the next engine that
 //! asks something starts anew.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wherry_netd::protocol::SOCKET;
 
+use crate::handover::{Handover, Heir, Pair};
 use crate::journal;
 
 /// How long an ending netd may take to let go of its lock.
@@ -26,7 +30,12 @@ const REPLACE_AFTER: Duration = Duration::from_secs(1);
 /// How a wait for the right to be netd ended.
 pub(crate) enum Turn {
     /// We are it as long as the file is open.
-    Ours(File),
+    Ours {
+        /// The lock.
+        lock: File,
+        /// Sandbox → the sockets that the one before us left.
+        left: BTreeMap<String, Pair>,
+    },
     /// Somebody else is, and answers; or nobody is to be.
     NotNeeded,
 }
@@ -41,7 +50,7 @@ pub(crate) fn claim(exec_root: &Path) -> Result<Turn, String> {
     let begun = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Turn::Ours(file)),
+            Ok(()) => return Ok(Turn::Ours { lock: file, left: BTreeMap::new() }),
             // A standby was faster.
             Err(TryLockError::WouldBlock) if UnixStream::connect(exec_root.join(SOCKET)).is_ok() => {
                 return Ok(Turn::NotNeeded);
@@ -65,14 +74,22 @@ pub(crate) fn claim(exec_root: &Path) -> Result<Turn, String> {
 pub(crate) fn wait(exec_root: &Path) -> Result<Turn, String> {
     // A session of its own, so that what ends netd's process group does not end its standby.
     let _ = rustix::process::setsid();
+    let heir = inherit().map_err(|e| format!("hear from netd: {e}"))?;
     let place = locked(&exec_root.join("netd/standby.lock"))?;
-    let file = locked(&exec_root.join("netd/lock"))?;
+    let lock = locked(&exec_root.join("netd/lock"))?;
     drop(place);
     if exec_root.join(SOCKET).exists() {
         journal::note("netd has died: its standby takes over");
-        return Ok(Turn::Ours(file));
+        return Ok(Turn::Ours { lock, left: heir.claim() });
     }
     Ok(Turn::NotNeeded)
+}
+
+/// netd speaks to our standard input, which is then nothing.
+fn inherit() -> io::Result<Arc<Heir>> {
+    let from = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Heir::listen(from)
 }
 
 fn locked(path: &Path) -> Result<File, String> {
@@ -87,16 +104,23 @@ fn open(path: &Path) -> Result<File, String> {
 }
 
 /// Has a standby for as long as this process lives.
-pub(crate) fn keep(exec_root: &Path, data_root: &Path) -> io::Result<()> {
+pub(crate) fn keep(exec_root: &Path, data_root: &Path, handover: Arc<Handover>) -> io::Result<()> {
     // The program that runs, also if its file has been replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("wherry-netd").arg("--standby");
     command.arg("--exec-root").arg(exec_root).arg("--data-root").arg(data_root);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdout(Stdio::null());
+    let mut run = move || {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut standby = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        // Else our own copy would keep it from seeing our end.
+        command.stdin(Stdio::null());
+        handover.begin(ours)?;
+        standby.wait()
+    };
     let watch = move || {
         loop {
-            let ended = command.spawn().and_then(|mut standby| standby.wait());
-            let how = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
+            let how = run().map_or_else(|e| e.to_string(), |status| status.to_string());
             journal::note(format_args!("the standby has ended ({how}): there will be another one"));
             std::thread::sleep(REPLACE_AFTER);
         }

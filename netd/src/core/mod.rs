@@ -26,6 +26,7 @@ use crate::backstage::Backstage;
 use crate::dns::names::Names;
 use crate::dns::service::{DnsPorts, DnsService, Resolver};
 use crate::firewall::{Firewall, Pending};
+use crate::handover::Handover;
 use crate::ipam::Pool;
 use crate::ports::PortTable;
 use crate::protocol::{Failure, Network, Reply, Request, Sandbox, Settings, VERSION};
@@ -94,6 +95,11 @@ impl Netd {
             runtime,
             backstage: Backstage::start().map_err(failed("start", "backstage thread"))?,
         })
+    }
+
+    /// What is left to the next netd.
+    pub(crate) fn handover(&self) -> Arc<Handover> {
+        self.resolver.handover()
     }
 
     /// Carries out any request; after `Shutdown` the caller ends the process.

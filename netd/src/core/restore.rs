@@ -8,6 +8,8 @@ use super::kernel::reopen_resolver;
 use super::ports::Published;
 use super::{Netd, NetworkState, SandboxState};
 use crate::backstage::Remains;
+use crate::dns::service::DnsSockets;
+use crate::handover::Pair;
 use crate::journal;
 use crate::namespace;
 use crate::netlink::{Socket, route};
@@ -15,8 +17,9 @@ use crate::protocol::{Endpoint, Sandbox};
 use crate::store::StoredSandbox;
 
 impl Netd {
-    /// Reads back and reconciles. What is broken is noted and left out; netd starts all the same.
-    pub(crate) fn restore(&self) -> std::io::Result<()> {
+    /// Reads back and reconciles; `left` are sockets of resolvers, by sandbox, that the netd before us left. What is
+    /// broken is noted and left out; netd starts all the same.
+    pub(crate) fn restore(&self, left: BTreeMap<String, Pair>) -> std::io::Result<()> {
         let stored = self.paths.load_settings().unwrap_or_else(|e| {
             journal::note(format_args!("settings are lost, until an engine sends them: {e}"));
             None
@@ -27,7 +30,7 @@ impl Netd {
             state.forward_drop = stored.forward_drop;
         }
         self.restore_networks()?;
-        self.restore_sandboxes()?;
+        self.restore_sandboxes(left)?;
         self.resolver.names_are_complete();
         self.remove_strays()?;
         if let Some(stored) = stored
@@ -60,14 +63,16 @@ impl Netd {
         Ok(())
     }
 
-    fn restore_sandboxes(&self) -> std::io::Result<()> {
+    fn restore_sandboxes(&self, mut left: BTreeMap<String, Pair>) -> std::io::Result<()> {
         let (sandboxes, broken) = self.paths.load_sandboxes()?;
         broken.iter().for_each(|e| journal::note(format_args!("a sandbox is left out: {e}")));
         for stored in sandboxes {
             let sandbox = &stored.sandbox;
             // Without its namespace (after a reboot) it is none.
             if sandbox.netns.as_os_str().is_empty() || namespace::is_mounted(&sandbox.netns) {
-                self.restore_sandbox(stored);
+                let sockets =
+                    left.remove(&sandbox.id).and_then(|pair| DnsSockets::inherited(pair, stored.dns));
+                self.restore_sandbox(stored, sockets);
             } else {
                 self.paths.remove_sandbox(&sandbox.id)?;
             }
@@ -75,7 +80,7 @@ impl Netd {
         Ok(())
     }
 
-    fn restore_sandbox(&self, stored: StoredSandbox) {
+    fn restore_sandbox(&self, stored: StoredSandbox, left: Option<DnsSockets>) {
         let StoredSandbox { mut sandbox, dns, .. } = stored;
         let mut published = BTreeMap::new();
         let mut lost = Vec::new();
@@ -98,7 +103,7 @@ impl Netd {
         }
         sandbox.endpoints.retain(|e| !lost.contains(&e.spec.network));
         let resolver = (sandbox.spec.resolver && !sandbox.netns.as_os_str().is_empty())
-            .then(|| reopen_resolver(&sandbox.netns, dns))
+            .then(|| left.map_or_else(|| reopen_resolver(&sandbox.netns, dns), Ok))
             .transpose()
             .and_then(|sockets| self.serve(&sandbox.id, sockets));
         let dns = resolver.unwrap_or_else(|failure| {

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::message::{self, Code, NotAQuery, Query, TYPE_A, TYPE_AAAA, TYPE_MX, TYPE_PTR};
 use super::names::{Family, Found, Names, Outside};
 use super::upstream::{Errand, HostResolvers, ask};
+use crate::handover::{Handover, Pair};
 use crate::netlink::redirect::RESOLVER;
 
 /// Queries of one sandbox that wait for other resolvers at a time; more are answered with a failure.
@@ -69,6 +70,12 @@ impl DnsSockets {
         Ok(Self { udp, tcp })
     }
 
+    /// Those that an earlier netd left, if they are on the ports that its rules lead to.
+    pub(crate) fn inherited(pair: Pair, wanted: Option<DnsPorts>) -> Option<Self> {
+        let sockets = Self { udp: pair.udp.into(), tcp: pair.tcp.into() };
+        (sockets.ports().ok() == Some(wanted?)).then_some(sockets)
+    }
+
     pub(crate) fn ports(&self) -> io::Result<DnsPorts> {
         Ok(DnsPorts { udp: self.udp.local_addr()?.port(), tcp: self.tcp.local_addr()?.port() })
     }
@@ -102,6 +109,7 @@ pub(crate) struct Resolver {
     waiting: Semaphore,
     /// Whether all names are known; questions wait for that.
     complete: watch::Sender<bool>,
+    handover: Arc<Handover>,
     runtime: Handle,
 }
 
@@ -109,11 +117,15 @@ pub(crate) struct Resolver {
 #[derive(Debug)]
 pub(crate) struct DnsService {
     tasks: [AbortHandle; 2],
+    handover: Arc<Handover>,
+    /// Of the sockets, as left to the next netd.
+    number: u64,
 }
 
 impl Drop for DnsService {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
+        self.handover.forget(self.number);
     }
 }
 
@@ -121,13 +133,25 @@ impl Resolver {
     pub(crate) fn new(names: Arc<Names>, runtime: Handle) -> Arc<Self> {
         let host = HostResolvers::new(PathBuf::from("/etc/resolv.conf"));
         let waiting = Semaphore::new(MOST_WAITING_ALTOGETHER);
-        Arc::new(Self { names, host, waiting, complete: watch::Sender::new(false), runtime })
+        Arc::new(Self {
+            names,
+            host,
+            waiting,
+            complete: watch::Sender::new(false),
+            handover: Arc::default(),
+            runtime,
+        })
     }
 
     /// To be called once, when the names of all sandboxes that were there before are known: no question is answered
     /// earlier, since a name that is not known yet would be denied.
     pub(crate) fn names_are_complete(&self) {
         self.complete.send_replace(true);
+    }
+
+    /// What is left to the next netd.
+    pub(crate) fn handover(&self) -> Arc<Handover> {
+        self.handover.clone()
     }
 
     async fn completeness(&self) {
@@ -138,10 +162,12 @@ impl Resolver {
     /// Begins to answer a sandbox's queries.
     pub(crate) fn serve(self: &Arc<Self>, sandbox: &str, sockets: DnsSockets) -> io::Result<DnsService> {
         let _context = self.runtime.enter();
+        let handover = self.handover.clone();
+        let number = handover.keep(sandbox, &sockets.udp, &sockets.tcp)?;
         let asker = Arc::new(Asker { resolver: self.clone(), sandbox: sandbox.into() });
         let udp = self.runtime.spawn(datagrams(asker.clone(), Arc::new(UdpSocket::from_std(sockets.udp)?)));
         let tcp = self.runtime.spawn(streams(asker, TcpListener::from_std(sockets.tcp)?));
-        Ok(DnsService { tasks: [udp.abort_handle(), tcp.abort_handle()] })
+        Ok(DnsService { tasks: [udp.abort_handle(), tcp.abort_handle()], handover, number })
     }
 }
 
