@@ -2,6 +2,15 @@
 
 pub(crate) use wherry_dockerfile::go_quote;
 
+/// As Go's `strconv.ParseBool`.
+pub(crate) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// JSON as Go's encoder writes it: characters that mean something in HTML or JavaScript are escaped.
 pub(crate) fn go_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     let mut text = serde_json::to_string(value).unwrap_or_default();

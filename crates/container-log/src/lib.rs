@@ -13,12 +13,13 @@ mod escape;
 mod files;
 mod format;
 mod lines;
+mod pack;
 mod parse;
 mod reader;
 mod writer;
 
 pub use entry::{Entry, Stream};
 pub use format::{Format, Framing, write_header};
-pub use lines::MAX_ENTRY;
+pub use lines::{MAX_ENTRY, Splitter};
 pub use reader::{Filled, Query, Reader};
 pub use writer::{Options, Writer};

@@ -1,7 +1,56 @@
-//! Cuts the bytes of a stream into entries, where dockerd cuts them.
+//! Cuts the bytes of streams into entries, where dockerd cuts them.
+
+use std::time::SystemTime;
+
+use crate::entry::Stream;
 
 /// The most bytes of text in one entry; a longer line is continued in the next.
 pub const MAX_ENTRY: usize = 16 << 10;
+
+/// The two output streams, each cut into entries.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Splitter {
+    /// Takes the next bytes of a stream. `emit` gets each entry that they complete, and its time.
+    pub fn feed(&mut self, stream: Stream, bytes: &[u8], emit: impl FnMut(&[u8], i64)) {
+        self.lines(stream).feed(bytes, now_ns, emit);
+    }
+
+    /// A stream has ended: what is left of it is an entry without a newline.
+    pub fn finish(&mut self, stream: Stream, emit: impl FnMut(&[u8], i64)) {
+        self.lines(stream).finish(now_ns, emit);
+    }
+
+    /// The begin of a line that is not yet an entry.
+    pub(crate) fn pending(&self, stream: Stream) -> &[u8] {
+        match stream {
+            Stream::Stdout => self.stdout.pending(),
+            Stream::Stderr => self.stderr.pending(),
+        }
+    }
+
+    /// Gives unused memory back.
+    pub fn shrink(&mut self) {
+        self.stdout.shrink();
+        self.stderr.shrink();
+    }
+
+    fn lines(&mut self, stream: Stream) -> &mut Lines {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
 
 /// One output stream, cut into entries at newlines and at [`MAX_ENTRY`].
 #[derive(Debug, Default)]

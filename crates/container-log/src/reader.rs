@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::entry::{Entry, Stream};
+use crate::files::Part;
 use crate::format::Format;
 use crate::{files, parse};
 
@@ -60,7 +61,7 @@ pub struct Reader {
     /// Where to stop in the last file.
     limit: u64,
     /// Newer files, the oldest of them first.
-    newer: VecDeque<File>,
+    newer: VecDeque<Part>,
     /// The unread part is `start..`.
     buffer: Vec<u8>,
     start: usize,
@@ -82,18 +83,18 @@ impl Reader {
         };
         let mut offset = 0;
         if let Some(lines) = query.tail {
-            let from = tail::find(&newest_first, lines, limit)?;
+            let from = tail::find(&mut newest_first, path, lines, limit)?;
             newest_first.truncate(from.file + 1);
             offset = from.offset;
         }
-        let mut files: VecDeque<File> = newest_first.into_iter().rev().collect();
+        let mut files: VecDeque<Part> = newest_first.into_iter().rev().collect();
         if let Some(since_ns) = query.since_ns {
             while files.len() > 1 && files.front().is_some_and(|file| ended_before(file, since_ns)) {
                 files.pop_front();
                 offset = 0;
             }
         }
-        let file = files.pop_front();
+        let file = files.pop_front().map(|part| part.into_text(path)).transpose()?;
         let (path, ended) = (path.to_owned(), false);
         Ok(Self {
             path,
@@ -215,7 +216,7 @@ impl Reader {
     /// At the end of a file: goes on with what comes after it. False if nothing does, yet.
     fn next_file(&mut self) -> io::Result<bool> {
         let next = match self.newer.pop_front() {
-            Some(file) => Next::File(file),
+            Some(part) => Next::File(part.into_text(&self.path)?),
             None if self.limit != u64::MAX => Next::Nothing,
             None => self.look_for_rotation()?,
         };
@@ -257,13 +258,16 @@ impl Reader {
                 Some(files::identity(&metadata))
             }
         };
-        for file in files::open_all(&self.path)? {
-            if Some(files::identity(&file.metadata()?)) == known {
+        for part in files::open_all(&self.path)? {
+            if Some(part.identity()) == known {
                 break;
             }
-            self.newer.push_front(file);
+            self.newer.push_front(part);
         }
-        Ok(self.newer.pop_front().map_or(Next::Nothing, Next::File))
+        match self.newer.pop_front() {
+            Some(part) => Ok(Next::File(part.into_text(&self.path)?)),
+            None => Ok(Next::Nothing),
+        }
     }
 }
 
@@ -277,7 +281,7 @@ enum Next {
     File(File),
 }
 
-fn ended_before(file: &File, since_ns: i64) -> bool {
+fn ended_before(file: &Part, since_ns: i64) -> bool {
     file.metadata().is_ok_and(|metadata| {
         let modified_ns =
             metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());

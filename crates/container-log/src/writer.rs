@@ -5,10 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::entry::Stream;
-use crate::lines::Lines;
+use crate::lines::Splitter;
+use crate::pack::Packing;
 use crate::{escape, files};
 
 /// Entries are collected up to this many bytes before they are written.
@@ -23,6 +23,8 @@ pub struct Options {
     pub max_bytes: Option<u64>,
     /// How many files are kept, the current one included; 0 counts as 1.
     pub max_files: u32,
+    /// Whether rotated files are compressed (see [`Writer::compress_step`]).
+    pub compress: bool,
     /// Written with each entry.
     pub attributes: BTreeMap<String, String>,
 }
@@ -31,8 +33,7 @@ pub struct Options {
 /// and counted, and a line is in the file either whole or not at all.
 #[derive(Debug)]
 pub struct Writer {
-    stdout: Lines,
-    stderr: Lines,
+    splitter: Splitter,
     sink: Sink,
 }
 
@@ -48,7 +49,11 @@ impl Writer {
         if size > 0 {
             file.read_exact_at(&mut last, size - 1)?;
         }
+        let left_behind = files::rotated(&options.path, 1);
+        let packing = (options.compress && left_behind.exists()).then(|| Packing::begin(left_behind));
         let sink = Sink {
+            compress: options.compress,
+            packing: packing.and_then(Result::ok),
             file,
             size,
             torn: last != *b"\n",
@@ -60,31 +65,56 @@ impl Writer {
             max_bytes: options.max_bytes.unwrap_or(u64::MAX),
             max_files: options.max_files.max(1),
         };
-        Ok(Self { stdout: Lines::default(), stderr: Lines::default(), sink })
+        Ok(Self { splitter: Splitter::default(), sink })
     }
 
     /// Takes the next bytes of a stream and writes the entries that they complete, with one write
     /// system call unless there are very many.
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let (lines, sink) = self.parts(stream);
-        lines.feed(bytes, now_ns, |text, time| sink.push(stream, text, time));
+        self.write_each(stream, bytes, |_, _| {});
+    }
+
+    /// As [`Writer::write`]; `also` gets the text and the time of each entry.
+    pub fn write_each(&mut self, stream: Stream, bytes: &[u8], mut also: impl FnMut(&[u8], i64)) {
+        let sink = &mut self.sink;
+        self.splitter.feed(stream, bytes, |text, time| {
+            sink.push(stream, text, time);
+            also(text, time);
+        });
         sink.flush();
     }
 
     /// A stream has ended: writes what is left of it as an entry without a newline.
     pub fn finish(&mut self, stream: Stream) {
-        let (lines, sink) = self.parts(stream);
-        lines.finish(now_ns, |text, time| sink.push(stream, text, time));
+        self.finish_each(stream, |_, _| {});
+    }
+
+    /// As [`Writer::finish`]; `also` gets the text and the time of the entry.
+    pub fn finish_each(&mut self, stream: Stream, mut also: impl FnMut(&[u8], i64)) {
+        let sink = &mut self.sink;
+        self.splitter.finish(stream, |text, time| {
+            sink.push(stream, text, time);
+            also(text, time);
+        });
         sink.flush();
+    }
+
+    /// Compresses a piece of the file that was rotated last, a few milliseconds' work. True while there is more to
+    /// do: to be called again soon, or the next rotation does the rest at once.
+    pub fn compress_step(&mut self) -> bool {
+        self.sink.compress_step()
+    }
+
+    /// Whether [`Writer::compress_step`] has something to do.
+    #[must_use]
+    pub fn is_compressing(&self) -> bool {
+        self.sink.packing.is_some()
     }
 
     /// The begin of a line of `stream` that is not yet an entry, like a prompt.
     #[must_use]
     pub fn pending(&self, stream: Stream) -> &[u8] {
-        match stream {
-            Stream::Stdout => self.stdout.pending(),
-            Stream::Stderr => self.stderr.pending(),
-        }
+        self.splitter.pending(stream)
     }
 
     /// How many entries have been lost because the disk did not take them.
@@ -95,17 +125,8 @@ impl Writer {
 
     /// Gives unused memory back.
     pub fn shrink(&mut self) {
-        self.stdout.shrink();
-        self.stderr.shrink();
+        self.splitter.shrink();
         self.sink.batch = Vec::new();
-    }
-
-    fn parts(&mut self, stream: Stream) -> (&mut Lines, &mut Sink) {
-        let lines = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        };
-        (lines, &mut self.sink)
     }
 }
 
@@ -120,6 +141,9 @@ struct Sink {
     max_files: u32,
     /// `,"attrs":{…}`, or empty.
     attributes: Vec<u8>,
+    compress: bool,
+    /// The newest rotated file on its way to being compressed.
+    packing: Option<Packing>,
     batch: Vec<u8>,
     /// Entries in the batch.
     entries: u64,
@@ -203,11 +227,21 @@ impl Sink {
         }
         let next = files::suffixed(&self.path, ".next");
         let Ok(file) = open(&next, true) else { return };
+        while self.compress_step() {}
         // Up to the first number that is free; if none is, the oldest file is replaced.
-        let free = (1..self.max_files).find(|&number| !files::rotated(&self.path, number).exists());
+        let is_free = |number: &u32| {
+            let name = files::rotated(&self.path, *number);
+            !name.exists() && !files::packed(&name).exists()
+        };
+        let free = (1..self.max_files).find(is_free);
         for number in (1..=free.unwrap_or(self.max_files - 1)).rev() {
             // One that fails costs a file of the past, which is better than to lose what comes.
             let (from, to) = (files::rotated(&self.path, number - 1), files::rotated(&self.path, number));
+            let _ = std::fs::remove_file(files::packed(&to));
+            if number > 1 && std::fs::rename(files::packed(&from), files::packed(&to)).is_ok() {
+                let _ = std::fs::remove_file(&to);
+                continue;
+            }
             let _ = std::fs::rename(from, to);
         }
         if std::fs::rename(&next, &self.path).is_ok() {
@@ -215,6 +249,19 @@ impl Sink {
             self.size = 0;
             self.torn = false;
         }
+        if self.compress && self.max_files > 1 {
+            self.packing = Packing::begin(files::rotated(&self.path, 1)).ok();
+        }
+    }
+
+    fn compress_step(&mut self) -> bool {
+        let Some(packing) = &mut self.packing else { return false };
+        // A file that cannot be compressed stays as it is.
+        let more = matches!(packing.step(), Ok(false));
+        if !more {
+            self.packing = None;
+        }
+        more
     }
 }
 
@@ -241,9 +288,4 @@ fn attributes_json(attributes: &BTreeMap<String, String>) -> Vec<u8> {
         out.push(b'}');
     }
     out
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

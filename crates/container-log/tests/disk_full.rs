@@ -33,7 +33,13 @@ fn a_full_disk_loses_entries_but_never_tears_a_line() {
     let _mount = Mount::tmpfs(dir.path());
     let (path, ballast) = (dir.path().join("log"), dir.path().join("ballast"));
     std::fs::write(&ballast, [0; 20_000]).unwrap();
-    let options = Options { path: path.clone(), max_bytes: None, max_files: 1, attributes: BTreeMap::new() };
+    let options = Options {
+        path: path.clone(),
+        max_bytes: None,
+        max_files: 1,
+        compress: false,
+        attributes: BTreeMap::new(),
+    };
     let mut writer = Writer::open(options).unwrap();
     let lines: Vec<u8> = (0..1000).flat_map(|n| format!("before {n}\n").into_bytes()).collect();
     writer.write(Stream::Stdout, &lines);
@@ -65,8 +71,13 @@ fn a_rotation_that_finds_no_room_keeps_the_log() {
     // The name of the next file is taken by a folder: a new one cannot be made.
     let next = dir.path().join("log.next");
     std::fs::create_dir(&next).unwrap();
-    let options =
-        Options { path: path.clone(), max_bytes: Some(100), max_files: 2, attributes: BTreeMap::new() };
+    let options = Options {
+        path: path.clone(),
+        max_bytes: Some(100),
+        max_files: 2,
+        compress: false,
+        attributes: BTreeMap::new(),
+    };
     let mut writer = Writer::open(options).unwrap();
     for _ in 0..10 {
         writer.write(Stream::Stdout, b"line\n");

@@ -22,6 +22,7 @@
 //! engine that has yet to say [`Request::Release`]. It ends when its control
 //! connections are all closed and no container runs or will be restarted.
 
+mod log;
 mod spec;
 mod state;
 
@@ -29,7 +30,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use spec::{ExecSpec, Health, LogDriver, LogSpec, OverlayRootfs, RestartPolicy, Rootfs, StartSpec};
+pub use log::{GelfCompression, LogDriver, LogFormat, LogSpec, LogTarget, RemoteLog, SyslogForm, WhenFull};
+pub use spec::{ExecSpec, Health, OverlayRootfs, RestartPolicy, Rootfs, StartSpec};
 pub use state::{Event, EventKind, ExecRecord, HealthLogEntry, HealthState, HealthStatus, Phase, State};
 
 /// The version of this protocol and of the state file; both sides refuse another one.

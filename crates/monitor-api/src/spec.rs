@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::LogSpec;
+
 /// All that a monitor needs to start a container, and to start it again while no engine is there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartSpec {
@@ -61,28 +63,6 @@ pub struct ExecSpec {
     pub process: serde_json::Value,
     /// Initial terminal size, rows and columns.
     pub console_size: Option<(u16, u16)>,
-}
-
-/// Where output goes.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LogSpec {
-    /// Format and place.
-    pub driver: LogDriver,
-    /// A file is rotated when it would grow past this many bytes; `None` never.
-    pub max_bytes: Option<u64>,
-    /// How many files are kept, the current one included; at least 1.
-    pub max_files: u32,
-    /// Attributes that are written with each entry (json-file's `attrs`), sorted by key.
-    pub attributes: std::collections::BTreeMap<String, String>,
-}
-
-/// Format and place of a log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum LogDriver {
-    /// One JSON object a line, as Docker's json-file driver writes them.
-    JsonFile(PathBuf),
-    /// Nothing is kept.
-    None,
 }
 
 /// What follows an exit that nobody asked for.

@@ -242,7 +242,7 @@ pub(crate) struct Mount {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tmpfs_options: Option<TmpfsOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) image_options: Option<serde_json::Value>,
+    pub(crate) image_options: Option<ImageOptions>,
 }
 
 /// `Mount.BindOptions`.
@@ -283,6 +283,14 @@ pub(crate) struct DriverConfig {
     pub(crate) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) options: Option<BTreeMap<String, String>>,
+}
+
+/// `Mount.ImageOptions`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ImageOptions {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) subpath: String,
 }
 
 /// `Mount.TmpfsOptions`.

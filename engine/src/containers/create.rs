@@ -198,7 +198,11 @@ fn strip_nulls(value: &mut Value) {
 async fn plan(engine: &Arc<Engine>, asked: Asked) -> Result<Plan, Error> {
     let Asked { name, mut config, mut host, networking, platform, version } = asked;
     validate::check_pair(&config, &host)?;
-    let warnings = validate::warnings(&config, &mut host, engine.cgroup_v2);
+    let warnings = validate::warnings(&config, &mut host, engine.cgroup_v2, version);
+    let images = host.mounts.iter().flatten().any(|mount| mount.kind == "image");
+    if images && version < ApiVersion(1, 48) {
+        return Err(Error::InvalidParameter("Mount type \"Image\" needs API v1.48 or newer".into()));
+    }
     let networks = endpoints::attachments(engine, &mut host, &mut config, networking, version).await?;
     if !config.working_dir.is_empty() {
         config.working_dir = mounts::clean_path(&config.working_dir);
@@ -212,7 +216,7 @@ async fn plan(engine: &Arc<Engine>, asked: Asked) -> Result<Plan, Error> {
     }
     let daemon = engine.config();
     defaults::fill(&mut host, &daemon, engine.cgroup_v2, version);
-    validate::check_log_config(&host.log_config)?;
+    super::logging::check(&host.log_config)?;
     defaults::check_late(&host)?;
     resolve_joined(engine, &mut host, &mut config)?;
     super::spec::security::parse(host.security_opt.as_deref())?;
@@ -295,7 +299,7 @@ fn carry_out(engine: &Engine, plan: Plan) -> Result<Arc<Container>, Error> {
     if config.hostname.is_empty() {
         config.hostname = hostname(&plan.host, &id);
     }
-    let mounts = mounts::resolve(engine, &config, &plan.host)?;
+    let mounts = mounts::resolve(engine, &id, &config, &plan.host)?;
     engine.store.create_writable(&id, &plan.image.id)?;
     undo.writable = true;
     let (path, args) = command(&config).unwrap_or_default();

@@ -119,8 +119,11 @@ fn show(engine: &Engine, container: &Container) -> Value {
     value
 }
 
-/// As asked for; there is no AppArmor to apply it where we run.
+/// As asked for, where the kernel has AppArmor.
 fn apparmor_profile(record: &Record) -> &str {
+    if !Path::new("/sys/kernel/security/apparmor").exists() {
+        return "";
+    }
     let options = record.host_config.security_opt.iter().flatten();
     options
         .filter_map(|option| option.strip_prefix("apparmor")?.strip_prefix(['=', ':']))

@@ -190,6 +190,7 @@ async fn after_exit(
     release_network(engine, container).await;
     release_volumes(engine, container).await;
     shared_memory::release(&engine.config().exec_root, &container.id);
+    super::image_mounts::release(&engine.config().exec_root, &container.id);
     let mut slot = container.monitor.lock().await;
     if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
         *slot = None;

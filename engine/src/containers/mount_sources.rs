@@ -16,6 +16,7 @@ use crate::error::Error;
 /// # Errors
 /// With dockerd's text for a missing source; those of copying.
 pub(super) fn prepare(engine: &Engine, record: &Record) -> Result<(), Error> {
+    super::image_mounts::prepare(engine, record)?;
     let plain = MountExtra::default();
     for mount in &record.mounts {
         let extra = record.mount_extras.get(&mount.destination).unwrap_or(&plain);

@@ -59,11 +59,12 @@ pub(super) struct Resolved<'a> {
 /// With dockerd's texts; anonymous volumes that were made are gone again then.
 pub(super) fn resolve<'a>(
     engine: &'a Engine,
+    id: &str,
     config: &Config,
     host: &HostConfig,
 ) -> Result<Resolved<'a>, Error> {
     let volumes = NewVolumes { engine, names: Vec::new() };
-    let mut resolver = Resolver { host, points: BTreeMap::new(), volumes };
+    let mut resolver = Resolver { id, host, points: BTreeMap::new(), volumes };
     for from in host.volumes_from.iter().flatten() {
         resolver.add_volumes_from(from)?;
     }
@@ -101,6 +102,7 @@ fn duplicate(destination: &str) -> Error {
 }
 
 struct Resolver<'a, 'h> {
+    id: &'h str,
     host: &'h HostConfig,
     points: BTreeMap<String, (MountPoint, MountExtra)>,
     volumes: NewVolumes<'a>,
@@ -166,6 +168,7 @@ impl Resolver<'_, '_> {
         match mount.kind.as_str() {
             "bind" => self.bind_mount(mount, destination),
             "volume" => self.volume_mount(mount, destination),
+            "image" => self.image_mount(mount, destination),
             _ => {
                 let options = parse::tmpfs_options(mount)?;
                 let point = MountPoint {
@@ -179,6 +182,22 @@ impl Resolver<'_, '_> {
         }
     }
 
+    fn image_mount(&self, mount: &Mount, destination: String) -> Result<(MountPoint, MountExtra), Error> {
+        let engine = self.volumes.engine;
+        let image = engine.store.resolve(&mount.source)?.to_string();
+        let place = super::image_mounts::place(&engine.config().exec_root, self.id, &destination);
+        let point = MountPoint {
+            kind: "image".into(),
+            name: mount.source.clone(),
+            source: place.to_string_lossy().into_owned(),
+            destination,
+            propagation: "rprivate".into(),
+            ..MountPoint::default()
+        };
+        let subpath = mount.image_options.clone().unwrap_or_default().subpath;
+        Ok((point, MountExtra { image, subpath, ..MountExtra::default() }))
+    }
+
     fn bind_mount(&self, mount: &Mount, destination: String) -> Result<(MountPoint, MountExtra), Error> {
         let source = clean_path(&mount.source);
         let bind_options = mount.bind_options.clone().unwrap_or_default();
@@ -188,6 +207,7 @@ impl Resolver<'_, '_> {
             )));
         }
         let given = Some(bind_options.propagation.as_str()).filter(|p| !p.is_empty());
+        let conflict = parse::read_only_conflict(mount.read_only, &bind_options);
         let mut options = Vec::new();
         if bind_options.non_recursive {
             options.push("bind".to_owned());
@@ -204,7 +224,7 @@ impl Resolver<'_, '_> {
             ..MountPoint::default()
         };
         let create_source = bind_options.create_mountpoint;
-        Ok((point, MountExtra { options, create_source, ..MountExtra::default() }))
+        Ok((point, MountExtra { options, create_source, conflict, ..MountExtra::default() }))
     }
 
     fn volume_mount(

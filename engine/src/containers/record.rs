@@ -67,8 +67,14 @@ pub(crate) struct MountExtra {
     pub(crate) copy_up: bool,
     /// Whether the volume was made for this container alone (removed by `rm -v` and `--rm`).
     pub(crate) anonymous: bool,
-    /// A folder inside the volume.
+    /// A folder inside the volume or image.
     pub(crate) subpath: String,
+    /// The id of the image that is mounted.
+    #[serde(default)]
+    pub(crate) image: String,
+    /// Why the mount cannot be, where dockerd says so only at the start.
+    #[serde(default)]
+    pub(crate) conflict: String,
 }
 
 /// Why a start failed.

@@ -132,6 +132,7 @@ pub(super) fn finish(engine: &Engine, marked: &Path, record: &Record, volumes: b
         }
     }
     super::shared_memory::release(&config.exec_root, &record.id);
+    super::image_mounts::release(&config.exec_root, &record.id);
     for dir in [wherry_monitor_api::run_dir(&config.exec_root, &record.id), marked.to_owned()] {
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,7 +1,6 @@
 //! Starting a container: netd makes the network while the monitor comes up and the user is looked
 //! up; then the monitor gets its specification and everything further is its own.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
@@ -9,9 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
-use wherry_monitor_api::{
-    LogDriver, LogSpec, OverlayRootfs, Reply, Request, RestartPolicy, Rootfs, StartSpec, run_dir,
-};
+use wherry_monitor_api::{LogSpec, OverlayRootfs, Reply, Request, RestartPolicy, Rootfs, StartSpec, run_dir};
 
 use super::files::{self, EtcInput, EtcPaths};
 use super::lifecycle::{broken, ensure_monitor, release_network};
@@ -22,7 +19,7 @@ use super::record::{Record, StartFailure};
 use super::state::{State, Transition};
 use super::table::Container;
 use super::users::{self, ResolvedUser};
-use super::{remove, shared_memory, spec};
+use super::{image_mounts, logging, remove, shared_memory, spec};
 use crate::config::Config;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -68,6 +65,7 @@ pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> R
 async fn undo(engine: &Arc<Engine>, container: &Arc<Container>, previous: State, code: i32, error: &Error) {
     release_network(engine, container).await;
     shared_memory::release(&engine.config().exec_root, &container.id);
+    image_mounts::release(&engine.config().exec_root, &container.id);
     let previous = Box::new(previous);
     if let Err(invalid) = container.apply(&Transition::StartFailed { previous }) {
         tracing::debug!(container = %container.id, error = %invalid, "start failed, but the state had moved on");
@@ -105,7 +103,7 @@ fn plain(error: Error) -> Failed {
 async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Failed> {
     let record = container.record();
     let links = links::resolve(engine, &record).map_err(plain)?;
-    let (monitor, joined, user) = tokio::join!(
+    let (monitor, joined, prepared) = tokio::join!(
         ensure_monitor(engine, container),
         network::join(engine, &record),
         prepare(engine.clone(), record.clone()),
@@ -118,8 +116,8 @@ async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
             super::network_event(engine, container, "connect", &endpoint.spec.network).await;
         }
     }
-    let (monitor, user) = (monitor.map_err(plain)?, user.map_err(plain)?);
-    let start = build(engine, container, &record, &joined, &user, &links).map_err(plain)?;
+    let (monitor, prepared) = (monitor.map_err(plain)?, prepared.map_err(plain)?);
+    let start = build(engine, container, &record, &joined, prepared, &links).map_err(plain)?;
     hand_over(engine, container, &monitor, start).await
 }
 
@@ -158,15 +156,22 @@ async fn hand_over(
     Ok(())
 }
 
-/// What must be looked up or made on the file system: mount sources, volumes' first contents, the user.
-async fn prepare(engine: Arc<Engine>, record: Arc<Record>) -> Result<ResolvedUser, Error> {
+/// What was looked up before a start.
+struct Prepared {
+    user: ResolvedUser,
+    log: LogSpec,
+}
+
+/// What must be looked up or made on the file system: mount sources, volumes' first contents, the user; and log servers.
+async fn prepare(engine: Arc<Engine>, record: Arc<Record>) -> Result<Prepared, Error> {
     blocking(move || {
         super::mount_sources::prepare(&engine, &record)?;
         let writable = engine.store.writable(&record.id)?;
         let root = wherry_image_store::mount_detached(wherry_image_store::Mountable::Writable(&writable))?;
         make_working_dir(root.as_fd(), &record.config.working_dir)?;
         let groups = record.host_config.group_add.clone().unwrap_or_default();
-        users::resolve(root.as_fd(), &record.config.user, &groups)
+        let user = users::resolve(root.as_fd(), &record.config.user, &groups)?;
+        Ok(Prepared { user, log: logging::spec(&record, &engine.config())? })
     })
     .await
 }
@@ -207,10 +212,12 @@ fn build(
     container: &Container,
     record: &Record,
     joined: &Joined,
-    user: &ResolvedUser,
+    Prepared { user, log }: Prepared,
     links: &Links,
 ) -> Result<StartSpec, Error> {
+    let user = &user;
     let config = engine.config();
+    check_dns(record)?;
     let etc = write_etc(engine, record, joined, links)?;
     let netns = joined.netns();
     let rootfs = run_dir(&config.exec_root, &record.id).join("rootfs");
@@ -248,7 +255,7 @@ fn build(
         }),
         systemd_cgroup: config.systemd_cgroup,
         state_path: record.state_path(&config.data_root),
-        log: log_spec(record, &config)?,
+        log,
         open_stdin: record.config.open_stdin,
         stdin_once: record.config.stdin_once,
         console_size: console_size(record),
@@ -256,6 +263,19 @@ fn build(
         restart_count: 0,
         health,
     })
+}
+
+/// What dockerd finds out about name servers only now.
+fn check_dns(record: &Record) -> Result<(), Error> {
+    for server in record.host_config.dns.iter().flatten() {
+        if server.parse::<IpAddr>().is_err() {
+            return Err(Error::server(format!(
+                "bad nameserver address {server}: ParseAddr({}): unable to parse IP",
+                crate::text::go_quote(server)
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn console_size(record: &Record) -> Option<(u16, u16)> {
@@ -317,49 +337,6 @@ pub(super) fn host_gateway(config: &Config) -> Option<IpAddr> {
         .default_bridge
         .as_ref()
         .map(|bridge| bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into()))
-}
-
-/// Where the container's output goes.
-fn log_spec(record: &Record, config: &Config) -> Result<LogSpec, Error> {
-    let log = &record.host_config.log_config;
-    let driver = match log.driver.as_str() {
-        "none" => LogDriver::None,
-        _ => LogDriver::JsonFile(record.log_path(&config.data_root)),
-    };
-    let max_bytes = log.config.get("max-size").map(|size| super::validate::parse_size(size)).transpose()?;
-    let max_files = match log.config.get("max-file").map(|n| n.parse::<u32>()) {
-        None => 1,
-        Some(Ok(count)) if count > 0 => count,
-        Some(_) => {
-            return Err(Error::InvalidParameter("invalid value for max-file: it must be at least 1".into()));
-        }
-    };
-    Ok(LogSpec { driver, max_bytes, max_files, attributes: log_attributes(record) })
-}
-
-/// The labels and variables that the log options `labels` and `env` name, written with each entry.
-fn log_attributes(record: &Record) -> BTreeMap<String, String> {
-    let options = &record.host_config.log_config.config;
-    let named = |option: &str| -> Vec<String> {
-        options
-            .get(option)
-            .map(|list| list.split(',').map(|n| n.trim().to_owned()).collect())
-            .unwrap_or_default()
-    };
-    let labels = record.labels();
-    let mut attributes: BTreeMap<String, String> = named("labels")
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), labels.get(&name)?.clone())))
-        .collect();
-    let wanted = named("env");
-    for variable in record.config.env.iter().flatten() {
-        if let Some((name, value)) =
-            variable.split_once('=').filter(|(name, _)| wanted.iter().any(|w| w == name))
-        {
-            attributes.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    attributes
 }
 
 /// The policy as the monitor knows it.

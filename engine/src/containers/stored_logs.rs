@@ -22,7 +22,8 @@ pub(super) fn send(
     wanted: &LogsRequest,
     content_type: &'static str,
 ) -> Result<Reply, Error> {
-    let path = record.log_path(&engine.config().data_root);
+    let path = super::logging::file(record, &engine.config().data_root)
+        .ok_or_else(|| Error::NotImplemented("configured logging driver does not support reading".into()))?;
     let query = log::Query {
         stdout: wanted.stdout,
         stderr: wanted.stderr,

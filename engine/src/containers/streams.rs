@@ -292,7 +292,7 @@ pub(super) async fn logs(
     if !stdout && !stderr {
         return Err(Error::InvalidParameter("Bad parameters: you must choose at least one stream".into()));
     }
-    if record.host_config.log_config.driver == "none" {
+    if super::logging::file(&record, &engine.config().data_root).is_none() {
         return Err(Error::NotImplemented("configured logging driver does not support reading".into()));
     }
     let (framing, content_type) = framing(record.config.tty, request.version);

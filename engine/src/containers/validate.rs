@@ -6,31 +6,15 @@ mod ports;
 
 use std::time::Duration;
 
-use super::config::{Config, HealthConfig, HostConfig, LogConfig, RestartPolicy};
+use super::config::{Config, HealthConfig, HostConfig, RestartPolicy};
 use super::signals::parse_signal;
 use super::spec;
 use crate::error::Error;
+use crate::server::ApiVersion;
 use crate::text::go_quote;
 
 pub(super) use modes::check_pair;
 
-/// The logging drivers that exist elsewhere and are still to come here.
-const OTHER_LOG_DRIVERS: [&str; 7] =
-    ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs"];
-/// The options of json-file, and of local.
-const LOG_OPTIONS: [&str; 10] = [
-    "max-file",
-    "max-size",
-    "compress",
-    "labels",
-    "labels-regex",
-    "env",
-    "env-regex",
-    "tag",
-    "mode",
-    "max-buffer-size",
-];
-const LOCAL_LOG_OPTIONS: [&str; 3] = ["max-file", "max-size", "compress"];
 const MIN_PROBE: Duration = Duration::from_millis(1);
 
 /// Checks a container's name, with or without its slash.
@@ -127,8 +111,7 @@ fn check_extra_host(entry: &str) -> Result<(), Error> {
     let Some((_, address)) = parts else {
         return Err(invalid(format!("bad format for add-host: {}", go_quote(entry))));
     };
-    let bare = address.trim_start_matches('[').trim_end_matches(']');
-    if address == "host-gateway" || bare.parse::<std::net::IpAddr>().is_ok() {
+    if address == "host-gateway" || address.parse::<std::net::IpAddr>().is_ok() {
         return Ok(());
     }
     Err(invalid(format!("invalid IP address in add-host: {}", go_quote(address))))
@@ -156,64 +139,21 @@ fn check_tmpfs(host: &HostConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks where output is to go.
-///
-/// # Errors
-/// 400 with dockerd's texts; drivers that we lack are named as such.
-pub(crate) fn check_log_config(log: &LogConfig) -> Result<(), Error> {
-    let driver = log.driver.as_str();
-    match driver {
-        "none" => return Ok(()),
-        "json-file" | "local" => {}
-        _ if OTHER_LOG_DRIVERS.contains(&driver) => {
-            return Err(invalid(format!("logging driver {} is not supported yet", go_quote(driver))));
-        }
-        _ => {
-            return Err(invalid(format!(
-                "error looking up logging plugin {driver}: plugin {} not found",
-                go_quote(driver)
-            )));
-        }
-    }
-    let unknown = |known: &[&str]| log.config.keys().find(|option| !known.contains(&option.as_str()));
-    if driver == "local" {
-        return match unknown(&LOCAL_LOG_OPTIONS) {
-            Some(option) => Err(invalid(format!("unknown log opt '{option}' for log driver local"))),
-            None => Ok(()),
-        };
-    }
-    match unknown(&LOG_OPTIONS) {
-        Some(option) => Err(invalid(format!("unknown log opt '{option}' for {driver} log driver"))),
-        None => Ok(()),
-    }
-}
-
-/// Reads a size in decimal units, like `10m` (ten million bytes).
-///
-/// # Errors
-/// 400 `invalid size: 'x'`.
-pub(crate) fn parse_size(text: &str) -> Result<u64, Error> {
-    let refuse = || invalid(format!("invalid size: '{text}'"));
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(digits).ok_or_else(refuse)?;
-    let number: f64 = number.parse().map_err(|_| refuse())?;
-    let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
-    let unit = unit.strip_suffix('b').unwrap_or(&unit);
-    let factor = match unit.strip_suffix('i').unwrap_or(unit) {
-        "" => 1.0,
-        "k" => 1e3,
-        "m" => 1e6,
-        "g" => 1e9,
-        "t" => 1e12,
-        "p" => 1e15,
-        _ => return Err(refuse()),
-    };
-    Ok((number * factor) as u64)
-}
-
 /// What is unwise but allowed, in dockerd's words; and settings that this kernel cannot follow are taken back.
-pub(crate) fn warnings(config: &Config, host: &mut HostConfig, cgroup_v2: bool) -> Vec<String> {
+pub(crate) fn warnings(
+    config: &Config,
+    host: &mut HostConfig,
+    cgroup_v2: bool,
+    version: ApiVersion,
+) -> Vec<String> {
     let mut warnings = Vec::new();
+    if host.cpu_percent > 0 {
+        host.cpu_percent = 0;
+        warnings.push("linux does not support CPU percent. Percent discarded.".into());
+    }
+    if host.mounts.iter().flatten().any(|mount| mount.kind == "image") {
+        warnings.push("Image mount is an experimental feature".into());
+    }
     if host.oom_kill_disable == Some(true) && host.memory == 0 {
         warnings.push(
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \
@@ -241,7 +181,7 @@ pub(crate) fn warnings(config: &Config, host: &mut HostConfig, cgroup_v2: bool) 
     if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
-    if !config.mac_address.is_empty() {
+    if !config.mac_address.is_empty() && version >= ApiVersion(1, 44) {
         warnings.push(
             "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig \
              instead."

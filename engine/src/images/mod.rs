@@ -125,7 +125,10 @@ fn users(engine: &Engine, id: &ImageId) -> Vec<wherry_image_store::User> {
     let id = id.to_string();
     let containers = engine.containers.all().into_iter();
     containers
-        .filter(|container| container.record().image == id)
+        .filter(|container| {
+            let record = container.record();
+            record.image == id || record.mount_extras.values().any(|mount| mount.image == id)
+        })
         .map(|container| wherry_image_store::User {
             container: container.id.clone(),
             running: container.status().state.is_running(),

@@ -13,9 +13,6 @@ use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Reply, response};
 
-/// The logging drivers that containers may have, besides `none`.
-const LOG_DRIVERS: &[&str] = &["json-file", "local"];
-
 pub(super) async fn info(engine: Arc<Engine>) -> Result<Reply, Error> {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let document = blocking(move || Ok(document(&engine, tasks))).await?;
@@ -69,7 +66,7 @@ fn storage(config: &Config) -> Value {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": null,
-            "Log": LOG_DRIVERS,
+            "Log": crate::containers::logging::DRIVERS,
         },
     })
 }

@@ -6,6 +6,7 @@
 mod api;
 mod archives;
 mod attach;
+mod cases;
 mod commit;
 mod compose;
 mod compose_v1;
@@ -20,6 +21,7 @@ mod kill;
 mod lifecycle;
 mod limits;
 mod listing;
+mod log_servers;
 mod logs;
 mod network;
 mod options;

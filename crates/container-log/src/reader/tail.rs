@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::files::Part;
 
 /// A place in a log.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,9 +16,11 @@ pub(super) struct From {
 }
 
 /// Where the last `lines` whole lines of `newest_first` begin; of the newest file, only the first `limit` bytes count.
-pub(super) fn find(newest_first: &[File], lines: u64, limit: u64) -> io::Result<From> {
+pub(super) fn find(newest_first: &mut [Part], path: &Path, lines: u64, limit: u64) -> io::Result<From> {
     let mut missing = lines;
-    for (index, file) in newest_first.iter().enumerate() {
+    let count = newest_first.len();
+    for (index, part) in newest_first.iter_mut().enumerate() {
+        let file = part.text(path)?;
         let length = file.metadata()?.len();
         let length = if index == 0 { length.min(limit) } else { length };
         if let Some(offset) = find_in(file, length, &mut missing)? {
@@ -25,7 +30,7 @@ pub(super) fn find(newest_first: &[File], lines: u64, limit: u64) -> io::Result<
             return Ok(From { file: index, offset: 0 });
         }
     }
-    Ok(From { file: newest_first.len().saturating_sub(1), offset: 0 })
+    Ok(From { file: count.saturating_sub(1), offset: 0 })
 }
 
 /// Counts `missing` down for each newline before `length`; the one after the last to be counted ends the search.

@@ -8,7 +8,7 @@ const ALL: Query =
     Query { stdout: true, stderr: true, since_ns: None, until_ns: None, tail: None, follow: false };
 
 fn options(path: &Path, max_bytes: Option<u64>, max_files: u32) -> Options {
-    Options { path: path.to_owned(), max_bytes, max_files, attributes: BTreeMap::new() }
+    Options { path: path.to_owned(), max_bytes, max_files, compress: false, attributes: BTreeMap::new() }
 }
 
 fn texts(reader: &mut Reader) -> Vec<String> {
@@ -112,6 +112,37 @@ fn following_survives_rotation() {
         } else {
             assert_eq!(got, expect(0..10 * burst), "bursts of {burst}");
         }
+    }
+}
+
+#[test]
+fn compressed_files_are_read_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut reader = Reader::open(&path, Query { follow: true, ..ALL }).unwrap();
+    let mut late = Reader::open(&path, Query { follow: true, ..ALL }).unwrap();
+    let mut got = Vec::new();
+    for round in 0..8 {
+        let options = Options { compress: true, ..options(&path, Some(350), 100) };
+        let mut writer = Writer::open(options).unwrap();
+        for number in round * 6..round * 6 + 6 {
+            writer.write(Stream::Stdout, format!("{number}\n").as_bytes());
+            while number % 3 == 0 && writer.compress_step() {}
+        }
+        got.extend(texts(&mut reader));
+        if round == 0 {
+            assert_eq!(texts(&mut late).len(), 6, "it stands in a file that will be compressed");
+        }
+    }
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let packed = names.filter(|name| name.to_string_lossy().ends_with(".gz")).count();
+    assert!(packed > 5, "{packed} files are compressed");
+    assert_eq!(got, expect(0..48));
+    assert_eq!(texts(&mut late), expect(6..48));
+    assert_eq!(read(&path, ALL), expect(0..48));
+    for tail in [0, 1, 7, 20, 47, 48, 60u32] {
+        let query = Query { tail: Some(tail.into()), ..ALL };
+        assert_eq!(read(&path, query), expect(48u32.saturating_sub(tail)..48), "tail {tail}");
     }
 }
 

@@ -90,6 +90,10 @@ impl Binds {
             })
             .collect();
         for mount in record.mounts.iter().filter(|mount| mount.kind != "tmpfs") {
+            // An image is mounted while the container runs only.
+            if mount.kind == "image" && !Path::new(&mount.source).exists() {
+                continue;
+            }
             let subpath =
                 record.mount_extras.get(&mount.destination).map_or("", |extra| extra.subpath.as_str());
             let source = match subpath {

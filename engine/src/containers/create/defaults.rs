@@ -33,8 +33,9 @@ pub(in crate::containers) fn fill(
     or(&mut host.runtime, "runc");
     or(&mut host.restart_policy.name, "no");
     let disables_labels = host.privileged || host.ipc_mode == "host" || host.pid_mode == "host";
-    if host.security_opt.is_none() && disables_labels {
-        host.security_opt = Some(vec!["label=disable".into()]);
+    let labelled = host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label"));
+    if disables_labels && !labelled {
+        host.security_opt.get_or_insert_default().push("label=disable".into());
     }
     if !cgroup_v2 {
         host.oom_kill_disable.get_or_insert(false);

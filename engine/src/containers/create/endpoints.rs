@@ -135,7 +135,7 @@ fn has_own_subnet(network: &Network) -> bool {
 fn outside(network: &Network, address: Ipv4Addr) -> Option<String> {
     let inside =
         network.spec.subnets.iter().any(|s| s.subnet.is_none_or(|subnet| subnet.contains(address.into())));
-    (!inside).then(|| format!("no configured subnet contains IP address {address}"))
+    (!inside).then(|| format!("no configured subnet or ip-range contain the IP address {address}"))
 }
 
 fn is_mac(text: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Reading mounts as clients write them. Pure.
 
-use super::super::config::Mount;
+use super::super::config::{BindOptions, Mount};
 use super::bad_mount;
 use crate::error::Error;
 
@@ -144,7 +144,7 @@ pub(super) fn check_mount(mount: &Mount) -> Result<(), Error> {
         "volume" => check_destination(&mount.target).and_then(|()| check_volume(mount)),
         "tmpfs" if !mount.source.is_empty() => Err("field Source must not be specified".into()),
         "tmpfs" => check_destination(&mount.target),
-        "image" => Err("image mounts are not supported yet".into()),
+        "image" => check_destination(&mount.target).and_then(|()| check_image(mount)),
         _ => Err("mount type unknown".into()),
     };
     checked.map_err(|reason| Error::InvalidParameter(bad_mount(kind, &reason)))
@@ -166,19 +166,45 @@ fn check_bind(mount: &Mount) -> Result<(), String> {
     }
 }
 
+/// What contradicts itself in the options of a bind; dockerd says so at the start.
+pub(super) fn read_only_conflict(read_only: bool, options: &BindOptions) -> String {
+    let (top, all) = (options.read_only_non_recursive, options.read_only_force_recursive);
+    let what = match (read_only, top, all) {
+        (false, true, _) => "!ReadOnly && BindOptions.ReadOnlyNonRecursive",
+        (false, _, true) => "!ReadOnly && BindOptions.ReadOnlyForceRecursive",
+        (true, true, true) => "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        _ => return String::new(),
+    };
+    format!("mount options conflict: {what}")
+}
+
 fn check_volume(mount: &Mount) -> Result<(), String> {
     let subpath = mount.volume_options.as_ref().map_or("", |o| o.subpath.as_str());
     if mount.source.is_empty() && !subpath.is_empty() {
         return Err("must not set Subpath when using anonymous volumes".into());
     }
-    let leaves = subpath.starts_with('/') || clean_path(subpath).split('/').next() == Some("..");
-    if leaves {
+    if leaves(subpath) {
         return Err("subpath must be a relative path within the volume".into());
     }
     if mount.source.is_empty() && mount.read_only {
         return Err("must not set ReadOnly mode when using anonymous volumes".into());
     }
     Ok(())
+}
+
+fn check_image(mount: &Mount) -> Result<(), String> {
+    if mount.source.is_empty() {
+        return Err("field Source must not be empty".into());
+    }
+    let subpath = mount.image_options.as_ref().map_or("", |o| o.subpath.as_str());
+    if leaves(subpath) {
+        return Err("subpath must be a relative path within the volume".into());
+    }
+    Ok(())
+}
+
+fn leaves(subpath: &str) -> bool {
+    subpath.starts_with('/') || clean_path(subpath).split('/').next() == Some("..")
 }
 
 /// The options of a tmpfs of `Mounts`, in mount(8)'s words.
@@ -206,8 +232,10 @@ pub(super) fn tmpfs_options(mount: &Mount) -> Result<Vec<String>, Error> {
         match option.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             [flag @ ("exec" | "noexec")] => options.push((*flag).to_owned()),
             other => {
-                let name = other.first().copied().unwrap_or_default();
-                let reason = format!("invalid option: {name}");
+                let reason = match other {
+                    [name] | [name, _] => format!("invalid option: {name}"),
+                    _ => "invalid option array length".to_owned(),
+                };
                 return Err(Error::InvalidParameter(bad_mount("tmpfs", &reason)));
             }
         }

@@ -87,7 +87,7 @@ pub(crate) fn generate(input: &Input<'_>) -> Result<Value, Error> {
     let host = &record.host_config;
     let security = security::parse(host.security_opt.as_deref())?;
     let capabilities = capabilities::effective(host)?;
-    let mut mounts = mounts::gather(input, security.writable_cgroups.unwrap_or(false))?;
+    let mut mounts = mounts::gather(input, security.writable_cgroups.unwrap_or(host.privileged))?;
     let mut init = process::init(input, &capabilities, security.no_new_privileges)?;
     if process::wants_init(host, input.config) {
         let binary = process::find_init()?;

@@ -75,7 +75,7 @@ pub(super) fn gather(input: &Input<'_>, writable_cgroups: bool) -> Result<Mounts
     // Parents come before what is mounted inside them; otherwise the order stays.
     user.sort_by_key(|m| depth(&m.destination));
     let taken = |destination: &str| user.iter().any(|m| m.destination == destination);
-    let mut list = system_mounts(host.privileged || writable_cgroups, host.privileged);
+    let mut list = system_mounts(writable_cgroups, host.privileged);
     list.retain(|m| !(taken(&m.destination) || taken("/dev") && m.destination.starts_with("/dev/")));
     if input.shm.is_none() && host.ipc_mode != "none" && !taken("/dev/shm") && !taken("/dev") {
         let size = format!("size={}", host.shm_size);
@@ -119,6 +119,9 @@ fn user_mounts(input: &Input<'_>) -> Result<(Vec<Entry>, Option<&'static str>), 
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
             list.push(tmpfs(&mount.destination, &options)?);
             continue;
+        }
+        if let Some(conflict) = extra.map(|e| &e.conflict).filter(|conflict| !conflict.is_empty()) {
+            return Err(Error::server(conflict.as_str()));
         }
         let below = extra.map_or("", |e| e.subpath.as_str());
         let below = if below.is_empty() { None } else { Some(subpath(&mount.source, below)?) };
@@ -169,8 +172,8 @@ fn etc_files<'a>(input: &Input<'a>) -> Option<[EtcMount<'a>; 3]> {
 /// lead out; what the path means is decided now, once.
 pub(crate) fn subpath(volume: &str, path: &str) -> Result<String, Error> {
     let refuse = |errno: rustix::io::Errno| {
-        let reason = go_error(&errno.into());
-        Error::InvalidParameter(format!("cannot access path {volume}/{path}: {reason}"))
+        let (reason, full) = (go_error(&errno.into()), format!("{volume}/{path}"));
+        Error::NotFound(format!("cannot access path {full}: lstat {full}: {reason}"))
     };
     let root = openat(CWD, volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(refuse)?;
@@ -267,6 +270,6 @@ mod tests {
         assert_eq!(subpath(volume, "a/b").unwrap(), format!("{volume}/a/b"));
         assert_eq!(subpath(volume, "inside/b").unwrap(), format!("{volume}/a/b"));
         let missing = subpath(volume, "outside").unwrap_err().to_string();
-        assert_eq!(missing, format!("cannot access path {volume}/outside: no such file or directory"));
+        assert!(missing.ends_with("/outside: no such file or directory"), "{missing}");
     }
 }

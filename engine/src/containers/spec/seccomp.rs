@@ -105,8 +105,14 @@ struct Filter {
 /// # Errors
 /// 500 `Decoding seccomp profile failed: …`, and what contradicts itself in it.
 pub(super) fn custom_profile(text: &str, capabilities: &[&str]) -> Result<Value, Error> {
-    let profile: Profile = serde_json::from_str(text)
-        .map_err(|e| Error::server(format!("Decoding seccomp profile failed: {e}")))?;
+    let profile: Profile = serde_json::from_str(text).map_err(|e| {
+        let reason = if e.is_syntax() {
+            crate::server::json::syntax_error(text.as_bytes(), &e)
+        } else {
+            e.to_string()
+        };
+        Error::server(format!("Decoding seccomp profile failed: {reason}"))
+    })?;
     let mut oci = Map::new();
     oci.insert("defaultAction".into(), profile.default_action.into());
     if let Some(errno) = profile.default_errno_ret {

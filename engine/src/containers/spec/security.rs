@@ -1,7 +1,7 @@
 //! `--security-opt`.
 
 use crate::error::Error;
-use crate::text::go_quote;
+use crate::text::{go_bool, go_quote};
 
 /// What the options of a container ask for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,10 +55,10 @@ pub(crate) fn parse(options: Option<&[String]>) -> Result<SecurityOptions, Error
                 }
             }
             "no-new-privileges" => {
-                parsed.no_new_privileges = boolean(value).ok_or_else(|| invalid(2, option))?;
+                parsed.no_new_privileges = go_bool(value).ok_or_else(|| invalid(2, option))?;
             }
             "writable-cgroups" => {
-                parsed.writable_cgroups = Some(boolean(value).ok_or_else(|| invalid(2, option))?);
+                parsed.writable_cgroups = Some(go_bool(value).ok_or_else(|| invalid(2, option))?);
             }
             _ => return Err(invalid(2, option)),
         }
@@ -68,15 +68,6 @@ pub(crate) fn parse(options: Option<&[String]>) -> Result<SecurityOptions, Error
 
 fn invalid(form: u8, option: &str) -> Error {
     Error::server(format!("invalid --security-opt {form}: {}", go_quote(option)))
-}
-
-/// As Go's `strconv.ParseBool`.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

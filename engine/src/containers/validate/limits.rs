@@ -25,6 +25,13 @@ pub(super) fn check(host: &HostConfig) -> Result<(), Error> {
             host.oom_score_adj
         )));
     }
+    for (wanted, what) in [(host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")] {
+        if wanted != 0 {
+            return Err(invalid(format!(
+                "invalid option: QoS maximum {what} configuration is not supported on linux"
+            )));
+        }
+    }
     if host.shm_size < 0 {
         return Err(invalid("SHM size can not be less than 0"));
     }

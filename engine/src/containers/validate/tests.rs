@@ -152,25 +152,3 @@ fn programs_and_probes() {
         "Interval in Healthcheck cannot be less than 1ms",
     );
 }
-
-#[test]
-fn logs() {
-    let log = |driver: &str, option: &str| {
-        let config = [(option.to_owned(), "1".to_owned())].into();
-        check_log_config(&LogConfig { driver: driver.into(), config }).map_err(|e| e.to_string())
-    };
-    assert_eq!(log("json-file", "max-size"), Ok(()));
-    assert_eq!(log("none", "whatever"), Ok(()));
-    assert_eq!(log("local", "labels"), Err("unknown log opt 'labels' for log driver local".into()));
-    assert_eq!(log("json-file", "foo"), Err("unknown log opt 'foo' for json-file log driver".into()));
-    assert_eq!(log("foo", "x"), Err("error looking up logging plugin foo: plugin \"foo\" not found".into()));
-    assert_eq!(log("syslog", "x"), Err("logging driver \"syslog\" is not supported yet".into()));
-    for (text, bytes) in
-        [("10m", 10_000_000), ("10", 10), ("1.5kB", 1500), ("2 GiB", 2_000_000_000), ("0", 0)]
-    {
-        assert_eq!(parse_size(text).ok(), Some(bytes), "{text}");
-    }
-    for text in ["", "bar", "m", "-1", "1x", "1.2.3"] {
-        assert_eq!(parse_size(text).map_err(|e| e.to_string()), Err(format!("invalid size: '{text}'")));
-    }
-}

@@ -11,6 +11,7 @@ use crate::job::Kind;
 use crate::keys::DetachKeys;
 use crate::logs;
 use crate::monitor::Monitor;
+use crate::ship::Shipper;
 
 /// Output is no longer read while a client has more than this to take.
 const HIGH: usize = 128 << 10;
@@ -291,13 +292,15 @@ impl Monitor {
         let Some(job) = self.jobs.get_mut(&job_number) else { return };
         let limit = if job.throttled { LOW } else { HIGH };
         let alive = job.exit.is_none();
+        let unshipped = matches!(job.kind, Kind::Init) && self.shipper.as_ref().is_some_and(Shipper::is_full);
         job.throttled = alive
-            && self.clients.values().any(|client| match &client.role {
-                Role::Attach(attach) if attach.job == Some(job_number) && !client.is_hung_up() => {
-                    attach.history.is_some() || client.out.len() > limit
-                }
-                _ => false,
-            });
+            && (unshipped
+                || self.clients.values().any(|client| match &client.role {
+                    Role::Attach(attach) if attach.job == Some(job_number) && !client.is_hung_up() => {
+                        attach.history.is_some() || client.out.len() > limit
+                    }
+                    _ => false,
+                }));
         if job.io.wait_for_output(job.throttled).is_err() {
             self.say("output cannot be waited for");
         }

@@ -102,6 +102,7 @@ impl Monitor {
         }
         self.timers.cancel(Timer::StopKill);
         self.leftover = Some(run.container);
+        self.ship_the_rest();
         if !restarting {
             self.log = None;
             if self.controls.is_empty() {

@@ -10,7 +10,8 @@
 //! The map: `process` makes the process what it must be; `monitor` is the state and the loop;
 //! `control` is the engine's side, `client` a client's socket; `job` is a process with its standard I/O, `pump`
 //! moves bytes between jobs and clients; `start`, `exit` and `exec` are the lives of processes;
-//! `attach`, `wait` and `logs` are the kinds of clients; `restart`, `health`, `journal` what their names say.
+//! `attach`, `wait` and `logs` are the kinds of clients; `ship` sends the log to a server;
+//! `restart`, `health`, `journal` what their names say.
 
 mod attach;
 mod client;
@@ -32,6 +33,7 @@ mod probe;
 mod process;
 mod pump;
 mod restart;
+mod ship;
 mod signal;
 mod start;
 mod timers;

@@ -18,6 +18,7 @@ use crate::journal::{Journal, start_time};
 use crate::poll::{Flags, Polled, Poller, Source};
 use crate::process::{Sockets, say};
 use crate::restart::Backoff;
+use crate::ship::Shipper;
 use crate::timers::{Timer, Timers};
 use crate::{memory, wait};
 
@@ -48,6 +49,7 @@ pub(crate) struct Monitor {
     /// What the last start said.
     pub(crate) plan: Option<Plan>,
     pub(crate) log: Option<Writer>,
+    pub(crate) shipper: Option<Shipper>,
     /// Those who follow the log have something to read.
     pub(crate) log_grew: bool,
     /// The container, while its init runs or its output is not at its end.
@@ -124,6 +126,7 @@ impl Monitor {
             buffer: Vec::new(),
             plan: None,
             log: None,
+            shipper: None,
             log_grew: false,
             run: None,
             leftover: None,
@@ -175,6 +178,7 @@ impl Monitor {
         match source {
             Source::Listener => self.accept(),
             Source::Memory => self.memory_ran_out(),
+            Source::LogServer => self.ship_ready(flags),
             Source::Control(number) => self.control_ready(number, flags),
             Source::Client(number) => self.client_ready(number, flags),
             // All that have ended are reaped together.
@@ -205,6 +209,9 @@ impl Monitor {
             Timer::Persist => self.persist(),
             Timer::LogsUntil(client) => self.logs_until(client),
             Timer::Answer => self.give_answers_now(),
+            Timer::Ship => self.ship(),
+            Timer::ShipEnd => self.end_shipping(),
+            Timer::Compress => self.compress_log(),
             Timer::Trim => self.trim(),
         }
     }
@@ -238,7 +245,8 @@ impl Monitor {
 
     fn is_finished(&self) -> bool {
         let let_go = self.released.is_some() || self.controls.is_empty();
-        let_go && !self.is_live() && self.clients.is_empty() && self.controls_are_flushed()
+        let shipped = self.shipper.as_ref().is_none_or(Shipper::is_idle);
+        let_go && shipped && !self.is_live() && self.clients.is_empty() && self.controls_are_flushed()
     }
 
     /// The last engine's connection has ended.

@@ -29,6 +29,8 @@ pub(crate) enum Source {
     Stderr(u32),
     /// A job's terminal, both ways.
     Terminal(u32),
+    /// The log server.
+    LogServer,
 }
 
 impl Source {
@@ -43,6 +45,7 @@ impl Source {
             Self::Stdout(n) => (6, n),
             Self::Stderr(n) => (7, n),
             Self::Terminal(n) => (8, n),
+            Self::LogServer => (9, 0),
         };
         kind << 32 | u64::from(number)
     }
@@ -59,6 +62,7 @@ impl Source {
             6 => Self::Stdout(number),
             7 => Self::Stderr(number),
             8 => Self::Terminal(number),
+            9 => Self::LogServer,
             _ => return None,
         })
     }

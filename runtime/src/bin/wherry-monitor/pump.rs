@@ -1,7 +1,7 @@
 //! Moves output from processes to the log and to clients.
 
 use rustix::io::Errno;
-use wherry_container_log::Stream;
+use wherry_container_log::{Stream, Writer};
 
 use crate::attach::{attach_job, send_output};
 use crate::client::Role;
@@ -12,6 +12,8 @@ use crate::timers::Timer;
 
 /// Bytes per read: what a pipe holds.
 const CHUNK: usize = 64 << 10;
+/// Between two pieces of a log file that is compressed.
+const COMPRESS_PAUSE: Duration = Duration::from_millis(10);
 /// So many reads before others have their turn.
 const ROUNDS: usize = 4;
 
@@ -57,10 +59,7 @@ impl Monitor {
         let Some(job) = self.jobs.get_mut(&number) else { return };
         match &mut job.kind {
             Kind::Init => {
-                if let Some(log) = &mut self.log {
-                    log.write(stream, bytes);
-                    self.log_grew = true;
-                }
+                self.log_output(stream, bytes);
             }
             Kind::Exec(_) => {}
             Kind::Probe(probe) => probe.take_output(bytes),
@@ -88,11 +87,48 @@ impl Monitor {
     fn output_ended(&mut self, number: u32, stream: Stream) {
         let Some(job) = self.jobs.get_mut(&number) else { return };
         job.io.close_output(stream);
-        if let (Kind::Init, Some(log)) = (&job.kind, &mut self.log) {
-            log.finish(stream);
-            self.log_grew = true;
+        if matches!(job.kind, Kind::Init) {
+            self.log_ended(stream);
         }
         self.finish_if_done(number);
+    }
+
+    /// Init's output, to where it is kept and to where it is sent.
+    fn log_output(&mut self, stream: Stream, bytes: &[u8]) {
+        match (&mut self.log, &mut self.shipper) {
+            (Some(log), None) => log.write(stream, bytes),
+            (Some(log), Some(shipper)) => {
+                log.write_each(stream, bytes, |text, time| shipper.push(stream, text, time));
+            }
+            (None, Some(shipper)) => shipper.feed(stream, bytes),
+            (None, None) => return,
+        }
+        self.log_grew = true;
+        self.ship();
+        if self.log.as_ref().is_some_and(Writer::is_compressing) {
+            self.timers.set_earlier(Timer::Compress, COMPRESS_PAUSE);
+        }
+    }
+
+    /// One of init's streams has ended.
+    fn log_ended(&mut self, stream: Stream) {
+        match (&mut self.log, &mut self.shipper) {
+            (Some(log), None) => log.finish(stream),
+            (Some(log), Some(shipper)) => {
+                log.finish_each(stream, |text, time| shipper.push(stream, text, time));
+            }
+            (None, Some(shipper)) => shipper.finish(stream),
+            (None, None) => return,
+        }
+        self.log_grew = true;
+        self.ship();
+    }
+
+    /// Compresses a piece of the log file that was rotated last; others have their turn in between.
+    pub(crate) fn compress_log(&mut self) {
+        if self.log.as_mut().is_some_and(Writer::compress_step) {
+            self.timers.set(Timer::Compress, COMPRESS_PAUSE);
+        }
     }
 
     /// Gives up the outputs of a job.

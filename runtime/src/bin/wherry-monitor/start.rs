@@ -15,6 +15,7 @@ use crate::launch::{Parsed, failure_code, runtime_failure};
 use crate::monitor::{Monitor, Plan, Run};
 use crate::poll::{Flags, Polled, Source};
 use crate::restart::{self, Backoff};
+use crate::ship::Shipper;
 use crate::timers::Timer;
 
 impl Monitor {
@@ -185,6 +186,8 @@ impl Monitor {
 
     /// Opens the log, unless it is open from the run before.
     fn open_log(&mut self, spec: &LogSpec) -> Result<(), Failure> {
+        let kept = self.shipper.take().filter(|old| spec.remote.as_ref().is_some_and(|new| old.is_for(new)));
+        self.shipper = kept.or_else(|| spec.remote.clone().map(Shipper::new));
         let LogDriver::JsonFile(path) = &spec.driver else {
             self.log = None;
             return Ok(());
@@ -193,6 +196,7 @@ impl Monitor {
             path: path.clone(),
             max_bytes: spec.max_bytes,
             max_files: spec.max_files,
+            compress: spec.compress,
             attributes: spec.attributes.clone(),
         };
         let log = Writer::open(options).map_err(|error| {

@@ -23,6 +23,12 @@ pub(crate) enum Timer {
     LogsUntil(u32),
     /// Clients that wait for an exit get their answer, though an attached client has not taken all output.
     Answer,
+    /// The log server is looked for again.
+    Ship,
+    /// What waits for it after the container's end is given up.
+    ShipEnd,
+    /// The next piece of a rotated log is compressed.
+    Compress,
     /// Unused memory is given back.
     Trim,
 }
