@@ -62,8 +62,7 @@ impl Packing {
 
 /// Which file this was before it was compressed.
 pub(crate) fn origin(packed: &File) -> Option<Identity> {
-    let mut decoder = GzDecoder::new(At { file: packed, offset: 0 });
-    decoder.read(&mut []).ok()?;
+    let decoder = GzDecoder::new(At { file: packed, offset: 0 });
     let (numbers, _) = decoder.header()?.extra()?.as_chunks::<8>();
     let [device, inode, made] = numbers else { return None };
     Some((u64::from_le_bytes(*device), u64::from_le_bytes(*inode), u64::from_le_bytes(*made)))
