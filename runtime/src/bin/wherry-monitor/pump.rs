@@ -1,5 +1,7 @@
 //! Moves output from processes to the log and to clients.
 
+use std::time::Duration;
+
 use rustix::io::Errno;
 use wherry_container_log::{Stream, Writer};
 
