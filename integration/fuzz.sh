@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS_EACH=${1:-600}
-TARGETS=${TARGETS:-config mount_options seccomp layer manifests references}
+TARGETS=${TARGETS:-config mount_options seccomp layer manifests references dockerfile}
 RESULTS=integration/results/fuzz.md
 export RUSTC_BOOTSTRAP=1 # the sanitizers' flags are for nightly compilers only
 command -v cargo-fuzz >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo-fuzz" ] || cargo install --locked cargo-fuzz

@@ -58,6 +58,11 @@ impl Glob {
     }
 
     fn read(pattern: &str, deep: bool) -> Result<Self> {
+        if let Some(end) = pattern.strip_prefix("**").filter(|end| deep && is_plain_end(end)) {
+            // Here `**` crosses slashes even if none follows: what ends like this matches.
+            let tokens = std::iter::once(Token::Rest).chain(end.chars().map(Token::Char)).collect();
+            return Ok(Self { tokens, parts: vec![None] });
+        }
         let part = |part: &str| match deep && part.contains("**") {
             true => Ok(None),
             false => tokens(part, deep).map(Some),
@@ -87,6 +92,11 @@ impl Glob {
         }
         parts.next().is_some()
     }
+}
+
+/// Whether nothing but letters follow, and no slash comes first.
+fn is_plain_end(end: &str) -> bool {
+    !end.is_empty() && !end.starts_with('/') && !end.contains(['*', '?', '[', ']', '\\'])
 }
 
 fn tokens(pattern: &str, deep: bool) -> Result<Vec<Token>> {
@@ -225,7 +235,9 @@ mod tests {
         check("a/**/z", "a/b/c/z", true);
         check("a**/b", "axx/b", true);
         check("**", "a/b", true);
-        check("**.go", "a/b.go", false);
+        check("**.go", "a/b.go", true);
+        check("**.g*", "a/b.go", false);
+        check("**x/y", "a/bx/y", true);
     }
 
     #[test]

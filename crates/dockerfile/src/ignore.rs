@@ -38,12 +38,13 @@ impl Ignore {
             if written.is_empty() {
                 continue;
             }
+            let written = cleaned(written);
             let (text, is_exception) = match written.strip_prefix('!') {
                 Some("") => return Err(Error::LoneException),
                 Some(text) => (text, true),
-                None => (written, false),
+                None => (written.as_str(), false),
             };
-            let glob = Glob::parse_deep(&cleaned(text));
+            let glob = Glob::parse_deep(text);
             let glob = glob.map_err(|_| Error::IgnorePattern(text.to_owned()))?;
             read.push(Pattern { glob, is_exception });
         }
@@ -147,6 +148,7 @@ mod tests {
         check("**", &["a", "a/b"], &[]);
         check("foo/**", &["foo/a"], &["foo"]);
         check("!a\na", &["a"], &[]);
+        check("**.log", &["a.log", "d/a.log"], &["a.logs"]);
         check(".", &[], &["a"]);
     }
 
@@ -167,6 +169,7 @@ mod tests {
     #[test]
     fn patterns_that_are_none_are_refused() {
         let fails = |text: &str| Ignore::parse(text).unwrap_err().to_string();
+        assert_eq!(fails("!/./"), "illegal exclusion pattern: \"!\"");
         assert_eq!(fails("!"), "illegal exclusion pattern: \"!\"");
         assert_eq!(fails("[a"), "syntax error in pattern: [a");
     }
