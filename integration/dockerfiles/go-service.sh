@@ -1,0 +1,2 @@
+# arguments: --build-arg VERSION=1.4.2
+true

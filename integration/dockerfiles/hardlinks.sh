@@ -1,0 +1,1 @@
+mkdir tree; echo data >tree/a; ln tree/a tree/b

@@ -1,0 +1,2 @@
+# doors: buildkit
+# images: python

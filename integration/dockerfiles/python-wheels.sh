@@ -1,0 +1,2 @@
+# images: python
+# doors: buildkit

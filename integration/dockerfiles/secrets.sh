@@ -1,0 +1,3 @@
+# doors: buildkit
+# arguments: --secret id=token,src=token.txt
+printf abc >token.txt

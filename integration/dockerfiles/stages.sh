@@ -1,0 +1,2 @@
+# doors: buildkit
+# arguments: --target FINAL

@@ -1,0 +1,1 @@
+# arguments: --label version=2.0 --label extra=x

@@ -1,0 +1,1 @@
+# images: ubuntu-18.04
