@@ -51,6 +51,10 @@ fuzz: root setup ## the fuzz targets, each for SECONDS=600 (TARGETS="layer confi
 crash-test: root setup build ## the image store after KILLS=100 kills and CUTS=30 power cuts, and on a full disk; to integration/results
 	@integration/crash-test.sh $(KILLS) $(CUTS)
 
+.PHONY: compare-builds
+compare-builds: root setup build ## build integration/dockerfiles with ENGINE and with the dockerd of ../shared/lab, compare the images; to integration/results (T=… some)
+	@cargo run -q -p wherry-compare -- $(T)
+
 lint: setup ## format, clippy, dependencies, sources
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
