@@ -131,7 +131,7 @@ impl Resolver<'_, '_> {
         for point in &other.mounts {
             let extra = other.mount_extras.get(&point.destination).cloned().unwrap_or_default();
             let point = MountPoint { rw: point.rw && mode.writable, mode: String::new(), ..point.clone() };
-            self.put(point, MountExtra { copy_up: false, anonymous: false, ..extra });
+            self.put(point, MountExtra { copy_up: false, ..extra });
         }
         Ok(())
     }

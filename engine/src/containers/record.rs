@@ -65,7 +65,8 @@ pub(crate) struct MountExtra {
     pub(crate) create_source: bool,
     /// Whether the volume is filled from the image the first time.
     pub(crate) copy_up: bool,
-    /// Whether the volume was made for this container alone (removed by `rm -v` and `--rm`).
+    /// Whether the volume was made with a container, for it and those that take its volumes (removed by `rm -v` and `--rm` of
+    /// the last of them).
     pub(crate) anonymous: bool,
     /// A folder inside the volume or image.
     pub(crate) subpath: String,

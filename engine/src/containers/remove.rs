@@ -69,18 +69,22 @@ pub(super) async fn remove(
         Error::Conflict(format!("removal of container {} is already in progress", container.id))
     })?;
     lifecycle::release_network(engine, container).await;
+    let (task_engine, id) = (engine.clone(), container.id.clone());
+    let marked = match blocking(move || mark(&task_engine.config().data_root, &id)).await {
+        Ok(marked) => marked,
+        Err(error) => {
+            container.apply(&Transition::RemoveFailed).ok();
+            return Err(error);
+        }
+    };
+    // Of several containers with one volume, removed at once, the last must find no other.
+    engine.containers.remove(container);
     let (task_engine, record) = (engine.clone(), container.record());
-    let removed = blocking(move || {
-        let marked = mark(&task_engine.config().data_root, &record.id)?;
+    blocking(move || {
         finish(&task_engine, &marked, &record, options.volumes);
         Ok(())
     })
-    .await;
-    if let Err(error) = removed {
-        container.apply(&Transition::RemoveFailed).ok();
-        return Err(error);
-    }
-    engine.containers.remove(container);
+    .await?;
     super::publish(engine, container, "destroy");
     // Wakes those who wait for the removal.
     container.amend(|_| {});
@@ -148,8 +152,10 @@ fn remove_volume(engine: &Engine, name: &str, container: &str) {
     if engine.containers.using_volume(name).iter().any(|user| user != container) {
         return;
     }
-    if let Err(error) = crate::volumes::destroy(engine, name) {
-        tracing::warn!(volume = name, %error, "an anonymous volume could not be removed");
+    match crate::volumes::destroy(engine, name) {
+        // Another one that was removed at the same time has taken it along.
+        Ok(()) | Err(Error::NotFound(_)) => {}
+        Err(error) => tracing::warn!(volume = name, %error, "an anonymous volume could not be removed"),
     }
 }
 

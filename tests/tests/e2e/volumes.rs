@@ -160,3 +160,20 @@ fn lists_and_filters() {
     assert_eq!(unnamed["Name"].as_str().map(str::len), Some(64));
     host.docker("volume prune -f").ok();
 }
+
+#[test]
+fn anonymous_volumes_go_with_the_last_of_their_containers() {
+    let host = Host::new();
+    host.load_image("logs:1", r#"{"Cmd":["true"],"Volumes":{"/var/log":{}}}"#);
+    host.docker("run --name first logs:1").ok();
+    host.docker("run -d --name second --volumes-from first busybox sleep 600").ok();
+    host.docker("run --rm --volumes-from first busybox ls /var/log").ok();
+    assert_eq!(host.docker("volume ls -q").ok().stdout.lines().count(), 1, "others still use it");
+    host.docker("rm -fv second first").ok();
+    host.docker("volume ls -q").prints("");
+    // In the other order, too.
+    host.docker("run --name first logs:1").ok();
+    host.docker("run -d --name second --volumes-from first busybox sleep 600").ok();
+    host.docker("rm -fv first second").ok();
+    host.docker("volume ls -q").prints("");
+}
