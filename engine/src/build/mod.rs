@@ -24,6 +24,7 @@ mod key;
 mod progress;
 mod run;
 mod transfer;
+pub(crate) mod usage;
 
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
     match (method, segments.as_slice()) {
         ("POST", ["build"]) => classic::build(engine, request).await,
         ("POST", ["build", "cancel"]) => cancel(&engine, &request),
+        ("POST", ["build", "prune"]) => usage::handle_prune(engine, request).await,
         _ => Err(Error::PageNotFound),
     }
 }

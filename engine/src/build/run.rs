@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{AtFlags, CWD, OFlags, unlinkat};
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -52,6 +52,8 @@ pub(super) struct Run<'a> {
 #[derive(Debug, Default)]
 pub(super) struct CacheMounts {
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held by the steps that use a folder, by its name.
+    users: Mutex<HashMap<String, Weak<()>>>,
 }
 
 /// What was prepared for a command; what it holds is given back when it goes.
@@ -63,6 +65,7 @@ struct Prepared {
     drafts: Vec<Draft>,
     held: Vec<Arc<Layer>>,
     locks: Vec<OwnedMutexGuard<()>>,
+    uses: Vec<Arc<()>>,
 }
 
 impl Run<'_> {
@@ -305,6 +308,23 @@ impl Prepared {
 }
 
 impl CacheMounts {
+    /// Whether a step uses a folder at this moment.
+    pub(super) fn is_in_use(&self, name: &str) -> bool {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.get(name).is_some_and(|user| user.strong_count() > 0)
+    }
+
+    fn enter(&self, name: &str) -> Arc<()> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|_, user| user.strong_count() > 0);
+        if let Some(user) = users.get(name).and_then(Weak::upgrade) {
+            return user;
+        }
+        let user = Arc::new(());
+        users.insert(name.to_owned(), Arc::downgrade(&user));
+        user
+    }
+
     /// The folder for a cache, held as its sharing asks for.
     async fn folder(
         &self,
@@ -313,16 +333,21 @@ impl CacheMounts {
         sharing: Sharing,
         prepared: &mut Prepared,
     ) -> PathBuf {
-        let folders = folders(engine);
+        let name = self.name(name, sharing, prepared).await;
+        prepared.uses.push(self.enter(&name));
+        folders(engine).join(name)
+    }
+
+    async fn name(&self, name: &str, sharing: Sharing, prepared: &mut Prepared) -> String {
         let lock = |name: &str| {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
             locks.entry(name.to_owned()).or_default().clone()
         };
         match sharing {
-            Sharing::Shared => folders.join(name),
+            Sharing::Shared => name.to_owned(),
             Sharing::Locked => {
                 prepared.locks.push(lock(name).lock_owned().await);
-                folders.join(name)
+                name.to_owned()
             }
             Sharing::Private => {
                 // The first one that nobody has.
@@ -331,7 +356,7 @@ impl CacheMounts {
                     let own = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
                     if let Ok(guard) = lock(&own).try_lock_owned() {
                         prepared.locks.push(guard);
-                        return folders.join(own);
+                        return own;
                     }
                     number += 1;
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use crate::build;
 use crate::containers;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -33,7 +34,7 @@ pub(super) async fn answer(engine: Arc<Engine>, request: &Request) -> Result<Rep
             "Images": part("image", &|| images_of(&engine))?,
             "Containers": part("container", &|| Ok(json!(containers::usage(&engine))))?,
             "Volumes": part("volume", &|| Ok(json!(volumes::usage(&engine))))?,
-            "BuildCache": part("build-cache", &|| Ok(json!([])))?,
+            "BuildCache": part("build-cache", &|| Ok(build_cache(&engine)))?,
         }))
     })
     .await?;
@@ -48,6 +49,10 @@ fn images_of(engine: &Engine) -> Result<Value, Error> {
         summary.containers = containers.iter().filter(|c| c.record().image == id).count() as i64;
     }
     Ok(json!(summaries))
+}
+
+fn build_cache(engine: &Engine) -> Value {
+    build::usage::usage(engine).iter().map(build::usage::Usage::to_json).collect()
 }
 
 /// Bytes of all layers, each counted once.

@@ -6,6 +6,7 @@
 mod api;
 mod archives;
 mod attach;
+mod build;
 mod cases;
 mod commit;
 mod compose;

@@ -366,6 +366,11 @@ impl Walk<'_> {
         if transfer.sources.iter().any(|source| matches!(source, TransferSource::Inline(_))) {
             return Err(failed(format!("{name} failed: no source files were specified")));
         }
+        if let Some(outside) = outside(step, transfer) {
+            return Err(failed(format!(
+                "{name} failed: forbidden path outside the build context: {outside} ()"
+            )));
+        }
         let tell = |error: TransferError| failed(tell_transfer(name, error));
         let mut materials = Vec::new();
         for source in &transfer.sources {
@@ -447,6 +452,18 @@ impl Walk<'_> {
         });
         Ok(folder.await?)
     }
+}
+
+/// A source that would be outside of the context, as it is written. (The plan has cut it off at the root.)
+fn outside(step: &Step, transfer: &TransferStep) -> Option<String> {
+    let of_context =
+        |source: &TransferSource| matches!(source, TransferSource::Files { root: Root::Context(_), .. });
+    let words: Vec<&str> =
+        step.source.text.split_whitespace().filter(|word| !word.starts_with("--")).collect();
+    let (_, sources) = words.split_last()?;
+    let mut written = sources.iter().skip(1);
+    let outside = written.find(|word| super::context::leads_out(word.trim_matches(['[', ']', '"', ','])));
+    outside.filter(|_| transfer.sources.iter().any(of_context)).map(|word| (*word).to_owned())
 }
 
 fn server(error: TransferError) -> Error {

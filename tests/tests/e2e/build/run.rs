@@ -1,0 +1,95 @@
+//! RUN by the classic builder.
+
+use serde_json::{Value, json};
+use wherry_tests::engine::Binary;
+use wherry_tests::{Host, poll};
+
+use super::{build, context, failure, messages, output, text};
+
+#[test]
+fn a_program_that_fails_ends_the_build() {
+    let host = Host::new();
+    let answer = build(&host, "", "FROM busybox\nRUN echo a; exit 3\nRUN true\n").expect(200);
+    let message = "The command '/bin/sh -c echo a; exit 3' returned a non-zero code: 3";
+    assert_eq!(failure(&answer), (message.to_owned(), json!(3)));
+    assert!(text(&answer).ends_with(" ---> Running in ID\na\n"), "{}", text(&answer));
+    assert_eq!(host.docker("ps -aq").ok().out().lines().count(), 1, "its container stays");
+    let answer = build(&host, "forcerm=1", "FROM busybox\nRUN echo a; exit 3\n").expect(200);
+    assert!(messages(&answer).iter().any(|m| m.contains("Removed intermediate container ID")));
+    assert_eq!(host.docker("ps -aq").ok().out().lines().count(), 1);
+    let answer = build(&host, "", "FROM busybox\nRUN [\"nosuchcommand\"]\n").expect(200);
+    let (error, code) = failure(&answer);
+    assert!(error.ends_with("exec: \"nosuchcommand\": executable file not found in $PATH"), "{error}");
+    assert_eq!(code, Value::Null);
+    let answer = build(&host, "", "FROM busybox\nUSER nosuch\nRUN true\n").expect(200);
+    assert_eq!(failure(&answer).0, "unable to find user nosuch: no matching entries in passwd file");
+    let answer = build(&host, "networkmode=nosuch", "FROM busybox\nRUN true\n").expect(200);
+    assert_eq!(failure(&answer).0, "failed to set up container networking: network nosuch not found");
+}
+
+#[test]
+fn a_program_has_what_the_build_gives_it() {
+    let host = Host::new();
+    let dockerfile = "FROM busybox\nARG A=a\nENV E=e\nUSER 5:6\nWORKDIR /tmp/w\nRUN echo $A$E $(id -u):$(id -g) $(pwd)\n\
+                      USER 0\nRUN df /dev/shm | tail -n1 | awk '{print $2}'; ulimit -n; grep name /etc/hosts; cat /sys/class/net/*/type\n\
+                      ENTRYPOINT [\"nothing\"]\nRUN [\"echo\", \"exec $A\"]\n";
+    let query = "shmsize=8388608&ulimits=%5B%7B%22Name%22:%22nofile%22,%22Soft%22:1000,%22Hard%22:2000%7D%5D\
+                 &extrahosts=name:1.2.3.4&networkmode=none&memory=50000000";
+    let all = text(&build(&host, query, dockerfile).expect(200));
+    assert!(all.contains("\nae 5:6 /tmp/w\n"), "{all}");
+    assert!(all.contains("\n8192\n1000\n1.2.3.4\tname\n772\n"), "{all}");
+    assert!(all.contains("\nexec $A\n"), "{all}");
+}
+
+#[test]
+fn files_are_changed_and_deleted_in_layers() {
+    let host = Host::new();
+    let dockerfile = "FROM busybox\nRUN mkdir -p /d/e; echo 1 >/d/f; ln /d/f /d/g; ln -s f /d/l; chown 3:4 /d/f; chmod 4711 /d/f\n\
+                      RUN rm -r /d/e /bin/ls; echo 2 >>/d/f; mkfifo /p\nRUN rm -r /d; mkdir /d; touch /d/new\nVOLUME /v\nRUN echo lost >/v/f\n";
+    build(&host, "t=made", dockerfile).expect(200);
+    assert_eq!(
+        output(&host, "made", "cd /; echo $(echo /d/* /v/* /bin/l[rs]); [ -p /p ] && echo pipe"),
+        "/d/new /v/* /bin/l[rs]\npipe"
+    );
+    let layers = host.inspect("made")["RootFS"]["Layers"].as_array().map(Vec::len);
+    assert_eq!(layers, Some(5), "of what is written into a volume only the mount point is in a layer");
+    // What the engine wrote is what others read.
+    host.docker("save -o /tmp/layers.tar made").ok();
+    host.docker("rmi made").ok();
+    host.docker("load -i /tmp/layers.tar").ok();
+    std::fs::remove_file("/tmp/layers.tar").unwrap();
+    assert_eq!(output(&host, "made", "ls /d"), "new");
+}
+
+#[test]
+fn a_client_that_goes_stops_the_step() {
+    let host = Host::new();
+    let body = context(&[("Dockerfile", 0o644, "FROM busybox\nRUN echo begun; sleep 1000\n")]);
+    let mut connection = host.connect();
+    let head = connection.open("POST", "/v1.51/build", &[("Content-Type", "application/x-tar")], &body);
+    assert_eq!(head.status, 200);
+    poll("the step runs", 20, || host.docker("ps -q").ok().out().lines().count() == 1);
+    drop(connection);
+    poll("the step is over", 20, || host.docker("ps -q").ok().out().is_empty());
+}
+
+#[test]
+fn a_killed_engine_leaves_nothing_half_made() {
+    let host = Host::new();
+    let body = context(&[("Dockerfile", 0o644, "FROM busybox\nRUN echo kept >/kept\nRUN sleep 1000\n")]);
+    let mut connection = host.connect();
+    connection.open("POST", "/v1.51/build?t=made", &[("Content-Type", "application/x-tar")], &body);
+    poll("the second step runs", 20, || host.docker("ps -q").ok().out().lines().count() == 1);
+    host.kill();
+    host.start();
+    let ids = host.docker("ps -aq").ok().out().to_owned();
+    assert_eq!(ids.lines().count(), 1, "the step is a container like others");
+    host.docker(&["rm", "-f", &ids]).ok();
+    assert!(host.docker("images -q made").ok().out().is_empty());
+    let answer = build(&host, "t=made", "FROM busybox\nRUN echo kept >/kept\n").expect(200);
+    // The reference forgets here what it had built; we need not.
+    if !Binary::from_environment().is_reference() {
+        assert!(text(&answer).contains("Using cache"), "what was done before is there");
+    }
+    assert_eq!(output(&host, "made", "cat /kept"), "kept");
+}
