@@ -1,3 +1,4 @@
+# doors: buildkit
 mkdir files; echo a >files/attr; echo c >files/cap
 setfattr -n user.note -v 'some text' files/attr
 setfattr -n user.folder -v x files

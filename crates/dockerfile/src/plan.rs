@@ -267,23 +267,38 @@ pub struct History {
     pub classic: ClassicHistory,
 }
 
-/// The classic builder's words.
+/// The classic builder's words: the command of the container that it makes for a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClassicHistory {
     /// They are known.
-    Text(String),
-    /// `COPY` and `ADD`: a hash of the files stands between these two.
-    Hash(String, String),
+    Command(Vec<String>),
+    /// `COPY` and `ADD`: a hash of the files stands in the last word.
+    Transfer {
+        /// The words before.
+        shell: Vec<String>,
+        /// The last word, up to the hash.
+        before: String,
+        /// The rest of it.
+        after: String,
+    },
 }
 
 impl ClassicHistory {
-    /// The text, with the hash of a transfer's files (`file:…`, `dir:…`, `multi:…`).
+    /// The words, with the hash of a transfer's files (`file:…`, `dir:…`, `multi:…`; of one download without a kind).
+    #[must_use]
+    pub fn command(&self, hash: &str) -> Vec<String> {
+        match self {
+            Self::Command(words) => words.clone(),
+            Self::Transfer { shell, before, after } => {
+                shell.iter().cloned().chain([format!("{before}{hash}{after}")]).collect()
+            }
+        }
+    }
+
+    /// `created_by`.
     #[must_use]
     pub fn text(&self, hash: &str) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Hash(before, after) => format!("{before}{hash}{after}"),
-        }
+        self.command(hash).join(" ")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The words of histories.
 
-use super::ImageConfig;
+use super::{ClassicHistory, ImageConfig};
 use crate::Healthcheck;
 use crate::go;
 use crate::instruction::Pair;
@@ -32,39 +32,34 @@ pub(super) fn healthcheck(check: &Healthcheck) -> (String, String) {
     (buildkit, format!("HEALTHCHECK &{{[{test}] {} {retries}}}", times.join(" ")))
 }
 
-/// The classic builder's entries: the command of the container that it made.
-pub(super) struct ClassicWords {
-    shell: String,
+/// The classic builder's entry of most instructions that run nothing.
+pub(super) fn comment(config: &ImageConfig, text: &str) -> ClassicHistory {
+    let comment = ["#(nop) ".to_owned(), text.to_owned()];
+    ClassicHistory::Command(config.shell().into_iter().chain(comment).collect())
 }
 
-impl ClassicWords {
-    pub(super) fn of(config: &ImageConfig) -> Self {
-        Self { shell: config.shell().join(" ") }
-    }
+/// That of `WORKDIR`.
+pub(super) fn short_comment(config: &ImageConfig, text: &str) -> ClassicHistory {
+    let comment = format!("#(nop) {text}");
+    ClassicHistory::Command(config.shell().into_iter().chain([comment]).collect())
+}
 
-    /// Of most instructions that run nothing.
-    pub(super) fn comment(&self, text: &str) -> String {
-        format!("{} #(nop)  {text}", self.shell)
+/// That of a command; `is_shown` says which of the given arguments are.
+pub(super) fn classic_run(
+    args: &[String],
+    given: &[String],
+    is_shown: impl Fn(&str) -> bool,
+) -> ClassicHistory {
+    let mut words = Vec::new();
+    if !given.is_empty() {
+        let shown = given.iter().filter(|entry| is_shown(super::variables::name_of(entry)));
+        let mut shown: Vec<String> = shown.cloned().collect();
+        shown.sort();
+        words.push(format!("|{}", shown.len()));
+        words.extend(shown);
     }
-
-    /// Of `WORKDIR`, `COPY` and `ADD`.
-    pub(super) fn short_comment(&self, text: &str) -> String {
-        format!("{} #(nop) {text}", self.shell)
-    }
-
-    /// Of a command; `is_shown` says which arguments are.
-    pub(super) fn run(args: &[String], given: &[String], is_shown: impl Fn(&str) -> bool) -> String {
-        let mut words = Vec::new();
-        if !given.is_empty() {
-            let shown = given.iter().filter(|entry| is_shown(super::variables::name_of(entry)));
-            let mut shown: Vec<String> = shown.cloned().collect();
-            shown.sort();
-            words.push(format!("|{}", shown.len()));
-            words.extend(shown);
-        }
-        words.extend(args.iter().cloned());
-        words.join(" ")
-    }
+    words.extend(args.iter().cloned());
+    ClassicHistory::Command(words)
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
-use super::history::{ClassicWords, buildkit_run, pairs_text};
+use super::history::{buildkit_run, classic_run, comment, pairs_text, short_comment};
 use super::names::{Names, shown};
 use super::planner::Planner;
 use super::request::{Frontend, PROXIES, Request};
 use super::variables::{get, name_of, set_in_place, set_last};
-use super::{Action, ClassicHistory, History, ImageConfig, Platform, Root};
+use super::{Action, History, ImageConfig, Platform, Root};
 use crate::instruction::{Arg, Change, CommandLine, Instruction, Pair};
 use crate::lint::{Linter, Rule};
 use crate::shell::{Environment, Lexer, LookedUp};
@@ -211,7 +211,7 @@ impl State {
         let history = History {
             created_by: Some(created_by),
             is_empty_layer: true,
-            classic: ClassicHistory::Text(ClassicWords::of(&self.config).comment(classic)),
+            classic: comment(&self.config, classic),
         };
         Made { name: None, action: Action::Configure, history }
     }
@@ -433,7 +433,7 @@ impl State {
         };
         self.config.working_dir.clone_from(&path);
         let text = format!("WORKDIR {path}");
-        let classic = ClassicHistory::Text(ClassicWords::of(&self.config).short_comment(&text));
+        let classic = short_comment(&self.config, &text);
         let is_root = clean(&path) == "/";
         let history = History { created_by: Some(text), is_empty_layer: path == "/", classic };
         if is_root {
@@ -449,14 +449,10 @@ impl State {
 
     /// The history of a command.
     pub(super) fn run_history(&self, args: &[String], request: &Request) -> History {
-        let classic = ClassicWords::run(args, &self.classic_args(request), |name| {
+        let classic = classic_run(args, &self.classic_args(request), |name| {
             self.has_arg(name) || !PROXIES.contains(&name)
         });
-        History {
-            created_by: Some(buildkit_run(args, &self.history_args())),
-            is_empty_layer: false,
-            classic: ClassicHistory::Text(classic),
-        }
+        History { created_by: Some(buildkit_run(args, &self.history_args())), is_empty_layer: false, classic }
     }
 }
 

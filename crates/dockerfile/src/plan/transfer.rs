@@ -1,7 +1,6 @@
 //! `COPY` and `ADD` as steps.
 
 use super::git::GitSource;
-use super::history::ClassicWords;
 use super::names::{Names, shown};
 use super::planner::Planner;
 use super::request::Frontend;
@@ -87,12 +86,13 @@ impl State {
             "" => String::new(),
             chown => format!("--chown={chown} "),
         };
-        let before = ClassicWords::of(&self.config).short_comment(&format!("{} {chown}", transfer.name()));
+        let shell = self.config.shell();
+        let before = format!("#(nop) {} {chown}", transfer.name());
         let after = format!(" in {} ", transfer.destination);
         History {
             created_by: Some(format!("{} # buildkit", words.join(" "))),
             is_empty_layer: false,
-            classic: ClassicHistory::Hash(before, after),
+            classic: ClassicHistory::Transfer { shell, before, after },
         }
     }
 

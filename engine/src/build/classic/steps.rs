@@ -5,8 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use wherry_dockerfile::plan::{
-    Action, ClassicHistory, ClassicStep, Plan, PlannedStage, Root, RunStep, Step, StepId, TransferSource,
-    TransferStep,
+    Action, ClassicStep, Plan, PlannedStage, Root, RunStep, Step, StepId, TransferSource, TransferStep,
 };
 use wherry_image_store::{Image, Mountable, mount_detached};
 
@@ -152,7 +151,7 @@ impl Walk<'_> {
             }
             Action::Run(run) => {
                 refuse_options(run)?;
-                let words = words_of_run(step, run, stage);
+                let words = words(step, stage, "");
                 if let Some(known) = self.known(stage, &words).await? {
                     return Ok(known);
                 }
@@ -384,7 +383,7 @@ impl Walk<'_> {
         // The files are looked at once for what they are, and copied if nobody has done that before.
         let (materials, hash) = blocking_transfer(move || {
             let transfer = Transfer { step: &owned, materials, excluded, style: Style::Classic };
-            let hash = hash_of(&transfer.digests()?);
+            let hash = hash_of(transfer.step, &transfer.digests()?);
             Ok(((transfer.materials, transfer.excluded), hash))
         })
         .await?
@@ -512,48 +511,20 @@ fn tell_transfer(name: &str, error: TransferError) -> String {
     }
 }
 
-/// `file:…`, `dir:…`, `multi:…`.
-fn hash_of(digests: &[(Vec<u8>, files::Digested)]) -> String {
+/// `file:…`, `dir:…`, `multi:…`; of one download without a kind.
+fn hash_of(step: &TransferStep, digests: &[(Vec<u8>, files::Digested)]) -> String {
     match digests {
+        [(_, one)] if matches!(step.sources.as_slice(), [TransferSource::Http { .. }]) => one.digest.hex(),
         [(_, one)] if one.is_folder => format!("dir:{}", one.digest.hex()),
         [(_, one)] => format!("file:{}", one.digest.hex()),
         several => format!("multi:{}", crate::build::transfer::content_digest(several).hex()),
     }
 }
 
-/// The configurations of an instruction that runs nothing: its container has a comment for a command.
+/// The configurations of the image and of the container that the step is made in.
 fn words(step: &Step, stage: &Stage, hash: &str) -> Words {
     let config = image_config(step, stage);
-    let text = match &step.history.classic {
-        ClassicHistory::Text(text) => text.clone(),
-        hashed @ ClassicHistory::Hash(..) => hashed.text(hash),
-    };
-    let shell = step.config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()]);
-    let comment = text.strip_prefix(&shell.join(" ")).map_or(text.as_str(), |rest| rest.trim_start());
-    let mut command = shell;
-    match comment.strip_prefix("#(nop)  ") {
-        Some(rest) => command.extend(["#(nop) ".to_owned(), rest.to_owned()]),
-        None => command.push(comment.to_owned()),
-    }
-    let container = Config { cmd: Some(command), ..config.clone() };
-    Words { config, container, author: step.config.author.clone() }
-}
-
-/// Those of a program: build arguments come in front of its command.
-fn words_of_run(step: &Step, run: &RunStep, stage: &Stage) -> Words {
-    let config = image_config(step, stage);
-    let args = run.args.join(" ");
-    let text = step.history.classic.text("");
-    let mut command = Vec::new();
-    if let Some((count, rest)) = text.strip_suffix(&args).and_then(|front| front.trim_end().split_once(' ')) {
-        command.push(count.to_owned());
-        match count {
-            "|1" => command.push(rest.to_owned()),
-            _ => command.extend(rest.split(' ').map(str::to_owned)),
-        }
-    }
-    command.extend(run.args.iter().cloned());
-    let container = Config { cmd: Some(command), ..config.clone() };
+    let container = Config { cmd: Some(step.history.classic.command(hash)), ..config.clone() };
     Words { config, container, author: step.config.author.clone() }
 }
 
