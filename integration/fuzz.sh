@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS_EACH=${1:-600}
-TARGETS=${TARGETS:-config mount_options seccomp layer manifests references dockerfile}
+TARGETS=${TARGETS:-config mount_options seccomp layer manifests references dockerfile dns netd}
 RESULTS=integration/results/fuzz.md
 export RUSTC_BOOTSTRAP=1 # the sanitizers' flags are for nightly compilers only
 command -v cargo-fuzz >/dev/null || [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo-fuzz" ] || cargo install --locked cargo-fuzz
@@ -40,7 +40,7 @@ for target in $TARGETS; do
   case $target in layer) layers "$seeds" ;; manifests) documents "$seeds" ;; esac
   limits=(-max_total_time="$SECONDS_EACH" -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10 -print_final_stats=1)
   # threads of the store that are just ending look like leaks
-  case $target in layer) limits+=(-max_len=65536 -detect_leaks=0) ;; config) limits+=(-max_len=16384 -dict=integration/fuzz/seeds/config.dict) ;; esac
+  case $target in layer) limits+=(-max_len=65536 -detect_leaks=0) ;; dns) limits+=(-max_len=2048) ;; netd) limits+=(-max_len=16384) ;; config) limits+=(-max_len=16384 -dict=integration/fuzz/seeds/config.dict) ;; esac
   outcome=clean
   nice -n 15 cargo fuzz run --fuzz-dir integration/fuzz "$target" "$corpus" "$seeds" -- "${limits[@]}" >"$log" 2>&1 || { outcome="**failed**"; failed=1; }
   [ "$outcome" = clean ] || { grep -aE 'panicked|ERROR|SUMMARY|Test unit' -A2 "$log" | head -20; ls "$artifacts"; }

@@ -299,7 +299,7 @@ pub struct SandboxSpec {
     /// The resolvers that names unknown to us are passed on to, from the sandbox's own namespace; if empty, those of
     /// the host's resolv.conf at each lookup, from the host's, unless all its networks are internal.
     pub upstreams: Vec<IpAddr>,
-    /// Whether addresses of names of one label are asked of nobody outside (the option `ndots` is 1 or more).
+    /// Whether addresses of names of one label are asked of nobody outside (there is an option `ndots`).
     #[serde(default)]
     pub single_labels_stay: bool,
     /// Settings below /proc/sys/net in the namespace, name with dots → value.

@@ -18,6 +18,14 @@ impl NameServer {
     /// If the port is taken.
     pub fn start(host: &Host, name: &str, address: Ipv4Addr) -> NameServer {
         let socket = host.in_network(|| UdpSocket::bind((HOST_ADDRESS, 53))).expect("bind the name server");
+        NameServer::on(socket, name, address)
+    }
+
+    /// The same with a socket of some other place.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn on(socket: UdpSocket, name: &str, address: Ipv4Addr) -> NameServer {
         let server = NameServer { questions: Arc::default() };
         let (name, questions) = (name.to_owned(), Arc::clone(&server.questions));
         std::thread::spawn(move || {

@@ -91,13 +91,13 @@ pub(crate) fn upstreams(record: &Record, config: &Config) -> Vec<IpAddr> {
     if own.is_empty() { config.dns.clone() } else { own }
 }
 
-/// Whether the options say `ndots:1` or more: then 127.0.0.11 asks nobody outside for names of one label, and the
-/// container's own resolver tries its search domains.
+/// Whether an option `ndots` is given, whatever its value: then, as with dockerd, 127.0.0.11 asks nobody outside for names of
+/// one label, and the container's own resolver tries its search domains.
 pub(crate) fn single_labels_stay(record: &Record, config: &Config) -> bool {
     let own = record.host_config.dns_options.as_deref().filter(|own| !own.is_empty());
     match own.or(Some(&config.dns_opts[..]).filter(|all| !all.is_empty())) {
-        Some(options) => resolv_conf::ndots(options) > Some(0),
-        None => resolv_conf::of_host().ndots() > Some(0),
+        Some(options) => resolv_conf::ndots(options).is_some(),
+        None => resolv_conf::of_host().ndots().is_some(),
     }
 }
 

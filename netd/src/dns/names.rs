@@ -43,7 +43,7 @@ pub(crate) struct Outside {
     pub(crate) upstreams: Vec<IpAddr>,
     /// The sandbox's namespace, from which its own resolvers are asked.
     pub(crate) namespace: PathBuf,
-    /// Whether names of one label are asked of nobody outside (an option `ndots` of 1 or more).
+    /// Whether names of one label are asked of nobody outside (there is an option `ndots`).
     pub(crate) single_labels_stay: bool,
 }
 

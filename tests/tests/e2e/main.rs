@@ -24,6 +24,7 @@ mod limits;
 mod listing;
 mod log_servers;
 mod logs;
+mod names;
 mod network;
 mod options;
 mod ports;
