@@ -125,8 +125,8 @@ impl Cache {
         self.entries().get(key).map(|entry| entry.record.created_ns)
     }
 
-    /// Remembers what a step has left.
-    pub(super) fn add(&self, key: Key, description: &str, layer: Arc<Layer>) {
+    /// Remembers what a step has left; returns the time that is noted as its making.
+    pub(super) fn add(&self, key: Key, description: &str, layer: Arc<Layer>) -> i64 {
         let now = crate::clock::now_ns();
         let record = Record {
             diff_id: layer.diff_id(),
@@ -137,6 +137,7 @@ impl Cache {
             boot: Some(self.store.boot().to_owned()),
         };
         self.entries().insert(key, Entry { record, layer });
+        now
     }
 
     /// All results: key, record, size in bytes.

@@ -27,6 +27,7 @@ use super::progress::Progress;
 use super::run::{Run, Shown};
 use super::transfer::{Material, Style, Transfer, TransferError, content_digest, work_dir};
 use super::{files, key};
+use crate::clock;
 use crate::containers::signals;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -238,13 +239,13 @@ impl<'a> Executor<'a> {
                 })
             })
             .collect();
-        // What comes before the first step that made something was decided when that was.
-        let mut next = crate::clock::now_ns();
-        for entry in entries.iter_mut().rev() {
-            if entry.created_ns == 0 {
-                entry.created_ns = next;
-            }
-            next = entry.created_ns;
+        // What comes before the first step that made something was decided when that was; if none has, when the base was made.
+        let of_base =
+            self.base_of(target).and_then(|base| clock::parse_rfc3339(base.document.created.as_deref()?));
+        let first = entries.iter().map(|entry| entry.created_ns).find(|at| *at != 0);
+        let first = first.or(of_base).unwrap_or_else(clock::now_ns);
+        for entry in entries.iter_mut().filter(|entry| entry.created_ns == 0) {
+            entry.created_ns = first;
         }
         entries
     }
@@ -379,9 +380,9 @@ impl<'a> Executor<'a> {
         let draft = make(draft).await?;
         let layer = Arc::new(blocking(move || Ok(draft.seal()?)).await.map_err(Failure::of)?);
         let description = step.name.clone().unwrap_or_else(|| step.source.text.clone());
-        cache.add(key, &description, layer.clone());
+        let created_ns = cache.add(key, &description, layer.clone());
         layers.push(layer);
-        Ok(FileSystem { layers, created_ns: crate::clock::now_ns() })
+        Ok(FileSystem { layers, created_ns })
     }
 
     async fn run(
@@ -423,7 +424,7 @@ impl<'a> Executor<'a> {
         let output = |stream: u8, bytes: Vec<u8>| {
             let stream = if stream == 2 { Stream::Err } else { Stream::Out };
             if let Some(step) = shown {
-                let at_ns = crate::clock::now_ns();
+                let at_ns = clock::now_ns();
                 self.progress.send(Event::Output { step, stream, bytes, at_ns });
             }
         };

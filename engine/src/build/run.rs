@@ -83,7 +83,7 @@ impl Run<'_> {
         let mounts = dir.join(MOUNTS);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&mounts);
         made.map_err(Error::io("create", mounts.display()))?;
-        let remove = step::Folder::new(dir);
+        let folder = step::Folder::new(dir);
         let mut prepared = Prepared::default();
         for (index, (mount, shown)) in self.step.mounts.iter().zip(&self.shown).enumerate() {
             self.prepare(mount, shown, &mounts.join(index.to_string()), &mut prepared).await?;
@@ -96,9 +96,9 @@ impl Run<'_> {
             config: self.config(&prepared),
             host: self.host_config(),
             mounts: std::mem::take(&mut prepared.mounts),
+            folder,
         };
         let code = step::run(self.engine, step, output).await;
-        drop(remove);
         drop(prepared);
         remove_stubs(draft, &stubs)?;
         code

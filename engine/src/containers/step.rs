@@ -47,6 +47,8 @@ pub(crate) struct Step {
     pub(crate) host: HostConfig,
     /// Mounts, with sources that are there.
     pub(crate) mounts: Vec<(MountPoint, MountExtra)>,
+    /// Its own folder, in which some of these sources may be.
+    pub(crate) folder: Folder,
 }
 
 /// `EXEC_ROOT/build`: what would be `DATA_ROOT` and `EXEC_ROOT` for the files of a container.
@@ -68,7 +70,7 @@ pub(crate) async fn run(
     let dir = run_dir(&exec_root, &record.id);
     let mut cleanup = Cleanup {
         engine: engine.clone(),
-        dir: dir.clone(),
+        folder: Some(step.folder),
         id: record.id.clone(),
         monitor: None,
         network: false,
@@ -288,6 +290,7 @@ async fn exit_code(signals: &mut UnboundedReceiver<Signal>) -> Option<i32> {
 }
 
 /// A step's own folder, which goes with the value, what is mounted in it first.
+#[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -306,7 +309,8 @@ impl Drop for Folder {
 /// Ends the program, if it still runs, and removes all that was made for it.
 struct Cleanup {
     engine: Arc<Engine>,
-    dir: PathBuf,
+    /// Goes last: the monitor writes into it.
+    folder: Option<Folder>,
     id: String,
     monitor: Option<Arc<Monitor>>,
     network: bool,
@@ -321,7 +325,6 @@ impl Cleanup {
         if std::mem::take(&mut self.network) {
             release_network(&self.engine, &self.id).await;
         }
-        remove_dir(&self.dir);
     }
 }
 
@@ -330,15 +333,14 @@ impl Drop for Cleanup {
         if self.monitor.is_none() && !self.network {
             return;
         }
-        let (engine, dir, id) =
-            (self.engine.clone(), std::mem::take(&mut self.dir), std::mem::take(&mut self.id));
-        let monitor = self.monitor.take();
+        let (engine, folder) = (self.engine.clone(), self.folder.take());
+        let (id, monitor) = (std::mem::take(&mut self.id), self.monitor.take());
         tokio::spawn(async move {
             if let Some(monitor) = monitor {
                 end(&monitor).await;
             }
             release_network(&engine, &id).await;
-            remove_dir(&dir);
+            drop(folder);
         });
     }
 }
