@@ -69,7 +69,8 @@ fmt: ## format all code
 bench: root setup build ## measure beside dockerd and podman of ../shared/lab, if there; the numbers go to integration/results
 	@cargo run -q --release -p wherry-bench
 
-conformance-runtime: root setup build ## runc's, crun's and youki's own tests against wherry-runtime, in ../shared/lab; the counts go to integration/results
+conformance-runtime: root setup ## runc's, crun's and youki's own tests against wherry-runtime, in ../shared/lab; the counts go to integration/results
+	@.ci/static-runtime
 	@for suite in runc crun contest; do integration/conformance/$$suite.sh target/release/wherry-runtime; done
 
 .PHONY: bench-images
@@ -82,7 +83,8 @@ bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki;
 	@.ci/static-runtime
 	@target/release/wherry-bench-runtime
 
-test-runtime-guests: root setup build ## wherry-runtime in runc's place under the dockerd, containerd and Podman of ../shared/lab
+test-runtime-guests: root setup ## wherry-runtime in runc's place under the dockerd, containerd and Podman of ../shared/lab
+	@.ci/static-runtime
 	integration/conformance/guests.sh target/release/wherry-runtime
 
 .PHONY: test-docker-py
