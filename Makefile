@@ -39,10 +39,17 @@ test-vm: root setup ## the runtime's tests and a run of the engine on cgroup ver
 	@integration/vm/test
 
 test-reference: root setup ## the end-to-end tests against the dockerd of ../shared/lab, to check the tests themselves
-	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^kill::/)'
+	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^(kill|netkill)::/)'
 
 kill-test: root setup build ## the engine is killed under load, N times in a row (N=20); the counts go to integration/results
 	@integration/kill-test.sh $(N)
+
+.PHONY: net-kill-test dns-churn
+net-kill-test: root setup build ## netd and the engine are killed NET_KILLS=50 times under traffic and churn; to integration/results
+	@integration/net-kill-test.sh $(or $(NET_KILLS),50)
+
+dns-churn: root setup ## LOOKUPS=1000000 lookups of names while containers come and go, each checked; to integration/results
+	@integration/dns-churn.sh $(or $(LOOKUPS),1000000)
 
 fuzz: root setup ## the fuzz targets, each for SECONDS=600 (TARGETS="layer config" runs some); figures go to integration/results
 	@integration/fuzz.sh $(or $(SECONDS),600)
@@ -76,6 +83,10 @@ conformance-runtime: root setup ## runc's, crun's and youki's own tests against 
 .PHONY: bench-images
 bench-images: root setup build ## measure pull, load, save, rmi beside dockerd and podman of ../shared/lab; to integration/results
 	@cargo run -q --release -p wherry-bench --bin wherry-bench-images
+
+.PHONY: bench-network
+bench-network: root setup build ## measure networks beside dockerd and podman of ../shared/lab; to integration/results (BENCH_ROUNDS=15)
+	@cargo run -q --release -p wherry-bench --bin wherry-bench-network
 
 .PHONY: bench-runtime
 bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki; the numbers go to integration/results (BENCH_ROUNDS=100)

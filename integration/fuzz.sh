@@ -31,7 +31,7 @@ documents() { # seeds for manifests: the first byte says which document
   tail -c +2 "$to/index" | sed '1s/^/\x05/' >"$to/registry"; tail -c +2 "$to/config" | sed '1s/^/\x06/' >"$to/document"; printf '\x07linux/arm64/v8' >"$to/platform"
 }
 
-cargo fuzz build --fuzz-dir integration/fuzz
+for target in $TARGETS; do cargo fuzz build --fuzz-dir integration/fuzz "$target"; done
 failed=0
 for target in $TARGETS; do
   seeds=$scratch/seeds-$target; corpus=integration/fuzz/corpus/$target; log=$scratch/$target.log; artifacts=integration/fuzz/artifacts/$target

@@ -16,7 +16,7 @@ const MX: u16 = 15;
 const AAAA: u16 = 28;
 
 /// A query's bytes.
-fn query(name: &str, kind: u16) -> Vec<u8> {
+pub(crate) fn query(name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         bytes.push(label.len() as u8);
@@ -35,7 +35,7 @@ pub(crate) struct Answer {
     pub(crate) records: Vec<Vec<u8>>,
 }
 
-fn read_answer(bytes: &[u8], question: usize) -> Answer {
+pub(crate) fn read_answer(bytes: &[u8], question: usize) -> Answer {
     assert_eq!(bytes[..2], [0x12, 0x34]);
     assert_eq!(bytes[2] & 0x80, 0x80);
     let mut records = Vec::new();
@@ -80,7 +80,7 @@ fn addresses(list: &[Ipv4Addr]) -> Answer {
 }
 
 /// A resolver on the host: knows `pkgs.test`, answers others with "no such name", counts.
-fn upstream(ip: impl Into<IpAddr>) -> Arc<AtomicUsize> {
+pub(crate) fn upstream(ip: impl Into<IpAddr>) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let ip = ip.into();
     let udp = UdpSocket::bind((ip, 53)).unwrap();

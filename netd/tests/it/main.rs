@@ -8,6 +8,7 @@
     reason = "the whole crate is tests"
 )]
 
+mod churn;
 mod crowd;
 mod dns;
 mod ports;

@@ -25,6 +25,7 @@ mod listing;
 mod log_servers;
 mod logs;
 mod names;
+mod netkill;
 mod network;
 mod options;
 mod ports;
