@@ -243,6 +243,12 @@ async fn clone(
     Ok(())
 }
 
+/// The way to other hosts is what git may know of our environment.
+fn is_for_git(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name == "PATH" || name.to_lowercase().ends_with("_proxy")
+}
+
 /// Runs git(1) in `folder`; what it writes.
 async fn git(remote: &str, folder: &Path, args: &[&str]) -> Result<String, FetchError> {
     let failed = |reason: String| FetchError::Git { remote: remote.to_owned(), reason };
@@ -258,6 +264,8 @@ async fn git(remote: &str, folder: &Path, args: &[&str]) -> Result<String, Fetch
         ])
         .args(args)
         .current_dir(folder)
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| is_for_git(name)))
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("HOME", "/nonexistent")

@@ -79,7 +79,8 @@ fn a_killed_engine_leaves_nothing_half_made() {
     let body = context(&[("Dockerfile", 0o644, "FROM busybox\nRUN echo kept >/kept\nRUN sleep 1000\n")]);
     let mut connection = host.connect();
     connection.open("POST", "/v1.51/build?t=made", &[("Content-Type", "application/x-tar")], &body);
-    poll("the second step runs", 20, || host.docker("ps -q").ok().out().lines().count() == 1);
+    let second = ["ps", "--no-trunc", "--format", "{{.Command}}"];
+    poll("the second step runs", 20, || host.docker(&second).ok().out().contains("sleep"));
     host.kill();
     host.start();
     let ids = host.docker("ps -aq").ok().out().to_owned();
