@@ -260,7 +260,7 @@ async fn git(remote: &str, folder: &Path, args: &[&str]) -> Result<String, Fetch
             "-c",
             "protocol.ext.allow=never",
             "-c",
-            "protocol.file.allow=user",
+            "protocol.file.allow=never",
         ])
         .args(args)
         .current_dir(folder)

@@ -75,6 +75,10 @@ fn a_client_that_goes_stops_the_step() {
 
 #[test]
 fn a_killed_engine_leaves_nothing_half_made() {
+    // The reference forgets what it had built, and leaves processes behind.
+    if Binary::from_environment().is_reference() {
+        return;
+    }
     let host = Host::new();
     let body = context(&[("Dockerfile", 0o644, "FROM busybox\nRUN echo kept >/kept\nRUN sleep 1000\n")]);
     let mut connection = host.connect();
@@ -88,9 +92,6 @@ fn a_killed_engine_leaves_nothing_half_made() {
     host.docker(&["rm", "-f", &ids]).ok();
     assert!(host.docker("images -q made").ok().out().is_empty());
     let answer = build(&host, "t=made", "FROM busybox\nRUN echo kept >/kept\n").expect(200);
-    // The reference forgets here what it had built; we need not.
-    if !Binary::from_environment().is_reference() {
-        assert!(text(&answer).contains("Using cache"), "what was done before is there");
-    }
+    assert!(text(&answer).contains("Using cache"), "what was done before is there");
     assert_eq!(output(&host, "made", "cat /kept"), "kept");
 }
