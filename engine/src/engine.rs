@@ -38,6 +38,8 @@ pub(crate) struct Engine {
     pub(crate) volumes: Volumes,
     /// All builds.
     pub(crate) builds: Builds,
+    /// What BuildKit's connections share.
+    pub(crate) buildkit: crate::build::buildkit::BuildKit,
     /// What monitors run.
     pub(crate) monitor_program: Program,
     /// Whether all of the host's cgroup controllers are in version 2's hierarchy.

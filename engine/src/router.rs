@@ -82,6 +82,7 @@ fn clean_location(uri: &hyper::Uri) -> Option<HeaderValue> {
 async fn handle(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
     match route.segments.first().map_or("", String::as_str) {
         "build" => build::route(engine, route, request).await,
+        "grpc" | "session" => build::buildkit::route(engine, route, request),
         "containers" | "exec" => containers::route(engine, route, request).await,
         "images" | "distribution" => images::route(engine, route, request).await,
         "networks" => networks::route(engine, route, request).await,

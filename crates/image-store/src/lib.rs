@@ -53,7 +53,7 @@ mod writable;
 
 pub use archive::{LoadError, LoadEvent, Observer, Saved, Wanted};
 pub use config::{Document, Healthcheck, History, ImageConfig, RootFs};
-pub use diff::{Change, ChangeKind, pack};
+pub use diff::{Change, ChangeKind, pack, pack_contents};
 pub use draft::Draft;
 pub use error::{Error, Result};
 pub use id::{DiffId, ImageId};

@@ -11,6 +11,7 @@
 #![allow(dead_code, unused_imports, reason = "BuildKit's door is what uses them")]
 
 mod base;
+pub(crate) mod buildkit;
 mod builds;
 mod cache;
 mod classic;

@@ -127,6 +127,7 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
         containers,
         volumes,
         builds,
+        buildkit: crate::build::buildkit::BuildKit::default(),
         monitor_program,
         cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         stopping: AtomicBool::new(false),

@@ -6,9 +6,13 @@
 //! goes there and the engine is no longer part of the conversation.
 
 use std::future::Future;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::stream::Stream;
@@ -26,6 +30,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The client as a stream of bytes, those that came already first.
+    pub(crate) fn into_io(self) -> Rejoined {
+        Rejoined { ahead: Bytes::from(self.already_read), stream: self.stream }
+    }
+
     /// The client as the descriptor of a Unix socket, to be passed to another process.
     ///
     /// A TCP client is relayed by a task over a socket pair: its far end is what is returned, so
@@ -33,7 +42,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of making the pair.
-    pub(crate) fn into_unix(self) -> std::io::Result<(OwnedFd, Vec<u8>)> {
+    pub(crate) fn into_unix(self) -> io::Result<(OwnedFd, Vec<u8>)> {
         match self.stream {
             Stream::Unix(stream) => Ok((stream.into_std()?.into(), self.already_read)),
             Stream::Tcp(mut tcp) => {
@@ -45,5 +54,38 @@ impl Client {
                 Ok((far.into_std()?.into(), self.already_read))
             }
         }
+    }
+}
+
+/// A client's bytes, those that were read with its request first.
+#[derive(Debug)]
+pub(crate) struct Rejoined {
+    ahead: Bytes,
+    stream: Stream,
+}
+
+impl AsyncRead for Rejoined {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let length = this.ahead.len().min(buf.remaining());
+        buf.put_slice(&this.ahead.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rejoined {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn machine() -> String {
 }
 
 /// The processor, as Go names it.
-pub(super) fn go_arch() -> String {
+pub(crate) fn go_arch() -> String {
     match machine().as_str() {
         "x86_64" => "amd64".into(),
         "aarch64" => "arm64".into(),

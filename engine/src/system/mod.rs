@@ -40,9 +40,6 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("GET", ["plugins"]) => Ok(response::json(StatusCode::OK, &[(); 0]).into()),
         ("GET", ["plugins", name, "json"]) => Err(Error::NotFound(format!("plugin {name:?} not found"))),
         (_, ["plugins", ..]) => Err(Error::NotImplemented("plugins are not supported by this engine".into())),
-        ("POST", ["session" | "grpc"]) => {
-            Err(Error::NotImplemented("BuildKit is not supported by this engine yet".into()))
-        }
         ("POST", ["commit"]) => crate::containers::commit(engine, request).await,
         _ => Err(Error::PageNotFound),
     }
@@ -60,8 +57,8 @@ fn ping(method: &str) -> Response {
 
 fn add_ping_headers(headers: &mut HeaderMap) {
     let more = [
-        // 1: the classic builder, until there is BuildKit.
-        ("builder-version", "1"),
+        // 2: clients prefer BuildKit.
+        ("builder-version", "2"),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),
         ("swarm", "inactive"),

@@ -7,6 +7,7 @@ mod api;
 mod archives;
 mod attach;
 mod build;
+mod buildkit;
 mod cases;
 mod commit;
 mod compose;

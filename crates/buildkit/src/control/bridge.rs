@@ -96,7 +96,8 @@ impl<B: Backend> Control<B> {
             ));
         }
         let mut inputs = BTreeMap::new();
-        for (name, definition) in &request.frontend_inputs {
+        // The client may have given them to the build as a whole.
+        for (name, definition) in build.request.frontend_inputs.iter().chain(&request.frontend_inputs) {
             inputs.insert(name.clone(), self.builds.plan_of(definition)?);
         }
         let id = &build.request.r#ref;

@@ -1,6 +1,6 @@
 //! The builds that are under way, by their names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::Progress;
 use crate::grpc::{Code, Status};
 use crate::pb::control::SolveRequest;
 use crate::pb::gateway::ReturnRequest;
-use crate::pb::ops::{Definition, Input, Op, SourceOp};
+use crate::pb::ops::{Definition, Input, Op, OpMetadata, SourceOp};
 
 /// How long calls about a build wait for it: its own call may come later than they do.
 const ARRIVAL: Duration = Duration::from_secs(5);
@@ -156,8 +156,11 @@ pub(super) fn definition(plan: &str) -> Definition {
         // Writing to a String cannot fail.
         let _ = write!(digest, "{byte:02x}");
     }
+    // Clients take a definition without metadata for none.
+    let description = BTreeMap::from([("llb.customname".to_string(), "result of another build".to_string())]);
+    let metadata = BTreeMap::from([(digest.clone(), OpMetadata { description })]);
     let last = Op { inputs: vec![Input { digest, index: 0 }], ..Op::default() }.encode_to_vec();
-    Definition { def: vec![Bytes::from(source), Bytes::from(last)] }
+    Definition { def: vec![Bytes::from(source), Bytes::from(last)], metadata }
 }
 
 /// Keeps a build in the list.

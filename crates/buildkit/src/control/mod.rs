@@ -14,5 +14,5 @@ mod progress;
 mod service;
 
 pub use backend::{Backend, BuildRequest, PlanRequest, Planned};
-pub use progress::{Progress, Step};
+pub use progress::{Part, Progress, Step};
 pub use service::Control;

@@ -20,6 +20,15 @@ pub struct Platform {
 pub struct Definition {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub def: Vec<bytes::Bytes>,
+    #[prost(btree_map = "string, message", tag = "2")]
+    pub metadata: BTreeMap<String, OpMetadata>,
+}
+
+/// What is said of an operation.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct OpMetadata {
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub description: BTreeMap<String, String>,
 }
 
 /// An operation, as far as [`Definition`]s name our own results with it.

@@ -295,7 +295,8 @@ async fn what_is_not_supported_says_so() {
         (Code::Unimplemented, "unknown method Read for service containerd.services.content.v1.Content")
     );
     let mut graph = solve("llb");
-    graph.definition = Some(wherry_buildkit::pb::ops::Definition { def: vec![vec![1, 2].into()] });
+    graph.definition =
+        Some(wherry_buildkit::pb::ops::Definition { def: vec![vec![1, 2].into()], ..Default::default() });
     let refused: Result<SolveResponse, _> = c.control("Solve", &graph).await;
     assert_eq!(refused.unwrap_err().code, Code::Unimplemented);
 }

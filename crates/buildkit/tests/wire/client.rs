@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::HeaderMap;
 use tokio::net::UnixStream;
 use wherry_buildkit::grpc::{Call, Code, Service, Status};
-use wherry_buildkit::pb::BytesMessage;
-use wherry_buildkit::pb::services::{GetSecretRequest, GetSecretResponse, Packet, PacketType};
+use wherry_buildkit::pb::services::{
+    CheckAgentRequest, GetSecretRequest, GetSecretResponse, Packet, PacketType,
+};
+use wherry_buildkit::pb::{BytesMessage, Empty};
 use wherry_buildkit::session::{Session, Sessions};
 use wherry_buildkit::sync::send::Sender;
 
@@ -45,6 +47,27 @@ impl Service for Client {
                     return Err(Status::new(Code::NotFound, format!("secret {}: not found", request.id)));
                 }
                 call.replier.send(&GetSecretResponse { data: b"hidden".to_vec() }).await
+            }
+            "/moby.sshforward.v1.SSH/CheckAgent" => {
+                let request: CheckAgentRequest = call.reader.single().await?;
+                match request.id.as_str() {
+                    "known" => call.replier.send(&Empty {}).await,
+                    other => Err(Status::unknown(format!("unset ssh forward key {other}"))),
+                }
+            }
+            // An agent that says everything again.
+            "/moby.sshforward.v1.SSH/ForwardAgent" => {
+                while let Some(piece) = call.reader.message::<BytesMessage>().await? {
+                    call.replier.send(&piece).await?;
+                }
+                Ok(())
+            }
+            "/moby.upload.v1.Upload/Pull" => {
+                assert_eq!(call.metadata.get("urlpath").unwrap(), "/stdin");
+                for piece in ["sent ", "once"] {
+                    call.replier.send(&BytesMessage { data: piece.into() }).await?;
+                }
+                Ok(())
             }
             other => Err(Status::new(Code::Unimplemented, other)),
         }
@@ -111,6 +134,9 @@ impl Client {
             "/moby.filesync.v1.FileSync/DiffCopy",
             "/moby.filesync.v1.FileSend/DiffCopy",
             "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+            "/moby.sshforward.v1.SSH/CheckAgent",
+            "/moby.sshforward.v1.SSH/ForwardAgent",
+            "/moby.upload.v1.Upload/Pull",
         ] {
             headers.append("x-docker-expose-session-grpc-method", method.parse().unwrap());
         }

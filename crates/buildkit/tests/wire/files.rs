@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use wherry_buildkit::pb::services::{Packet, PacketType, Stat};
 use wherry_buildkit::session::{FileTarget, Session, Sessions, SyncOptions};
@@ -165,7 +166,25 @@ async fn small_files_secrets_and_results() {
 
     assert_eq!(session.secret("known").await.unwrap().as_deref(), Some(b"hidden".as_slice()));
     assert_eq!(session.secret("other").await.unwrap(), None);
+    assert!(session.has_agent("known").await.unwrap());
     assert!(!session.has_agent("default").await.unwrap());
+    let (mut step, ours) = tokio::net::UnixStream::pair().unwrap();
+    let forwarded = session.clone();
+    let forwarding = tokio::spawn(async move { forwarded.forward_agent("known", ours).await });
+    step.write_all(b"sign this").await.unwrap();
+    step.shutdown().await.unwrap();
+    let mut answer = String::new();
+    step.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "sign this");
+    forwarding.await.unwrap().unwrap();
+
+    let (out, mut uploaded) = mpsc::channel(8);
+    session.upload("/stdin", out).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(piece) = uploaded.recv().await {
+        text.extend_from_slice(&piece);
+    }
+    assert_eq!(text, b"sent once");
     assert_eq!(
         session.credentials("r").await.unwrap_err().to_string(),
         "method /moby.filesync.v1.Auth/Credentials not supported by the client"

@@ -134,6 +134,16 @@ pub fn pack(folder: &OwnedFd, name: &[u8], called: &[u8], out: impl Write) -> io
     packer.finish()
 }
 
+/// Writes all that is in a folder as a tar, without the folder itself. A mount that is attached nowhere will do.
+///
+/// # Errors
+/// What the file system or `out` says.
+pub fn pack_contents(folder: &OwnedFd, out: impl Write) -> io::Result<()> {
+    let mut packer = Packer::new(out, Whiteouts::AreFiles);
+    packer.tree(rustix::fs::openat(folder, ".", folder::FLAGS, Mode::empty())?)?;
+    packer.finish()
+}
+
 fn open_folder(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, folder::FLAGS, Mode::empty()).context("open", path)
 }

@@ -44,7 +44,7 @@ fn open_folder(path: &Path) -> Result<OwnedFd, Error> {
 ///
 /// # Errors
 /// dockerd's text for what is no archive.
-pub(super) async fn unpack(
+pub(in crate::build) async fn unpack(
     engine: &Arc<Engine>,
     archive: impl Read + Send + 'static,
 ) -> Result<Arc<Folder>, Error> {
@@ -79,7 +79,7 @@ pub(super) async fn of_dockerfile(engine: &Arc<Engine>, text: Vec<u8>) -> Result
 ///
 /// # Errors
 /// dockerd's texts for one that is not there or is outside. Blocking.
-pub(super) fn dockerfile(folder: &Folder, name: &str) -> Result<(String, String), Error> {
+pub(in crate::build) fn dockerfile(folder: &Folder, name: &str) -> Result<(String, String), Error> {
     let asked = if name.is_empty() { super::DOCKERFILE } else { name };
     if leads_out(asked) {
         return Err(Error::server(format!("forbidden path outside the build context: {asked} ()")));

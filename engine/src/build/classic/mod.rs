@@ -11,7 +11,8 @@ mod steps;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(super) use context::new_folder;
+pub(super) use context::{dockerfile, new_folder, unpack};
+pub(super) use remote::{Context, at as remote_context};
 use tokio::sync::oneshot;
 use wherry_dockerfile::plan::{Frontend, ImageNeed, Planner, Request as PlanRequest};
 use wherry_dockerfile::{Dockerfile, Instruction, LocatedError};

@@ -18,9 +18,9 @@ use crate::server::Request;
 const HEAD_BYTES: u64 = 512;
 
 /// A context, and the name of the Dockerfile if it is not for the client to say.
-pub(super) struct Context {
-    pub(super) folder: Arc<Folder>,
-    pub(super) dockerfile: Option<String>,
+pub(in crate::build) struct Context {
+    pub(in crate::build) folder: Arc<Folder>,
+    pub(in crate::build) dockerfile: Option<String>,
 }
 
 /// Brings the context here.
@@ -36,6 +36,16 @@ pub(super) async fn context(engine: &Arc<Engine>, asked: &Asked, request: Reques
         "client-session" => Err(Error::NotImplemented(
             "the context of a session is for BuildKit, which is reached through /grpc here".into(),
         )),
+        url => at(engine, url).await,
+    }
+}
+
+/// Brings the context at an address here.
+///
+/// # Errors
+/// dockerd's texts.
+pub(in crate::build) async fn at(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
+    match url {
         url if is_repository(url) => repository(engine, url).await,
         url if url.starts_with("http://") || url.starts_with("https://") => download(engine, url).await,
         other => Err(Error::server(format!("remoteURL ({other}) could not be recognized as URL"))),

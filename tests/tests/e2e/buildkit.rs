@@ -1,0 +1,259 @@
+//! Builds by BuildKit: the stock `docker build`, buildx and Compose, unmodified.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use wherry_tests::{Host, Output, poll};
+
+/// A context in a folder of its own.
+fn context(host: &Host, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    let folder = host.folder().join(name);
+    for (path, text) in files {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// `docker build OPTIONS FOLDER`, with its progress as plain text.
+fn build(host: &Host, options: &str, folder: &Path) -> Output {
+    host.docker(&format!("buildx build --progress plain {options} {}", folder.display()))
+}
+
+/// What `docker build -q` prints: the image's id.
+fn id(host: &Host, options: &str, folder: &Path) -> String {
+    host.docker(&format!("buildx build -q {options} {}", folder.display())).ok().out().to_owned()
+}
+
+fn has(text: &str, lines: &[&str]) {
+    let numbered = |line: &str| {
+        line.trim_start_matches(|c: char| c == '#' || c.is_ascii_digit()).trim_start().to_owned()
+    };
+    for wanted in lines {
+        assert!(text.lines().any(|line| numbered(line).contains(wanted)), "no line has {wanted:?}:\n{text}");
+    }
+}
+
+#[test]
+fn a_build_is_shown_cached_and_run() {
+    let host = Host::new();
+    let folder = context(
+        &host,
+        "all",
+        &[
+            (
+                "Dockerfile",
+                "FROM busybox\nARG WHO=nobody\nRUN echo out; echo err >&2; echo $WHO >/who\nCOPY a.txt sub /data/\n\
+                 RUN --mount=type=secret,id=s cat /run/secrets/s; ls /data\nCMD [\"cat\", \"/who\", \"/data/b.txt\"]\n",
+            ),
+            ("a.txt", "a\n"),
+            ("sub/b.txt", "b\n"),
+            ("x.key", "no"),
+            (".dockerignore", "*.key\n"),
+            ("secret", "hidden\n"),
+        ],
+    );
+    let options = format!("-t all --build-arg WHO=me --secret id=s,src={}/secret", folder.display());
+    let first = build(&host, &options, &folder).ok();
+    has(
+        &first.stderr,
+        &[
+            "[internal] load build definition from Dockerfile",
+            "transferring dockerfile:",
+            "[internal] load metadata for docker.io/library/busybox:latest",
+            "[internal] load .dockerignore",
+            "[internal] load build context",
+            "2/4] RUN echo out; echo err >&2; echo me >/who",
+            "3/4] COPY a.txt sub /data/",
+            " out",
+            " err",
+            " hidden",
+            "exporting to image",
+            "writing image sha256:",
+            "naming to docker.io/library/all",
+        ],
+    );
+    host.docker("run --rm all").prints("me\nb");
+    let before = host.inspect("all")["Id"].clone();
+    let again = build(&host, &options, &folder).ok();
+    let cached = again.stderr.lines().filter(|line| line.ends_with(" CACHED")).count();
+    assert!((3..=4).contains(&cached), "{}", again.stderr);
+    assert_eq!(host.inspect("all")["Id"], before, "nothing has changed");
+
+    fs::write(folder.join("sub/b.txt"), "changed\n").unwrap();
+    build(&host, &options, &folder).ok();
+    host.docker("run --rm all").prints("me\nchanged");
+    let written = format!("--iidfile {0}/iid --metadata-file {0}/md {options}", host.folder().display());
+    let quiet = id(&host, &written, &folder);
+    assert_eq!(fs::read_to_string(host.folder().join("iid")).unwrap(), quiet);
+    let metadata: Value = serde_json::from_slice(&fs::read(host.folder().join("md")).unwrap()).unwrap();
+    assert_eq!(metadata["containerimage.digest"], *quiet);
+    assert_eq!(metadata["containerimage.config.digest"], *quiet);
+    assert_eq!(metadata["image.name"], "docker.io/library/all");
+}
+
+#[test]
+fn failures_show_their_place() {
+    let host = Host::new();
+    let folder = context(
+        &host,
+        "bad",
+        &[
+            ("run", "FROM busybox\n\nRUN echo before; exit 3\n"),
+            ("copy", "FROM busybox\nCOPY nothere /x\n"),
+            ("word", "FROM busybox\nFOO bar\n"),
+            ("good", "FROM busybox\nRUN true\n"),
+            ("empty", ""),
+        ],
+    );
+    let fails = |file: &str, more: &str| {
+        let out = build(&host, &format!("{more} -f {}/{file}", folder.display()), &folder).exits(1);
+        out.stderr
+    };
+    let text = fails("run", "");
+    has(&text, &["before", ">>> RUN echo before; exit 3", "run:3"]);
+    has(
+        &text,
+        &[
+            "ERROR: failed to build: failed to solve: process \"/bin/sh -c echo before; exit 3\" did not complete successfully: exit code: 3",
+        ],
+    );
+    has(&fails("copy", ""), &[">>> COPY nothere /x", "\"/nothere\": not found"]);
+    has(
+        &fails("word", ""),
+        &[">>> FOO bar", "dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)"],
+    );
+    has(&fails("good", "--target nothere"), &["target stage \"nothere\" could not be found"]);
+    has(&fails("empty", ""), &["failed to solve: the Dockerfile cannot be empty"]);
+    has(&fails("good", "--output type=nonsense"), &["exporter \"nonsense\" could not be found"]);
+    has(&fails("good", "--platform linux/nonsense/v9/x"), &["ERROR: failed to build"]);
+    host.docker("ps -aq").prints("");
+}
+
+#[test]
+fn results_go_to_the_client() {
+    let host = Host::new();
+    let folder = context(
+        &host,
+        "out",
+        &[("Dockerfile", "FROM scratch\nCOPY a b/\nCOPY --chmod=750 a /c\n"), ("a", "content")],
+    );
+    let at = |name: &str| host.folder().join(name);
+    build(&host, &format!("--output {}", at("local").display()), &folder).ok();
+    assert_eq!(fs::read_to_string(at("local/b/a")).unwrap(), "content");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(at("local/c")).unwrap().permissions());
+    assert_eq!(mode & 0o7777, 0o750);
+    build(&host, &format!("--output type=tar,dest={}", at("result.tar").display()), &folder).ok();
+    let list = host.exec(&format!("tar tf {}", at("result.tar").display())).ok();
+    assert_eq!(list.out().lines().collect::<Vec<_>>(), ["b/", "b/a", "c"]);
+    build(&host, "--output type=cacheonly", &folder).ok();
+    host.docker("images -q").ok();
+}
+
+#[test]
+fn contexts_come_by_name_and_from_other_builds() {
+    let host = Host::new();
+    let folder = context(
+        &host,
+        "named",
+        &[
+            ("Dockerfile", "FROM busybox\nCOPY --from=other o.txt /\nRUN cat /o.txt\n"),
+            ("image", "FROM base\nRUN echo on busybox >/base\n"),
+            ("other/o.txt", "from the other\n"),
+        ],
+    );
+    let other = format!("--build-context other={}/other", folder.display());
+    has(&build(&host, &other, &folder).ok().stderr, &["[context other] load from client", "from the other"]);
+    let image = format!("--build-context base=docker-image://busybox -f {}/image", folder.display());
+    build(&host, &image, &folder).ok();
+    let bake = "target \"one\" {\n  dockerfile-inline = \"FROM busybox\\nRUN echo first >/one\\n\"\n}\n\
+                target \"two\" {\n  dockerfile-inline = \"FROM base\\nRUN cat /one\\n\"\n  tags = [\"two\"]\n  \
+                contexts = { base = \"target:one\" }\n}\n";
+    fs::write(folder.join("bake.hcl"), bake).unwrap();
+    host.docker(&format!("buildx bake --progress plain -f {}/bake.hcl two", folder.display())).ok();
+    host.docker("run --rm two cat /one").prints("first");
+    let out = host.docker_with_input("buildx build -q -", b"FROM busybox\nRUN true\n");
+    assert!(out.ok().out().starts_with("sha256:"));
+}
+
+#[test]
+fn questions_are_answered_without_a_build() {
+    let host = Host::new();
+    let folder = context(
+        &host,
+        "asked",
+        &[(
+            "Dockerfile",
+            "# what it is\nARG WHO=me\nfrom busybox AS first\nARG X=1\nFROM first\nENTRYPOINT ls\n",
+        )],
+    );
+    let check = build(&host, "--check", &folder).exits(1);
+    has(
+        &check.stdout,
+        &["WARNING: JSONArgsRecommended - https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"],
+    );
+    build(&host, "--call targets", &folder).ok().contains("first");
+    build(&host, "--call outline", &folder).ok().contains("BUILD ARG   VALUE   DESCRIPTION");
+    host.docker("images -q --filter dangling=true").prints("");
+}
+
+#[test]
+fn a_build_stays_in_the_history_and_what_it_made_in_the_cache() {
+    let host = Host::new();
+    let folder = context(&host, "kept", &[("Dockerfile", "FROM busybox\nRUN echo kept; echo x >/x\n")]);
+    build(&host, "", &folder).ok();
+    let list = host.docker("buildx history ls --format json").ok();
+    let record: Value = serde_json::from_str(list.out().lines().next().unwrap()).unwrap();
+    assert_eq!((record["name"].as_str(), record["status"].as_str()), (Some("kept"), Some("Completed")));
+    host.docker("buildx history logs").ok().stderr.contains("kept").then_some(()).unwrap();
+    host.docker("buildx history inspect").contains("Build Steps:");
+    host.docker("buildx du --verbose").contains("echo kept").contains("Reclaimable:");
+    host.docker("buildx prune -af").contains("Total:");
+    let anew = build(&host, "", &folder).ok();
+    assert!(anew.stderr.lines().any(|line| line.ends_with(" kept")), "{}", anew.stderr);
+    host.docker("buildx history rm --all").ok();
+    assert_eq!(host.docker("buildx history ls --format json").ok().out(), "");
+    host.docker("buildx inspect").contains("Driver:").contains("linux/amd64");
+    host.docker("buildx ls").contains("default*");
+}
+
+#[test]
+fn a_client_that_vanishes_takes_its_build_along() {
+    let host = Host::new();
+    let folder = context(&host, "endless", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4711\n")]);
+    let mut session = host.docker_session(&format!("buildx build --progress plain {}", folder.display()));
+    let sleeps = || {
+        host.processes()
+            .iter()
+            .any(|(_, command)| command.contains("sleep 4711") && !command.contains("docker"))
+    };
+    poll("the step to run", 60, sleeps);
+    session.signal(rustix::process::Signal::INT);
+    session.wait_for_end();
+    poll("the step to end", 30, || !sleeps());
+}
+
+#[test]
+fn connections_are_taken_over_for_h2c_only() {
+    let host = Host::new();
+    host.api("POST", "/grpc", &Value::Null)
+        .expect(500)
+        .message()
+        .eq("no upgrade proto in request")
+        .then_some(())
+        .unwrap();
+    host.api("POST", "/session", &Value::Null)
+        .expect(400)
+        .message()
+        .eq("no upgrade proto in request")
+        .then_some(())
+        .unwrap();
+    for (path, status) in [("/grpc", 500), ("/session", 400)] {
+        let upgrade = [("Connection", "Upgrade"), ("Upgrade", "tcp")];
+        let refused = host.connect().request("POST", path, &upgrade, b"").expect(status);
+        assert_eq!(refused.message(), "protocol tcp not supported");
+    }
+    assert_eq!(host.connect().request("GET", "/_ping", &[], b"").header("builder-version"), "2");
+}
