@@ -1,1 +1,1 @@
-echo x >'a`txt'
+echo x >'atxt'

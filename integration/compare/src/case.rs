@@ -103,9 +103,9 @@ impl Case {
             return Err(last_error(&String::from_utf8_lossy(&output.stderr)));
         }
         let saved = engine.folder().join("compared.tar");
-        engine.docker(&["save", "-o", &saved.display().to_string(), "compared"]).ok();
+        let output = engine.docker(&["save", "-o", &saved.display().to_string(), "compared"]);
         engine.docker("rmi -f compared").ok();
-        Ok(saved)
+        if output.code == 0 { Ok(saved) } else { Err(last_error(&output.stderr)) }
     }
 }
 
@@ -113,7 +113,14 @@ impl Case {
 fn last_error(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let error = lines.iter().rev().find(|line| line.starts_with("ERROR: "));
-    error.or(lines.last()).map(|line| (*line).to_owned()).unwrap_or_default()
+    error.or(lines.last()).map(|line| without_references(line)).unwrap_or_default()
+}
+
+/// BuildKit's errors name snapshots by ids that nobody knows: `of ref 0976…::u2hg…: "/x": not found`.
+fn without_references(line: &str) -> String {
+    let Some((before, rest)) = line.split_once(" of ref ") else { return line.to_owned() };
+    let after = rest.split_once(": ").map_or("", |(_, after)| after);
+    format!("{before} of ref …: {after}")
 }
 
 fn run(command: &mut Command) {

@@ -109,7 +109,10 @@ fn apply(layer: &[u8], nodes: &mut BTreeMap<String, Node>) {
     let mut added = BTreeSet::new();
     for entry in archive.entries().expect("a layer") {
         let mut entry = entry.expect("a layer");
-        let path = cleaned(&String::from_utf8_lossy(&entry.path_bytes()));
+        let records = records(&mut entry);
+        let path = records.get("GNU.sparse.name").cloned();
+        let path = path.unwrap_or_else(|| String::from_utf8_lossy(&entry.path_bytes()).into_owned());
+        let path = cleaned(&path);
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         if name == ".wh..wh..opq" {
             let below = format!("{folder}/");
@@ -121,7 +124,7 @@ fn apply(layer: &[u8], nodes: &mut BTreeMap<String, Node>) {
             remove(nodes, &hidden);
             continue;
         }
-        let node = node(&mut entry, nodes);
+        let node = node(&mut entry, &records, nodes);
         if node.kind != 'd' {
             remove(nodes, &path);
         }
@@ -135,7 +138,48 @@ fn remove(nodes: &mut BTreeMap<String, Node>, path: &str) {
     nodes.retain(|other, _| other != path && !other.starts_with(&below));
 }
 
-fn node(entry: &mut tar::Entry<'_, impl Read>, nodes: &BTreeMap<String, Node>) -> Node {
+/// The records of the header before an entry's own.
+fn records(entry: &mut tar::Entry<'_, impl Read>) -> BTreeMap<String, String> {
+    let extensions = entry.pax_extensions().ok().flatten().into_iter().flatten().flatten();
+    let record = |extension: tar::PaxExtension<'_>| {
+        let value = String::from_utf8_lossy(extension.value_bytes()).into_owned();
+        (extension.key().unwrap_or_default().to_owned(), value)
+    };
+    extensions.map(record).collect()
+}
+
+/// The whole of a file that is stored without its holes (GNU's sparse format 1.0): a map, then the pieces.
+fn filled(stored: Vec<u8>, records: &BTreeMap<String, String>) -> Vec<u8> {
+    if records.get("GNU.sparse.major").map(String::as_str) != Some("1") {
+        return stored;
+    }
+    let number = |text: Option<&[u8]>| -> usize {
+        let text = text.and_then(|text| std::str::from_utf8(text).ok());
+        text.and_then(|text| text.parse().ok()).expect("a number of a sparse map")
+    };
+    let mut numbers = stored.split(|byte| *byte == b'\n');
+    let mut read = 0;
+    let mut next = || {
+        let text = numbers.next();
+        read += text.map_or(0, <[u8]>::len) + 1;
+        number(text)
+    };
+    let pieces: Vec<(usize, usize)> = (0..next()).map(|_| (next(), next())).collect();
+    let mut data = stored.get(read.next_multiple_of(512)..).expect("the pieces");
+    let mut whole = vec![0; number(records.get("GNU.sparse.realsize").map(String::as_bytes))];
+    for (offset, length) in pieces {
+        let (piece, rest) = data.split_at(length);
+        whole.get_mut(offset..offset + length).expect("a place").copy_from_slice(piece);
+        data = rest;
+    }
+    whole
+}
+
+fn node(
+    entry: &mut tar::Entry<'_, impl Read>,
+    records: &BTreeMap<String, String>,
+    nodes: &BTreeMap<String, Node>,
+) -> Node {
     let target =
         || entry.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
     let kind = entry.header().entry_type();
@@ -158,6 +202,7 @@ fn node(entry: &mut tar::Entry<'_, impl Read>, nodes: &BTreeMap<String, Node>) -
         _ => {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).expect("a file");
+            let bytes = filled(bytes, records);
             let hash = Sha256::digest(&bytes);
             (
                 'f',
@@ -174,14 +219,13 @@ fn node(entry: &mut tar::Entry<'_, impl Read>, nodes: &BTreeMap<String, Node>) -
     let mode = header.mode().expect("a mode") & 0o7777;
     let mut attributes = BTreeMap::new();
     let mut numbers = owner;
-    for extension in entry.pax_extensions().ok().flatten().into_iter().flatten().flatten() {
-        let value = String::from_utf8_lossy(extension.value_bytes()).into_owned();
-        match extension.key().unwrap_or_default() {
+    for (key, value) in records {
+        match key.as_str() {
             "uid" => numbers.0 = value.parse().unwrap_or_default(),
             "gid" => numbers.1 = value.parse().unwrap_or_default(),
             key => {
                 if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                    attributes.insert(name.to_owned(), value);
+                    attributes.insert(name.to_owned(), value.clone());
                 }
             }
         }
@@ -257,9 +301,10 @@ fn comparable(config: &Value) -> BTreeMap<String, Value> {
 /// The classic builder's history has a hash of what was copied, which depends on times.
 fn without_hashes(text: &str) -> String {
     let word = |word: &str| {
-        let kind = word.split(':').next().unwrap_or_default();
-        let is_hash = ["file", "dir", "multi"].contains(&kind) && word.len() > 64;
-        if is_hash { format!("{kind}:…") } else { word.to_owned() }
+        let (kind, hash) =
+            word.rsplit_once(':').map_or(("", word), |(_, hash)| word.split_at(word.len() - hash.len()));
+        let is_hash = hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit());
+        if is_hash { format!("{kind}…") } else { word.to_owned() }
     };
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }

@@ -2,6 +2,8 @@
 //! BuildKit's door and through the classic one, and compares file systems and configurations of the images.
 //!
 //!   wherry-compare-builds [NAME…]      without names all of them, and the results go to integration/results/dockerfiles.md
+//!
+//! `DOORS=classic` or `DOORS=buildkit` asks one of them only.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for people")]
 #![allow(clippy::expect_used, reason = "what fails here ends the comparison, and says why")]
@@ -65,7 +67,10 @@ fn main() {
 }
 
 fn compare(case: &Case, door: Door, engines: &[Host; 2]) -> Verdict {
-    if !case.doors.contains(&door) {
+    let wanted = std::env::var("DOORS").unwrap_or_default();
+    if !case.doors.contains(&door)
+        || !(wanted.is_empty() || wanted.eq_ignore_ascii_case(&format!("{door:?}")))
+    {
         return Verdict::NotAsked;
     }
     let built = engines.each_ref().map(|engine| case.build(engine, door));

@@ -6,6 +6,7 @@ use super::planner::Planner;
 use super::request::Frontend;
 use super::state::{Made, State, clean};
 use super::{Action, ClassicHistory, History, Root, TransferSource, TransferStep};
+use crate::glob::has_wildcards;
 use crate::lint::Rule;
 use crate::shell::{Environment, Lexer};
 use crate::transfer::{Transfer, TransferKind};
@@ -133,6 +134,11 @@ impl State {
             TransferKind::Copy { parents: true, .. } => {
                 let (pivot, pattern) = written.split_once("/./").unwrap_or(("/", written));
                 (clean(pivot), Some(clean(pattern).trim_start_matches('/').to_owned()))
+            }
+            // The classic builder's patterns stay as they are: one that ends with a slash matches nothing.
+            _ if self.frontend == Frontend::Classic && has_wildcards(written) => {
+                let pattern = written.trim_start_matches('/');
+                (format!("/{}", pattern.strip_prefix("./").unwrap_or(pattern)), None)
             }
             _ => (clean(written), None),
         };

@@ -383,11 +383,15 @@ impl Walk<'_> {
         // The files are looked at once for what they are, and copied if nobody has done that before.
         let (materials, hash) = blocking_transfer(move || {
             let transfer = Transfer { step: &owned, materials, excluded, style: Style::Classic };
-            let hash = hash_of(transfer.step, &transfer.digests()?);
+            let digests = transfer.digests()?;
+            let hash = (!digests.is_empty()).then(|| hash_of(transfer.step, &digests));
             Ok(((transfer.materials, transfer.excluded), hash))
         })
         .await?
         .map_err(tell)?;
+        let Some(hash) = hash else {
+            return Err(failed(format!("{name} failed: no source files were specified")));
+        };
         let words = words(step, stage, &hash);
         if let Some(known) = self.known(stage, &words).await? {
             return Ok(known);

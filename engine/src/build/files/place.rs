@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat2, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat2, statat};
 use rustix::io::Errno;
 
 use super::tree::{Owner, set_owner};
@@ -76,7 +76,10 @@ impl Root<'_> {
         }
         let folder = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed("open", path))?;
         set_owner(&folder, owner).map_err(failed("chown", path))?;
-        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755)).map_err(failed("chmod", path))?;
+        // What a folder inherits of its parent stays: the group's bit.
+        let inherited = fstat(&folder).map_or(0, |stat| stat.st_mode & Mode::SGID.bits());
+        let mode = Mode::from_raw_mode(0o755 | inherited);
+        rustix::fs::fchmod(&folder, mode).map_err(failed("chmod", path))?;
         Ok((folder, true))
     }
 
