@@ -215,28 +215,3 @@ fn files_without_their_name() {
     assert_eq!(text, "kept\nb\nready\n");
     assert_no_cgroup(&bundle.id);
 }
-
-/// Memory is taken before, while it runs; the checkpoint is then what has changed since.
-#[test]
-#[ignore = "needs a criu that knows this kernel: make test-vm"]
-fn in_two_steps() {
-    let bundle = Bundle::new().sh(COUNTER);
-    let (container, _ends) = start(&bundle);
-    eventually("it counts", || count(&bundle) > 1);
-    let (before, folder) = (images(&bundle, "before"), images(&bundle, "images"));
-    let own = CheckpointOptions { pre_dump: true, ..CheckpointOptions::default() };
-    container.checkpoint(&bundle.parsed(), &CriuOptions::new(&before), &own).unwrap();
-    assert_eq!(container.status(), Status::Running);
-    let own = CheckpointOptions { parent: Some(Path::new("../before")), ..CheckpointOptions::default() };
-    let options = CriuOptions { auto_dedup: true, ..CriuOptions::new(&folder) };
-    container.checkpoint(&bundle.parsed(), &options, &own).unwrap();
-    eventually("it has ended", || container.status() == Status::Stopped);
-    wait(&container);
-    container.delete(false).unwrap();
-    assert!(folder.join("parent").exists());
-    let stopped_at = count(&bundle);
-    let (container, _ends) = restore(&bundle, &options).unwrap();
-    eventually("it goes on", || count(&bundle) > stopped_at);
-    container.delete(true).unwrap();
-    assert_no_cgroup(&bundle.id);
-}

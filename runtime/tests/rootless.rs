@@ -105,9 +105,17 @@ fn a_scope_of_the_users_own_systemd() {
     bundle.spec["linux"]["cgroupsPath"] = json!(format!(":wt:{}", bundle.id));
     bundle.spec["linux"]["resources"] = json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 30 } });
     write_spec(&bundle);
+    // as in a session: who comes from elsewhere in the tree may not move processes there
+    let session = std::path::Path::new("/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service");
+    let session = session.join(format!("session-{}", bundle.id));
+    fs::create_dir(&session).unwrap();
     let command = |args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "1000", "--regid", "1000", "--clear-groups"]);
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "echo $$ >$0/cgroup.procs && exec setpriv --reuid 1000 --regid 1000 --clear-groups \"$@\"",
+        ]);
+        command.arg(&session);
         command.args([
             "env",
             "XDG_RUNTIME_DIR=/run/user/1000",
@@ -146,4 +154,5 @@ fn a_scope_of_the_users_own_systemd() {
     assert_eq!(updated, "40");
     assert!(state.contains("\"paused\""), "{state}");
     eventually("the scope is gone", || !folder.exists());
+    eventually("the session is empty", || fs::remove_dir(&session).is_ok());
 }
