@@ -15,11 +15,12 @@ count() { grep -oE "$1=[0-9]+" <<<"$line" | cut -d= -f2 || echo -; }
 
 Written by `make net-kill-test`. Rounds in turn: netd; the engine; both; both and netd's standby. Three connections stay open all the time (container to
 container, the host to a published port on 127.0.0.1 and on its address) and carry traffic after every kill; a container asks for a name every 2 ms ("repeated" are lookups that
-had to be asked a second time, "failed" those that were lost twice or wrong); two clients start and remove containers. At the end addresses,
+had to be asked a second time, "dark" those without an answer while neither netd nor its standby lived, "failed" all
+others that were lost twice or wrong); two clients start and remove containers. At the end addresses,
 links, rules, namespaces and processes are compared with what must be there.
 
-| date | commit | engine | kills | lookups | repeated | failed | containers started | seconds | outcome |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| date | commit | engine | kills | lookups | repeated | dark | failed | containers started | seconds | outcome |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 HEAD
-echo "| $(date -u '+%F %R') | $(git rev-parse --short HEAD) | $("${ENGINE:-target/release/wherryd}" --version 2>/dev/null | head -1) | $(count rounds) | $(count answers) | $(count repeated) | $(count failed) | $(count started) | $(count seconds) | $outcome |" >>"$results"
+echo "| $(date -u '+%F %R') | $(git rev-parse --short HEAD) | $("${ENGINE:-target/release/wherryd}" --version 2>/dev/null | head -1) | $(count rounds) | $(count answers) | $(count repeated) | $(count dark) | $(count failed) | $(count started) | $(count seconds) | $outcome |" >>"$results"
 [ "$outcome" = passed ]

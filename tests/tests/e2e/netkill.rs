@@ -58,21 +58,33 @@ impl Line {
     }
 }
 
+/// What the asking of names has come to.
+#[derive(Default)]
+struct Asked {
+    answers: usize,
+    /// Questions that were asked a second time.
+    repeated: usize,
+    /// Without an answer while neither netd nor its standby lived.
+    in_the_dark: usize,
+    failures: Vec<String>,
+}
+
 /// Asks for `web` until told to end: a lookup that is lost is repeated once, as resolvers do.
-fn keep_asking(socket: &UdpSocket, expect: Ipv4Addr, stop: &AtomicBool) -> (usize, usize, Vec<String>) {
-    let (mut answers, mut repeated, mut failures) = (0, 0, Vec::new());
+fn keep_asking(socket: &UdpSocket, expect: Ipv4Addr, stop: &AtomicBool, dark: &AtomicBool) -> Asked {
+    let mut asked = Asked::default();
     socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let mut id = 0u16;
     while !stop.load(Ordering::Relaxed) {
+        let was_dark = dark.load(Ordering::Relaxed);
         let mut found = None;
         for attempt in 0..2 {
             id = id.wrapping_add(1);
             let mut message = id.to_be_bytes().to_vec();
             message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, b'w', b'e', b'b', 0, 0, 1, 0, 1]);
-            repeated += attempt;
+            asked.repeated += attempt;
             let mut buffer = [0; 512];
-            let asked = socket.send(&message);
-            while let (Ok(_), Ok(length)) = (&asked, socket.recv(&mut buffer)) {
+            let sent = socket.send(&message);
+            while let (Ok(_), Ok(length)) = (&sent, socket.recv(&mut buffer)) {
                 if buffer[..2] == id.to_be_bytes() {
                     found = Some(buffer[..length].to_vec());
                     break;
@@ -83,12 +95,13 @@ fn keep_asking(socket: &UdpSocket, expect: Ipv4Addr, stop: &AtomicBool) -> (usiz
             }
         }
         match found {
-            Some(bytes) if bytes[3] & 15 == 0 && bytes.ends_with(&expect.octets()) => answers += 1,
-            other => failures.push(format!("{other:?}")),
+            Some(bytes) if bytes[3] & 15 == 0 && bytes.ends_with(&expect.octets()) => asked.answers += 1,
+            None if was_dark || dark.load(Ordering::Relaxed) => asked.in_the_dark += 1,
+            other => asked.failures.push(format!("{other:?}")),
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    (answers, repeated, failures)
+    asked
 }
 
 /// Containers come and go; while there is no engine nothing can.
@@ -176,10 +189,10 @@ fn network_and_engine_in_turns() {
         socket.connect((Ipv4Addr::new(127, 0, 0, 11), 53)).unwrap();
         socket
     });
-    let (stop, started) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (answers, repeated, failures) = std::thread::scope(|scope| {
-        let (host, stop, started, socket) = (&host, &stop, &started, &socket);
-        let asker = scope.spawn(move || keep_asking(socket, web, stop));
+    let (stop, dark, started) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
+    let asked = std::thread::scope(|scope| {
+        let (host, stop, dark, started, socket) = (&host, &stop, &dark, &started, &socket);
+        let asker = scope.spawn(move || keep_asking(socket, web, stop, dark));
         for number in 0..CHURNERS {
             scope.spawn(move || churn(host, number, stop, started));
         }
@@ -196,6 +209,8 @@ fn network_and_engine_in_turns() {
                     kill(netd);
                 }
                 _ => {
+                    // Nobody is left to answer until there is an engine.
+                    dark.store(true, Ordering::Relaxed);
                     host.kill();
                     netd_processes(host).into_iter().for_each(kill);
                 }
@@ -203,6 +218,7 @@ fn network_and_engine_in_turns() {
             lines.iter_mut().for_each(|line| line.check(round));
             if round % 4 != 0 {
                 host.start();
+                dark.store(false, Ordering::Relaxed);
             }
             lines.iter_mut().for_each(|line| line.check(round));
             poll("containers start again", 30, || started.load(Ordering::Relaxed) > before);
@@ -213,12 +229,20 @@ fn network_and_engine_in_turns() {
         asker.join().unwrap()
     });
     println!(
-        "net-kill: rounds={rounds} answers={answers} repeated={repeated} failed={} started={} seconds={}",
-        failures.len(),
+        "net-kill: rounds={rounds} answers={} repeated={} dark={} failed={} started={} seconds={}",
+        asked.answers,
+        asked.repeated,
+        asked.in_the_dark,
+        asked.failures.len(),
         started.load(Ordering::Relaxed),
         begun.elapsed().as_secs()
     );
-    assert!(failures.is_empty(), "{} lookups failed: {:?}", failures.len(), failures.first());
+    assert!(
+        asked.failures.is_empty(),
+        "{} lookups failed: {:?}",
+        asked.failures.len(),
+        asked.failures.first()
+    );
     for number in 0..CHURNERS {
         host.docker(format!("rm -f churn{number}").as_str());
     }
