@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// A standby that does not read is none.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);
-/// A standby whose netd is gone takes over at once or never (somebody else was faster): then it keeps nothing open.
+/// A standby whose netd is gone takes over at once or never: if somebody else was faster, that one has a standby of its own.
 const CLAIM_WITHIN: Duration = Duration::from_secs(2);
 
 /// What netd tells its standby.
@@ -111,10 +111,12 @@ struct Receiving {
     kept: BTreeMap<u64, Pair>,
     /// Whether netd will say no more.
     ended: bool,
+    /// Whether we are netd now.
+    claimed: bool,
 }
 
 impl Heir {
-    /// Begins to hear from netd.
+    /// Begins to hear from netd. The process ends if what is left is not claimed soon after netd's end.
     pub(crate) fn listen(from: UnixStream) -> io::Result<Arc<Self>> {
         let heir = Arc::new(Self::default());
         let own = heir.clone();
@@ -124,7 +126,9 @@ impl Heir {
             lock(&own.state).ended = true;
             own.ended.notify_all();
             std::thread::sleep(CLAIM_WITHIN);
-            lock(&own.state).kept.clear();
+            if !lock(&own.state).claimed {
+                std::process::exit(0);
+            }
         })?;
         Ok(heir)
     }
@@ -157,6 +161,7 @@ impl Heir {
             .ended
             .wait_timeout_while(state, CLAIM_WITHIN, |state| !state.ended)
             .unwrap_or_else(PoisonError::into_inner);
+        state.claimed = true;
         // In order: should a sandbox have been made twice, the newer one's sockets count.
         std::mem::take(&mut state.kept).into_values().map(|pair| (pair.sandbox.clone(), pair)).collect()
     }

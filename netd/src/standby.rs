@@ -67,7 +67,7 @@ pub(crate) fn claim(exec_root: &Path) -> Result<Turn, String> {
 }
 
 /// Waits, as a standby, for the end of the netd that is. If several wait (a netd was started by an engine although
-/// there was one), they do so one behind the other.
+/// there was one), they do so one behind the other; those whose netd is gone soon end.
 ///
 /// # Errors
 /// A sentence.

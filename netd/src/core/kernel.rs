@@ -17,8 +17,10 @@ use crate::announce::Announcer;
 use crate::dns::service::{DnsPorts, DnsSockets};
 use crate::namespace;
 use crate::netlink::route::{self, LOOPBACK, Mac, Veth};
-use crate::netlink::{Batch, Socket, redirect};
+use crate::netlink::{Batch, Socket, conntrack, redirect};
 use crate::protocol::Failure;
+
+const DNS: u16 = 53;
 
 /// A link between a bridge and a namespace.
 #[derive(Debug, Clone)]
@@ -277,7 +279,11 @@ fn open_resolver(ports: Option<DnsPorts>, again: bool) -> Result<DnsSockets, Fai
     if again && ports == Some(bound) && sockets.are_reached() {
         return Ok(sockets);
     }
-    let native = Socket::netfilter().and_then(|mut s| redirect::install(&mut s, bound.udp, bound.tcp, again));
+    let native = Socket::netfilter().and_then(|mut socket| {
+        redirect::install(&mut socket, bound.udp, bound.tcp, again)?;
+        // A client that keeps its port would be led to the old ones for as long as it keeps asking.
+        if again { conntrack::forget_udp(&mut socket, DNS) } else { Ok(()) }
+    });
     match native {
         Ok(()) => Ok(sockets),
         // A kernel without nftables: the same with iptables' legacy variant.
