@@ -141,10 +141,10 @@ async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
     Ok(Context { folder, dockerfile: None })
 }
 
-/// Archives have bytes that no text has.
+/// Archives have bytes that no text has. A letter that is cut off at the end is none of them.
 fn is_text(head: &[u8]) -> bool {
-    std::str::from_utf8(head).map_or_else(|error| error.valid_up_to() + 4 > head.len(), |_| true)
-        && !head.contains(&0)
+    let is_utf8 = std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
+    is_utf8 && !head.contains(&0)
 }
 
 #[cfg(test)]
@@ -162,6 +162,11 @@ mod tests {
         ] {
             assert_eq!(is_repository(url), is, "{url}");
         }
-        assert!(is_text(b"FROM x\n") && !is_text(&[0x1f, 0x8b, 8]) && !is_text(b"name\0\0"));
+        assert!(
+            is_text(b"FROM x\n")
+                && is_text(&"é".as_bytes()[..1])
+                && !is_text(&[0x1f, 0x8b, 8])
+                && !is_text(b"name\0\0")
+        );
     }
 }
