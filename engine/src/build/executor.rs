@@ -171,7 +171,6 @@ impl<'a> Executor<'a> {
                 let step = progress.declare(name.clone(), Vec::new());
                 bases.entry(*image).or_insert(step);
                 progress.start(step);
-                progress.send(Event::Cached { step });
                 progress.finish(step, None);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -17,6 +17,8 @@ use crate::pb::ops::{Definition, Input, Op, OpMetadata, SourceOp};
 
 /// How long calls about a build wait for it: its own call may come later than they do.
 const ARRIVAL: Duration = Duration::from_secs(5);
+/// How long the progress of a build that has ended is kept for those who ask for it too late.
+const LINGERING: Duration = Duration::from_secs(10);
 /// How definitions name the results of our own plans.
 const SCHEME: &str = "wherry-plan://";
 
@@ -41,6 +43,8 @@ pub(super) struct Builds<P> {
 #[derive(Debug)]
 struct State<P> {
     builds: HashMap<String, Arc<Build>>,
+    /// What was told of builds that have just ended, and when they did.
+    ended: HashMap<String, (Instant, Progress)>,
     /// Plans by their id, with the build for which they were made.
     plans: HashMap<String, (String, Arc<P>)>,
     next_plan: u64,
@@ -48,7 +52,8 @@ struct State<P> {
 
 impl<P> Default for Builds<P> {
     fn default() -> Self {
-        let state = State { builds: HashMap::new(), plans: HashMap::new(), next_plan: 0 };
+        let state =
+            State { builds: HashMap::new(), ended: HashMap::new(), plans: HashMap::new(), next_plan: 0 };
         Self { state: Mutex::new(state), arrived: Notify::new() }
     }
 }
@@ -84,19 +89,36 @@ impl<P> Builds<P> {
     /// # Errors
     /// That it does not come.
     pub(super) async fn get(&self, id: &str) -> Result<Arc<Build>, Status> {
-        let find = async {
+        self.wait(id, |state| state.builds.get(id).cloned()).await
+    }
+
+    /// The progress of a build, also of one that has just ended: a client may ask for it while a short one ends.
+    ///
+    /// # Errors
+    /// That there is no such build.
+    pub(super) async fn progress(&self, id: &str) -> Result<Progress, Status> {
+        let find = |state: &State<P>| {
+            let running = state.builds.get(id).map(|build| build.progress.clone());
+            running.or_else(|| state.ended.get(id).map(|(_, progress)| progress.clone()))
+        };
+        self.wait(id, find).await
+    }
+
+    /// Waits a little for what can be found once a build has begun.
+    async fn wait<T>(&self, id: &str, find: impl Fn(&State<P>) -> Option<T>) -> Result<T, Status> {
+        let look = async {
             loop {
                 let mut arrival = std::pin::pin!(self.arrived.notified());
                 arrival.as_mut().enable();
-                let found = self.lock().builds.get(id).cloned();
-                if let Some(build) = found {
-                    return build;
+                let found = find(&self.lock());
+                if let Some(found) = found {
+                    return found;
                 }
                 arrival.await;
             }
         };
         let missing = |_| Status::new(Code::Unknown, format!("no such job {id}"));
-        tokio::time::timeout(ARRIVAL, find).await.map_err(missing)
+        tokio::time::timeout(ARRIVAL, look).await.map_err(missing)
     }
 
     /// The build of a name, if it is under way.
@@ -176,6 +198,9 @@ impl<P> Drop for Guard<P> {
         let mut state = self.builds.lock();
         state.builds.remove(id);
         state.plans.retain(|_, (build, _)| build != id);
+        let now = Instant::now();
+        state.ended.retain(|_, (ended, _)| now.duration_since(*ended) < LINGERING);
+        state.ended.insert(id.clone(), (now, self.build.progress.clone()));
         drop(state);
         self.build.progress.end();
     }
@@ -197,5 +222,16 @@ mod tests {
         drop(guard);
         assert_eq!(builds.plan_of(&definition).map_err(|s| s.code), Err(Code::NotFound));
         assert!(builds.find("b").is_none());
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_short_build_too_late_still_hears_of_it() {
+        let builds: Arc<Builds<()>> = Arc::default();
+        let guard = builds.add(SolveRequest { r#ref: "short".into(), ..SolveRequest::default() }).unwrap();
+        guard.build.progress.start("[internal] x").end(&Ok::<_, String>(()));
+        drop(guard);
+        let progress = builds.progress("short").await.unwrap();
+        assert_eq!(progress.next(0).await.map(|news| news.len()), Some(3));
+        assert_eq!(progress.next(3).await, None);
     }
 }

@@ -202,7 +202,7 @@ impl<B: Backend> Control<B> {
             }
             return Ok(());
         }
-        let progress: Progress = self.builds.get(id).await?.progress.clone();
+        let progress: Progress = self.builds.progress(id).await?;
         let mut at = 0;
         while let Some(news) = progress.next(at).await {
             at += news.len();
