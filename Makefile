@@ -39,7 +39,7 @@ test-vm: root setup ## the runtime's tests and a run of the engine on cgroup ver
 	@integration/vm/test
 
 test-reference: root setup ## the end-to-end tests against the dockerd of ../shared/lab, to check the tests themselves
-	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^(kill|netkill)::/)'
+	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^(kill|netkill|outage)::/)'
 
 kill-test: root setup build ## the engine is killed under load, N times in a row (N=20); the counts go to integration/results
 	@integration/kill-test.sh $(N)
@@ -88,6 +88,10 @@ bench-images: root setup build ## measure pull, load, save, rmi beside dockerd a
 bench-network: root setup build ## measure networks beside dockerd and podman of ../shared/lab; to integration/results (BENCH_ROUNDS=15)
 	@cargo run -q --release -p wherry-bench --bin wherry-bench-network
 
+.PHONY: bench-containers
+bench-containers: root setup build ## measure lifecycle, crowds, logs and start-up beside dockerd and podman of ../shared/lab; to integration/results
+	@cargo run -q --release -p wherry-bench --bin wherry-bench-containers
+
 .PHONY: bench-runtime
 bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki; the numbers go to integration/results (BENCH_ROUNDS=100)
 	cargo build --release -p wherry-bench --bin wherry-bench-runtime
@@ -97,6 +101,10 @@ bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki;
 test-runtime-guests: root setup ## wherry-runtime in runc's place under the dockerd, containerd and Podman of ../shared/lab
 	@.ci/static-runtime
 	integration/conformance/guests.sh target/release/wherry-runtime
+
+.PHONY: test-abuse
+test-abuse: root setup build ## bad input, clients that vanish and crowds, ABUSE=20 times as long as in the suite
+	ABUSE=$(or $(ABUSE),20) cargo nextest run -p wherry-tests -E 'test(/^abuse::/)'
 
 .PHONY: test-docker-py
 test-docker-py: root setup build ## docker-py's own tests against ENGINE; DOCKER_PY=FOLDER has its sources (tag 7.1.0); to integration/results

@@ -48,6 +48,14 @@ pub(super) async fn handle(
     }
 }
 
+/// Publishes what was done; to clients the volumes are mounted for it, as dockerd does.
+fn around(engine: &Engine, container: &Container, action: &str) {
+    let now_ns = crate::clock::now_ns();
+    super::lifecycle::mounts_event(engine, container, now_ns, true);
+    super::publish_at(engine, container, now_ns, action, Default::default());
+    super::lifecycle::mounts_event(engine, container, now_ns, false);
+}
+
 /// What a request is about.
 struct Target {
     /// Absolute and clean, but for a `/` or `/.` at its end.
@@ -94,7 +102,7 @@ async fn get(engine: Arc<Engine>, container: Arc<Container>, target: Target) -> 
         let mut found = Some(found);
         let looked = view::with_view(&engine, &container, |view, _| {
             let stat = target.stat(view)?;
-            super::publish(&engine, &container, "archive-path");
+            around(&engine, &container, "archive-path");
             // If nobody waits for it, sending fails as well.
             found.take().map(|found| found.send(Ok(stat)));
             send_tree(&target, view, Archive::new(sender))
@@ -167,7 +175,7 @@ async fn put(
             };
             extract(folder, body, Extract { keep_kinds, owner }).map_err(|error| told(&error, &target.path))
         })?;
-        super::publish(&engine, &container, "extract-to-dir");
+        around(&engine, &container, "extract-to-dir");
         Ok(())
     })
     .await?;

@@ -62,7 +62,9 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
         record.networks.insert(name, attachment);
     })
     .await?;
-    super::network_event(engine, &container, "connect", &network.spec.id).await;
+    if container.status().state.is_running() {
+        super::network_event(engine, &container, "connect", &network.spec.id).await;
+    }
     Ok(())
 }
 

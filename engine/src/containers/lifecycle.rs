@@ -96,9 +96,22 @@ async fn follow(
 /// The monitor is gone while the container ran: nobody reaps or logs it any more, so it is over.
 pub(super) async fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
     let at_ns = crate::clock::now_ns();
-    if container.apply(&Transition::Lost { at_ns }).is_ok() {
-        release_network(engine, container).await;
+    let before = container.status();
+    if container.apply(&Transition::Lost { at_ns }).is_err() {
+        return;
     }
+    if let State::Running { started_at_ns, .. } = before.state {
+        // Nobody was there to see how it ended.
+        super::network_events(engine, container, at_ns, "disconnect");
+        mounts_event(engine, container, at_ns, false);
+        let code = container.status().state.exit().map_or(0, |exit| exit.code);
+        let more = [
+            ("exitCode".to_owned(), code.to_string()),
+            ("execDuration".to_owned(), ((at_ns - started_at_ns) / 1_000_000_000).to_string()),
+        ];
+        super::publish_at(engine, container, at_ns, "die", more.into());
+    }
+    release_network(engine, container).await;
 }
 
 /// Whether nothing will follow this event unless somebody starts the container.
@@ -209,13 +222,12 @@ async fn after_exit(
 
 /// Gives addresses, names and ports back.
 pub(super) async fn release_network(engine: &Arc<Engine>, container: &Arc<Container>) {
-    let Some(sandbox) = container.sandbox() else { return };
+    if container.sandbox().is_none() {
+        return;
+    }
     container.set_sandbox(None);
     if let Err(error) = engine.netd.release_sandbox(&container.id).await {
         tracing::error!(container = %container.id, %error, "the network could not be released");
-    }
-    for endpoint in &sandbox.endpoints {
-        super::network_event(engine, container, "disconnect", &endpoint.spec.network).await;
     }
 }
 
@@ -239,7 +251,13 @@ async fn release_volumes(engine: &Arc<Engine>, container: &Container) {
 pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
     let mut more = BTreeMap::new();
     let action = match &event.kind {
-        EventKind::Started { .. } => "start".to_owned(),
+        EventKind::Started { by_policy, .. } => {
+            if *by_policy {
+                mounts_event(engine, container, event.at_ns, true);
+            }
+            super::network_events(engine, container, event.at_ns, "connect");
+            "start".to_owned()
+        }
         // A restart was called off: the run itself ended, and was told, before.
         EventKind::Exited { stopped: true, .. }
             if matches!(container.status().state, State::Restarting { .. }) =>
@@ -253,11 +271,9 @@ pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
             };
             more.insert("exitCode".to_owned(), code.to_string());
             more.insert("execDuration".to_owned(), ran_s.to_string());
-            if is_last(event) {
-                for volume in container.record().volumes() {
-                    crate::volumes::publish_unmount(engine, event.at_ns, volume, &container.id);
-                }
-            }
+            // Clients see each run come and go, though address and mounts last from one restart to the next.
+            super::network_events(engine, container, event.at_ns, "disconnect");
+            mounts_event(engine, container, event.at_ns, false);
             "die".to_owned()
         }
         EventKind::OutOfMemory => "oom".to_owned(),
@@ -281,7 +297,24 @@ pub(super) fn publish(engine: &Engine, container: &Container, event: &Event) {
         }
         EventKind::Health { status } => format!("health_status: {}", super::inspect::health_word(*status)),
     };
-    super::publish_at(engine, container, event.at_ns, &action, more);
+    super::publish_from(engine, container, (event.seq, event.at_ns), &action, more);
+}
+
+/// Publishes that a container's volumes are mounted, or no more.
+pub(super) fn mounts_event(engine: &Engine, container: &Container, time_ns: i64, mounted: bool) {
+    for mount in container.record().mounts.iter().filter(|mount| mount.kind == "volume") {
+        if mounted {
+            crate::volumes::publish_mount(
+                engine,
+                time_ns,
+                &mount.name,
+                &container.id,
+                (&mount.destination, mount.rw),
+            );
+        } else {
+            crate::volumes::publish_unmount(engine, time_ns, &mount.name, &container.id);
+        }
+    }
 }
 
 /// Waits until the container no longer runs and nothing will restart it, at most `limit`; whether that came true.

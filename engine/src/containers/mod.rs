@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod boot;
 mod changes;
 mod commit;
 pub(crate) mod config;
@@ -153,27 +154,62 @@ fn publish_at(
     action: &str,
     more: BTreeMap<String, String>,
 ) {
+    publish_from(engine, container, (0, time_ns), action, more);
+}
+
+/// As [`publish_at`], with the number that the container's monitor gave the event.
+fn publish_from(
+    engine: &Engine,
+    container: &Container,
+    (seq, time_ns): (u64, i64),
+    action: &str,
+    more: BTreeMap<String, String>,
+) {
     let record = container.record();
     let mut attributes = record.labels();
     attributes.insert("image".into(), record.config.image.clone());
     attributes.insert("name".into(), record.name.clone());
     attributes.extend(more);
-    engine.events.publish_at(time_ns, "container", action, &container.id, attributes);
+    engine.events.publish_from(seq, time_ns, "container", action, &container.id, attributes);
 }
 
 /// Publishes that a container came into a network or left it. `network` is its full id.
 async fn network_event(engine: &Engine, container: &Container, action: &str, network: &str) {
     let Ok(known) = engine.netd.known_networks().await else { return };
     let Some(network) = known.iter().find(|n| n.spec.id == network) else { return };
-    let driver = match network.spec.driver {
-        wherry_netd::protocol::Driver::Bridge => "bridge",
-        wherry_netd::protocol::Driver::Host => "host",
-        wherry_netd::protocol::Driver::Null => "null",
+    let (name, id) = (&network.spec.name, &network.spec.id);
+    publish_network(engine, container, crate::clock::now_ns(), action, (name, id));
+}
+
+/// As [`network_event`], of all its networks at once: it starts or has ended.
+fn network_events(engine: &Engine, container: &Container, time_ns: i64, action: &str) {
+    let record = container.record();
+    if record.host_config.network_mode.starts_with("container:") {
+        return;
+    }
+    for (name, attachment) in network::in_order(&record) {
+        if !attachment.network_id.is_empty() {
+            publish_network(engine, container, time_ns, action, (name, &attachment.network_id));
+        }
+    }
+}
+
+fn publish_network(
+    engine: &Engine,
+    container: &Container,
+    time_ns: i64,
+    action: &str,
+    (name, id): (&str, &str),
+) {
+    let driver = match name {
+        "host" => "host",
+        "none" => "null",
+        _ => "bridge",
     };
     let attributes = BTreeMap::from([
         ("container".to_owned(), container.id.clone()),
-        ("name".to_owned(), network.spec.name.clone()),
+        ("name".to_owned(), name.to_owned()),
         ("type".to_owned(), driver.to_owned()),
     ]);
-    engine.events.publish("network", action, &network.spec.id, attributes);
+    engine.events.publish_at(time_ns, "network", action, id, attributes);
 }

@@ -111,7 +111,7 @@ async fn sandbox_spec(engine: &Arc<Engine>, record: &Record) -> Result<SandboxSp
 }
 
 /// The network of the network mode first: it gets `eth0` and the published ports.
-fn in_order(record: &Record) -> Vec<(&String, &Attachment)> {
+pub(super) fn in_order(record: &Record) -> Vec<(&String, &Attachment)> {
     let mut all: Vec<_> = record.networks.iter().collect();
     all.sort_by_key(|(name, _)| **name != record.host_config.network_mode);
     all

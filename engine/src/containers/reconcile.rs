@@ -15,7 +15,7 @@ use super::record::{self, Record};
 use super::remove::{self, MARK};
 use super::state::{State, Status, Transition};
 use super::table::{Container, Containers};
-use super::{control, lifecycle, start};
+use super::{boot, control, lifecycle};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
@@ -97,7 +97,13 @@ pub(crate) async fn reconcile(engine: Arc<Engine>) -> Result<(), Error> {
     finish_removals(&engine).await?;
     let mut sandboxes: HashMap<String, Sandbox> =
         engine.netd.sandboxes().await?.into_iter().map(|s| (s.id.clone(), s)).collect();
+    let told = engine.events.told("create");
     for container in engine.containers.all() {
+        let created_ns = container.record().created_ns;
+        if !told.has(&container.id, created_ns) {
+            // The engine ended between making it and saying so.
+            super::publish_at(&engine, &container, created_ns, "create", Default::default());
+        }
         let sandbox = sandboxes.remove(&container.id);
         if let Err(error) = reconnect(&engine, &container, sandbox).await {
             tracing::error!(container = %container.id, %error, "cannot be reconciled");
@@ -108,7 +114,7 @@ pub(crate) async fn reconcile(engine: Arc<Engine>) -> Result<(), Error> {
         engine.netd.release_sandbox(&orphan).await?;
     }
     remove_orphan_layers(&engine).await?;
-    tokio::spawn(resume(engine));
+    tokio::spawn(boot::resume(engine));
     Ok(())
 }
 
@@ -126,6 +132,10 @@ async fn finish_removals(engine: &Arc<Engine>) -> Result<(), Error> {
                 Ok(Some(record)) => {
                     tracing::info!(container = %record.id, "finishing an interrupted removal");
                     remove::finish(&engine, &entry.path(), &record, false);
+                    if !engine.events.told("destroy").has(&record.id, record.created_ns) {
+                        let gone = Container::new(record, Status::created());
+                        super::publish(&engine, &gone, "destroy");
+                    }
                 }
                 _ => remove_stray(&entry.path()),
             }
@@ -193,12 +203,13 @@ async fn reconnect(
     Ok(())
 }
 
-/// Events that no engine has seen. What they changed is in the state already.
+/// Events that no engine has published. What they changed is in the state already.
 fn publish_journal(engine: &Engine, container: &Container, state: &api::State) {
-    for event in &state.journal {
+    let seen = engine.events.seen(&container.id);
+    for event in state.journal.iter().filter(|event| event.seq > seen) {
         lifecycle::publish(engine, container, event);
     }
-    container.seen.store(state.last_seq, std::sync::atomic::Ordering::Relaxed);
+    container.seen.store(state.last_seq.max(seen), std::sync::atomic::Ordering::Relaxed);
 }
 
 /// The same of a monitor that has ended since.
@@ -208,33 +219,6 @@ fn publish_stored_journal(engine: &Engine, container: &Container) {
         Ok(Some(state)) => publish_journal(engine, container, &state),
         Ok(None) => {}
         Err(error) => tracing::warn!(container = %container.id, %error, "its journal cannot be read"),
-    }
-}
-
-/// Starts again what a restart policy wants to run, and removes what `--rm` wants gone. While clients are
-/// served, since a container may need the API to come up.
-async fn resume(engine: Arc<Engine>) {
-    for container in engine.containers.all() {
-        let (record, status) = (container.record(), container.status());
-        let State::Exited { exit } = &status.state else { continue };
-        let (policy, code) = (&record.host_config.restart_policy, exit.code);
-        let wanted = match policy.name.as_str() {
-            "always" => true,
-            "unless-stopped" => !status.manually_stopped,
-            "on-failure" => code != 0 && !status.manually_stopped,
-            _ => false,
-        };
-        let done = if record.host_config.auto_remove {
-            remove::remove(&engine, &container, remove::Options::auto()).await
-        } else if wanted {
-            tracing::info!(container = %container.id, policy = policy.name, "starting it again");
-            start::start(&engine, &container).await
-        } else {
-            continue;
-        };
-        if let Err(error) = done {
-            tracing::error!(container = %container.id, %error, "after the engine's start");
-        }
     }
 }
 

@@ -63,6 +63,9 @@ pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> R
 
 /// After a failed start: the state of before, with the reason.
 async fn undo(engine: &Arc<Engine>, container: &Arc<Container>, previous: State, code: i32, error: &Error) {
+    if container.sandbox().is_some() {
+        super::network_events(engine, container, crate::clock::now_ns(), "disconnect");
+    }
     release_network(engine, container).await;
     shared_memory::release(&engine.config().exec_root, &container.id);
     image_mounts::release(&engine.config().exec_root, &container.id);
@@ -112,9 +115,6 @@ async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
     container.remember_networks(&engine.netd.known_networks().await.map_err(plain)?);
     if let Joined::Own(sandbox) = &joined {
         container.set_sandbox(Some((**sandbox).clone()));
-        for endpoint in &sandbox.endpoints {
-            super::network_event(engine, container, "connect", &endpoint.spec.network).await;
-        }
     }
     let (monitor, prepared) = (monitor.map_err(plain)?, prepared.map_err(plain)?);
     let start = build(engine, container, &record, &joined, prepared, &links).map_err(plain)?;

@@ -40,8 +40,7 @@ pub(crate) struct Container {
     pub(super) monitor: tokio::sync::Mutex<Option<Arc<Monitor>>>,
     /// Its execs.
     pub(super) execs: Execs,
-    /// The last of its monitors' events that has been published. Not stored: a new engine publishes what the journal
-    /// has, so that `docker events --since` has no gap.
+    /// The last of its monitors' events that has been published. It is stored with the event.
     pub(super) seen: AtomicU64,
 }
 

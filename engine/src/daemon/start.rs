@@ -99,28 +99,30 @@ async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
     let id = identity::read_or_make(&config.data_root)?;
     let (data_root, exec_root) = (config.data_root.clone(), config.exec_root.clone());
     let settings = config.network.clone();
-    let (netd, store, registries, volumes, builds, containers, monitor_program) = blocking(move || {
-        let netd = Netd::open(&exec_root, &data_root, &sibling("wherry-netd"))?;
-        netd.client().configure(settings)?;
-        let stored = build::Stored::read(&data_root);
-        let (store, kept) = wherry_image_store::Store::open_keeping(&data_root, &stored.layers())
-            .map_err(|e| Error::server(format!("open the image store: {e}")))?;
-        let builds = Builds::open(&data_root, &store, stored)?;
-        // Those that the builds want are theirs by now.
-        drop(kept);
-        let registries = Registries::open(&data_root, &store)?;
-        let volumes = Volumes::open(&data_root)?;
-        let containers = Containers::open(&data_root)?;
-        let program = sibling("wherry-monitor");
-        let monitor_program = Program::load(&program).map_err(Error::io("load", program.display()))?;
-        Ok((netd, store, registries, volumes, builds, containers, monitor_program))
-    })
-    .await?;
+    let (events, netd, store, registries, volumes, builds, containers, monitor_program) =
+        blocking(move || {
+            let events = Bus::open(&data_root)?;
+            let netd = Netd::open(&exec_root, &data_root, &sibling("wherry-netd"))?;
+            netd.client().configure(settings)?;
+            let stored = build::Stored::read(&data_root);
+            let (store, kept) = wherry_image_store::Store::open_keeping(&data_root, &stored.layers())
+                .map_err(|e| Error::server(format!("open the image store: {e}")))?;
+            let builds = Builds::open(&data_root, &store, stored)?;
+            // Those that the builds want are theirs by now.
+            drop(kept);
+            let registries = Registries::open(&data_root, &store)?;
+            let volumes = Volumes::open(&data_root)?;
+            let containers = Containers::open(&data_root)?;
+            let program = sibling("wherry-monitor");
+            let monitor_program = Program::load(&program).map_err(Error::io("load", program.display()))?;
+            Ok((events, netd, store, registries, volumes, builds, containers, monitor_program))
+        })
+        .await?;
     Ok(Arc::new(Engine {
         id,
         started_ns: crate::clock::now_ns(),
         config: RwLock::new(Arc::new(config)),
-        events: Bus::default(),
+        events,
         store,
         registries,
         netd,

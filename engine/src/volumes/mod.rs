@@ -181,15 +181,26 @@ pub(crate) fn attach(
     writable: bool,
 ) -> Result<PathBuf, Error> {
     let mountpoint = engine.volumes.mount(volume)?;
+    publish_mount(engine, crate::clock::now_ns(), volume, container, (destination, writable));
+    Ok(mountpoint)
+}
+
+/// Publishes that a container uses a volume since `time_ns`, where, and whether it may write.
+pub(crate) fn publish_mount(
+    engine: &Engine,
+    time_ns: i64,
+    volume: &str,
+    container: &str,
+    (destination, writable): (&str, bool),
+) {
     let writable = if writable { "true" } else { "false" };
-    let attributes = [
+    let attributes = attributes(&[
         ("container", container),
         ("destination", destination),
         ("propagation", ""),
         ("read/write", writable),
-    ];
-    publish(engine, "mount", volume, &attributes);
-    Ok(mountpoint)
+    ]);
+    engine.events.publish_at(time_ns, "volume", "mount", volume, attributes);
 }
 
 /// Publishes that a container uses a volume no more, since `time_ns`.

@@ -8,13 +8,13 @@ use wherry_tests::http::{Connection, Response};
 
 /// Requests to one engine, one after another.
 #[derive(Debug, Default)]
-pub(crate) struct Client {
+pub struct Client {
     connection: Option<Connection<UnixStream>>,
 }
 
 impl Client {
     /// Sends a request; a status of 400 and more is the end.
-    pub(crate) fn request(&mut self, engine: &Engine, method: &str, path: &str, body: &Value) -> Response {
+    pub fn request(&mut self, engine: &Engine, method: &str, path: &str, body: &Value) -> Response {
         let path = format!("/v1.41{path}");
         let mut connection = self.connection.take().unwrap_or_else(|| engine.connect());
         let answer = connection.json(method, &path, body);

@@ -12,10 +12,13 @@ use crate::memory::Memory;
 
 /// A running engine with what is measured on it.
 #[derive(Debug)]
-pub(crate) struct Contestant {
-    pub(crate) name: &'static str,
-    pub(crate) version: String,
-    host: Host,
+pub struct Contestant {
+    /// `wherry`, `dockerd` or `podman`.
+    pub name: &'static str,
+    /// As it says itself.
+    pub version: String,
+    /// Where it runs.
+    pub host: Host,
     client: Client,
     idle: Vec<String>,
     exec_target: Option<String>,
@@ -23,7 +26,7 @@ pub(crate) struct Contestant {
 
 impl Contestant {
     /// Ours, and those of the lab that are there.
-    pub(crate) fn all() -> Vec<Contestant> {
+    pub fn all() -> Vec<Contestant> {
         let mut all = vec![Contestant::start("wherry", Binary::from_environment())];
         let lab = std::env::var("LAB").unwrap_or_else(|_| "/var/lib/wherry-lab".to_owned());
         for (name, program) in [("dockerd", "usr/sbin/dockerd"), ("podman", "usr/bin/podman")] {
@@ -43,18 +46,20 @@ impl Contestant {
         Contestant { name, version, host, client: Client::default(), idle: Vec::new(), exec_target: None }
     }
 
-    fn request(&mut self, method: &str, path: &str, body: &Value) -> Value {
+    /// Sends a request; a status of 400 and more is the end.
+    pub fn request(&mut self, method: &str, path: &str, body: &Value) -> Value {
         self.client.request(&self.host, method, path, body).json()
     }
 
-    fn create(&mut self, network: &str, command: &[&str]) -> String {
+    /// Makes a container of busybox in this network; its id.
+    pub fn create(&mut self, network: &str, command: &[&str]) -> String {
         let body = json!({"Image": "busybox", "Cmd": command, "HostConfig": {"NetworkMode": network}});
         let answer = self.request("POST", "/containers/create", &body);
         answer["Id"].as_str().expect("an id").to_owned()
     }
 
     /// Milliseconds of `docker run --rm busybox true`.
-    pub(crate) fn run(&mut self, network: &str) -> f64 {
+    pub fn run(&mut self, network: &str) -> f64 {
         let line = ["run", "--rm", "--network", network, "busybox", "true"];
         timed(|| {
             self.host.docker(&line).ok();
@@ -62,7 +67,7 @@ impl Contestant {
     }
 
     /// Milliseconds of create, start, wait and remove.
-    pub(crate) fn lifecycle(&mut self, network: &str) -> f64 {
+    pub fn lifecycle(&mut self, network: &str) -> f64 {
         timed(|| {
             let id = self.create(network, &["true"]);
             self.request("POST", &format!("/containers/{id}/start"), &Value::Null);
@@ -72,7 +77,7 @@ impl Contestant {
     }
 
     /// Milliseconds of `true` executed in a running container, from its creation to the end of its streams.
-    pub(crate) fn exec(&mut self) -> f64 {
+    pub fn exec(&mut self) -> f64 {
         let target = match &self.exec_target {
             Some(id) => id.clone(),
             None => {
@@ -92,21 +97,21 @@ impl Contestant {
     }
 
     /// Milliseconds of a list of containers.
-    pub(crate) fn list(&mut self) -> f64 {
+    pub fn list(&mut self) -> f64 {
         timed(|| {
             self.request("GET", "/containers/json", &Value::Null);
         })
     }
 
     /// Milliseconds of the client for doing nearly nothing.
-    pub(crate) fn client_alone(&mut self) -> f64 {
+    pub fn client_alone(&mut self) -> f64 {
         timed(|| {
             self.host.docker("version --format '{{.Server.Os}}'").ok();
         })
     }
 
     /// Starts containers that sleep, on the default bridge.
-    pub(crate) fn start_idle(&mut self, count: usize) {
+    pub fn start_idle(&mut self, count: usize) {
         for _ in 0..count {
             let id = self.create("default", &["sleep", "3600"]);
             self.request("POST", &format!("/containers/{id}/start"), &Value::Null);
@@ -115,12 +120,12 @@ impl Contestant {
     }
 
     /// What its processes use now.
-    pub(crate) fn memory(&self) -> Memory {
+    pub fn memory(&self) -> Memory {
         Memory::of(&self.host.servants())
     }
 
     /// Removes all, without the checks that a test would make.
-    pub(crate) fn end(mut self) {
+    pub fn end(mut self) {
         let ids: Vec<String> = self.idle.drain(..).chain(self.exec_target.take()).collect();
         for id in ids {
             self.request("DELETE", &format!("/containers/{id}?force=1"), &Value::Null);
@@ -129,7 +134,8 @@ impl Contestant {
     }
 }
 
-fn timed(work: impl FnOnce()) -> f64 {
+/// Milliseconds of some work.
+pub fn timed(work: impl FnOnce()) -> f64 {
     let begin = Instant::now();
     work();
     begin.elapsed().as_secs_f64() * 1000.0

@@ -1,4 +1,11 @@
-//! What the two benches share: medians, and facts about the machine for their pages.
+//! What the benches share: engines that take part, medians, and facts about the machine for their pages.
+
+// A failed measurement ends the program; that is all there is to do.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stderr)]
+
+pub mod client;
+pub mod contestant;
+pub mod memory;
 
 use std::process::Command;
 

@@ -6,13 +6,10 @@
 // A failed measurement ends the program; that is all there is to do.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
-mod client;
-mod contestant;
-mod memory;
 mod report;
 
-use contestant::Contestant;
 use report::{Metric, Report};
+use wherry_bench::contestant::Contestant;
 
 /// What is timed: its name, what it is good for, and the most that it may take of dockerd's time.
 type Timing = (&'static str, Option<f64>, fn(&mut Contestant) -> f64);

@@ -5,19 +5,22 @@ use std::fs;
 
 /// Sums of some processes, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Use {
-    pub(crate) processes: usize,
-    pub(crate) rss_kib: u64,
-    pub(crate) pss_kib: u64,
+pub struct Use {
+    /// How many processes.
+    pub processes: usize,
+    /// Resident.
+    pub rss_kib: u64,
+    /// What is shared counted in parts.
+    pub pss_kib: u64,
 }
 
 /// What an engine's processes use, by program.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(pub(crate) BTreeMap<String, Use>);
+pub struct Memory(pub BTreeMap<String, Use>);
 
 impl Memory {
     /// Reads it for these processes (pid, command line); one that ends meanwhile is left out.
-    pub(crate) fn of(processes: &[(u32, String)]) -> Memory {
+    pub fn of(processes: &[(u32, String)]) -> Memory {
         let mut memory = Memory::default();
         for (pid, line) in processes {
             let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
@@ -36,7 +39,7 @@ impl Memory {
     }
 
     /// PSS of all, in KiB.
-    pub(crate) fn total_pss_kib(&self) -> u64 {
+    pub fn total_pss_kib(&self) -> u64 {
         self.0.values().map(|u| u.pss_kib).sum()
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use wherry_bench::{Facts, median};
 
-use crate::contestant::Contestant;
-use crate::memory::Memory;
+use wherry_bench::contestant::Contestant;
+use wherry_bench::memory::Memory;
 
 /// The most that may be kept for one idle container.
 const IDLE_LIMIT_KIB: f64 = 1024.0;

@@ -3,6 +3,7 @@
 // A failed expectation is the test's result, in what the tests share, too.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod abuse;
 mod api;
 mod archives;
 mod attach;
@@ -29,6 +30,7 @@ mod names;
 mod netkill;
 mod network;
 mod options;
+mod outage;
 mod ports;
 mod pull;
 mod refusals;

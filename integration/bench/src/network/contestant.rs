@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use wherry_bench::client::Client;
 use wherry_tests::engine::Binary;
 use wherry_tests::{HOST_ADDRESS, Host};
 
-use crate::client::Client;
 use crate::traffic;
 
 /// The port that `server` publishes.

@@ -5,8 +5,6 @@
 // A failed measurement ends the program; that is all there is to do.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
-#[path = "../client.rs"]
-mod client;
 mod contestant;
 mod crowd;
 mod lookups;
