@@ -136,11 +136,12 @@ fn network_status(failure: &wherry_netd::protocol::Failure) -> StatusCode {
         Failure::HasEndpoints { .. }
         | Failure::PoolOverlap
         | Failure::AlreadyConnected { .. }
+        | Failure::Forbidden(_)
         | Failure::AddressInUse => StatusCode::FORBIDDEN,
         Failure::BadAddress(_) | Failure::Invalid(_) => StatusCode::BAD_REQUEST,
         Failure::NotConnected { .. }
         | Failure::PoolsExhausted
-        | Failure::AddressesExhausted(_)
+        | Failure::AddressesExhausted { .. }
         | Failure::PortAllocated { .. }
         | Failure::PortBind { .. }
         | Failure::System { .. }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::protocol::{BoundPort, Failure, PortSpec, Protocol};
+use crate::protocol::{BoundPort, Failure, GatewayMode, PortSpec, Protocol};
 
 /// Pending connections of a listening socket; the kernel lowers it to its own limit.
 const BACKLOG: i32 = 4096;
@@ -39,8 +39,24 @@ pub(crate) struct Publishing {
     pub(crate) default_ip: IpAddr,
     /// Whether sockets listen, for the relay, or only keep the port.
     pub(crate) listen: bool,
-    /// The endpoint's address, for messages.
-    pub(crate) container_ip: Ipv4Addr,
+    /// The endpoint's addresses.
+    pub(crate) container_v4: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    pub(crate) container_v6: Option<Ipv6Addr>,
+    /// How packets come to the endpoint's IPv4 address.
+    pub(crate) mode_v4: GatewayMode,
+    /// The same of IPv6.
+    pub(crate) mode_v6: GatewayMode,
+}
+
+impl Publishing {
+    /// The address that a host address leads to, for messages.
+    fn container_ip(&self, host: IpAddr) -> IpAddr {
+        let v4 = self.container_v4.map(IpAddr::V4);
+        let v6 = self.container_v6.map(IpAddr::V6);
+        let found = if host.is_ipv6() { v6.or(v4) } else { v4.or(v6) };
+        found.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
 }
 
 enum Attempt {
@@ -56,7 +72,11 @@ impl PortTable {
     /// # Errors
     /// `PortAllocated` and `PortBind`; nothing is then held.
     pub(crate) fn publish(&mut self, spec: &PortSpec, how: &Publishing) -> Result<Vec<HeldPort>, Failure> {
-        let addresses = host_addresses(spec.host_ip, how);
+        let (routed, addresses) = host_addresses(spec.host_ip, how);
+        let mut open = routed.into_iter().map(|host_ip| opened(spec, host_ip)).collect::<Vec<_>>();
+        if addresses.is_empty() {
+            return Ok(open);
+        }
         let ephemeral = spec.host_ports == (0, 0);
         let candidates = if ephemeral { self.ephemeral(spec.protocol) } else { range(spec.host_ports) };
         let mut last = None;
@@ -67,7 +87,8 @@ impl PortTable {
                     if ephemeral {
                         self.last_ephemeral.insert(spec.protocol, port);
                     }
-                    return Ok(held);
+                    open.extend(held);
+                    return Ok(open);
                 }
                 Err(attempt) => {
                     refusals += usize::from(matches!(attempt, Attempt::Refused(..)));
@@ -82,7 +103,7 @@ impl PortTable {
             Some((port, Attempt::Refused(ip, error))) => Failure::PortBind {
                 ip,
                 port,
-                container_ip: how.container_ip.into(),
+                container_ip: how.container_ip(ip),
                 container_port: spec.container_port,
                 protocol: spec.protocol,
                 reason: reason(&error),
@@ -97,6 +118,9 @@ impl PortTable {
     /// Notes a port that was bound before a restart, and tries to have its socket again: somebody else may have
     /// taken it in between, which the kernel's translation does not mind.
     pub(crate) fn restore(&mut self, bound: &BoundPort, listen: bool) -> HeldPort {
+        if bound.host_port == 0 {
+            return HeldPort { bound: bound.clone(), socket: None };
+        }
         self.note(bound.protocol, bound.host_port, bound.host_ip);
         let socket = bind(bound.protocol, bound.host_ip, bound.host_port, listen).unwrap_or_default();
         HeldPort { bound: bound.clone(), socket }
@@ -185,15 +209,43 @@ fn ephemeral_range() -> (u16, u16) {
         .unwrap_or(EPHEMERAL)
 }
 
-/// The addresses to bind, and whether each must succeed.
-fn host_addresses(asked: Option<IpAddr>, how: &Publishing) -> Vec<(IpAddr, bool)> {
+/// A port of a container that is reached by its own address: nothing of the host's is taken.
+fn opened(spec: &PortSpec, host_ip: IpAddr) -> HeldPort {
+    let bound =
+        BoundPort { protocol: spec.protocol, container_port: spec.container_port, host_ip, host_port: 0 };
+    HeldPort { bound, socket: None }
+}
+
+/// The families in which the port is only opened; and the addresses to bind, and whether each must succeed.
+fn host_addresses(asked: Option<IpAddr>, how: &Publishing) -> (Vec<IpAddr>, Vec<(IpAddr, bool)>) {
+    let (any_v4, any_v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let (mut open, mut bind) = (Vec::new(), Vec::new());
     let ip = asked.unwrap_or(how.default_ip);
-    let mut addresses = vec![(ip, true)];
-    // IPv6 reaches the container through the relay alone.
-    if asked.is_none() && ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && how.listen && host_has_ipv6() {
-        addresses.push((Ipv6Addr::UNSPECIFIED.into(), false));
+    if ip.is_ipv4() && how.container_v4.is_some() {
+        match how.mode_v4 {
+            GatewayMode::Routed => open.push(any_v4),
+            _ => bind.push((ip, true)),
+        }
     }
-    addresses
+    // Where no address is asked for, all of both families are.
+    let v6 = match (asked, ip) {
+        (None, ip) if ip.is_unspecified() => Some(any_v6),
+        (_, ip) => Some(ip).filter(IpAddr::is_ipv6),
+    };
+    if let Some(v6) = v6 {
+        match (how.container_v6, how.mode_v6) {
+            (Some(_), GatewayMode::Routed) => open.push(any_v6),
+            (Some(_), _) => bind.push((v6, true)),
+            // The relay brings IPv6 to a container without it.
+            (None, _) if how.container_v4.is_some() && how.mode_v4 != GatewayMode::Routed && how.listen => {
+                if asked.is_some() || host_has_ipv6() {
+                    bind.push((v6, asked.is_some()));
+                }
+            }
+            (None, _) => {}
+        }
+    }
+    (open, bind)
 }
 
 fn host_has_ipv6() -> bool {
@@ -233,7 +285,7 @@ fn bind(protocol: Protocol, ip: IpAddr, port: u16, listen: bool) -> io::Result<O
 }
 
 /// The system's words, without the number that Rust adds.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or(&text);
     words.to_lowercase()
@@ -255,7 +307,10 @@ mod tests {
     const HOW: Publishing = Publishing {
         default_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         listen: true,
-        container_ip: Ipv4Addr::new(172, 17, 0, 2),
+        container_v4: Some(Ipv4Addr::new(172, 17, 0, 2)),
+        container_v6: None,
+        mode_v4: GatewayMode::Nat,
+        mode_v6: GatewayMode::Nat,
     };
 
     #[test]
@@ -316,5 +371,31 @@ mod tests {
         table.release(&held[0].bound);
         drop(held);
         table.publish(&spec(None, (port, port)), &HOW).unwrap();
+    }
+
+    #[test]
+    fn each_family_is_bound_where_the_container_has_it() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let any = Publishing { default_ip: ip("0.0.0.0"), ..HOW };
+        let v6 = Some("fd00::2".parse().unwrap());
+        #[track_caller]
+        fn check(asked: Option<IpAddr>, how: Publishing, open: &[&str], bound: &[&str]) {
+            let (opened, bind) = host_addresses(asked, &how);
+            assert_eq!(opened.iter().map(ToString::to_string).collect::<Vec<_>>(), open);
+            assert_eq!(bind.iter().map(|b| b.0.to_string()).collect::<Vec<_>>(), bound);
+        }
+        let both = Publishing { container_v6: v6, ..any };
+        check(None, both, &[], &["0.0.0.0", "::"]);
+        check(Some(ip("::1")), both, &[], &["::1"]);
+        check(Some(ip("127.0.0.1")), both, &[], &["127.0.0.1"]);
+        check(None, Publishing { default_ip: ip("192.0.2.1"), ..both }, &[], &["192.0.2.1"]);
+        let only_v6 = Publishing { container_v4: None, ..both };
+        check(None, only_v6, &[], &["::"]);
+        check(Some(ip("0.0.0.0")), only_v6, &[], &[]);
+        check(Some(ip("::")), any, &[], &["::"]);
+        check(Some(ip("::")), Publishing { listen: false, ..any }, &[], &[]);
+        let routed = Publishing { mode_v4: GatewayMode::Routed, ..both };
+        check(None, routed, &["0.0.0.0"], &["::"]);
+        check(Some(ip("127.0.0.1")), routed, &["0.0.0.0"], &[]);
     }
 }

@@ -7,10 +7,10 @@
 //! `wherry_ipc`'s.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol and of the state files.
@@ -138,14 +138,22 @@ pub enum Failure {
     #[error("all predefined address pools have been fully subnetted")]
     PoolsExhausted,
     /// The network has no free address.
-    #[error("no available IPv4 addresses on this network's address pools: {0}")]
-    AddressesExhausted(String),
+    #[error("no available {family} addresses on this network's address pools: {network}")]
+    AddressesExhausted {
+        /// `IPv4` or `IPv6`.
+        family: String,
+        /// Name and id.
+        network: String,
+    },
     /// The asked address is in use.
     #[error("Address already in use")]
     AddressInUse,
     /// The asked address is in none of the network's subnets, or the network's subnet was not chosen by the user.
     #[error("{0}")]
     BadAddress(String),
+    /// What is asked for is not to be had here, whoever asks.
+    #[error("{0}")]
+    Forbidden(String),
     /// The network or endpoint is described wrongly.
     #[error("{0}")]
     Invalid(String),
@@ -196,6 +204,9 @@ pub enum Failure {
 pub struct Settings {
     /// Whether firewall and NAT rules are made (dockerd's `--iptables`).
     pub iptables: bool,
+    /// The same for IPv6 (`--ip6tables`).
+    #[serde(default)]
+    pub ip6tables: bool,
     /// Whether /proc/sys/net/ipv4/ip_forward is switched on, and the FORWARD policy set to DROP then.
     pub ip_forward: bool,
     /// Whether bridges masquerade (`--ip-masq`).
@@ -204,9 +215,9 @@ pub struct Settings {
     pub default_bridge: Option<DefaultBridge>,
     /// Default MTU of networks (1500).
     pub mtu: u32,
-    /// Where subnets of networks without one come from: (pool, prefix length of each). Docker's: 172.17.0.0/16 …
-    /// 172.31.0.0/16 each a /16, then 192.168.0.0/16 in /20s.
-    pub default_pools: Vec<(Ipv4Network, u8)>,
+    /// Where subnets of networks without one come from: (pool, prefix length of each), of both families. Docker's:
+    /// 172.17.0.0/16 … 172.31.0.0/16 each a /16, then 192.168.0.0/16 in /20s, and a /48 of the host's own in /64s.
+    pub default_pools: Vec<(IpNetwork, u8)>,
     /// Address that published ports bind to when none is given (0.0.0.0).
     pub default_host_ip: IpAddr,
     /// Whether netd relays connections that the kernel's NAT does not catch (`--userland-proxy`).
@@ -214,7 +225,7 @@ pub struct Settings {
 }
 
 /// The default bridge network, called `bridge`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DefaultBridge {
     /// Interface (`docker0`). One that exists under another name than `docker0` keeps its address.
     pub interface: String,
@@ -222,6 +233,18 @@ pub struct DefaultBridge {
     pub address: Option<Ipv4Network>,
     /// Whether its containers may talk to each other (`--icc`).
     pub icc: bool,
+    /// Its containers' addresses come from this part of its subnet (`--fixed-cidr`).
+    #[serde(default)]
+    pub range: Option<Ipv4Network>,
+    /// Whether it has IPv6, too (`--ipv6`).
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Its IPv6 subnet (`--fixed-cidr-v6`); `None`: from the default pools.
+    #[serde(default)]
+    pub subnet_v6: Option<Ipv6Network>,
+    /// The bridge's IPv6 address with prefix (`--bip6`).
+    #[serde(default)]
+    pub address_v6: Option<Ipv6Network>,
 }
 
 /// A network to be made.
@@ -233,7 +256,14 @@ pub struct NetworkSpec {
     pub name: String,
     /// Kind.
     pub driver: Driver,
-    /// Subnets; empty for one from the default pools.
+    /// Whether it has IPv4.
+    #[serde(default = "yes")]
+    pub ipv4: bool,
+    /// Whether it has IPv6.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Subnets; of a family without one, one is taken from the default pools. Those of a family that is not enabled
+    /// are kept and mean nothing.
     pub subnets: Vec<SubnetSpec>,
     /// Whether there is no way out of it.
     pub internal: bool,
@@ -247,8 +277,84 @@ pub struct NetworkSpec {
     pub masquerade: bool,
     /// Default host address of its published ports; `None` for the daemon's.
     pub host_binding: Option<IpAddr>,
+    /// What becomes of IPv4 traffic between it and the outside.
+    #[serde(default)]
+    pub gateway_mode_v4: GatewayMode,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub gateway_mode_v6: GatewayMode,
+    /// Whether the bridge gets no IPv4 address, and its containers no way out by it.
+    #[serde(default)]
+    pub inhibit_ipv4: bool,
+    /// Host interfaces through which outsiders may reach its containers' own addresses.
+    #[serde(default)]
+    pub trusted_interfaces: Vec<String>,
+    /// Containers' interfaces are called this, and a number; `None`: `eth`.
+    #[serde(default)]
+    pub interface_prefix: Option<String>,
+    /// Of macvlan and ipvlan networks: what they are on.
+    #[serde(default)]
+    pub sub: Option<SubInterfaces>,
     /// The engine's own data (labels, driver options, creation time …), given back as it is.
     pub metadata: serde_json::Value,
+}
+
+impl Default for NetworkSpec {
+    /// A bridge network in which nothing is asked for.
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            name: String::new(),
+            driver: Driver::Bridge,
+            ipv4: true,
+            ipv6: false,
+            subnets: Vec::new(),
+            internal: false,
+            bridge: None,
+            mtu: None,
+            icc: true,
+            masquerade: true,
+            host_binding: None,
+            gateway_mode_v4: GatewayMode::Nat,
+            gateway_mode_v6: GatewayMode::Nat,
+            inhibit_ipv4: false,
+            trusted_interfaces: Vec::new(),
+            interface_prefix: None,
+            sub: None,
+            metadata: serde_json::Value::Null,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What becomes of traffic between a bridge network and the outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayMode {
+    /// Published ports are translated; unpublished ones cannot be reached.
+    #[default]
+    Nat,
+    /// As `Nat`, but all ports can be reached by the containers' own addresses.
+    NatUnprotected,
+    /// Nothing is translated; published ports can be reached by the containers' own addresses.
+    Routed,
+    /// Only for internal networks: the host has no address in it, either.
+    Isolated,
+}
+
+/// What a macvlan or ipvlan network's interfaces are on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubInterfaces {
+    /// The host's interface, `NAME.VLAN` for a VLAN of it that is made if it is not there; empty: a dummy of its
+    /// own, so that containers see only each other.
+    pub parent: String,
+    /// Mode, as the driver calls it: `bridge`, `private`, `vepa`, `passthru`; `l2`, `l3`, `l3s`.
+    pub mode: String,
+    /// ipvlan's flag: `bridge`, `private`, `vepa`.
+    #[serde(default)]
+    pub flag: String,
 }
 
 /// Kinds of networks.
@@ -260,10 +366,26 @@ pub enum Driver {
     Host,
     /// Loopback only (one network, made by netd).
     Null,
+    /// Interfaces with addresses of their own on a host interface (see [`SubInterfaces`]).
+    Macvlan,
+    /// The same with the host interface's hardware address.
+    Ipvlan,
+    /// No network, only a description that others refer to: netd keeps it.
+    Description,
+}
+
+impl Driver {
+    /// Whether containers get an interface with addresses in it.
+    pub fn has_links(self) -> bool {
+        match self {
+            Self::Bridge | Self::Macvlan | Self::Ipvlan => true,
+            Self::Host | Self::Null | Self::Description => false,
+        }
+    }
 }
 
 /// A subnet to be used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SubnetSpec {
     /// The subnet; `None`: from the default pools.
     pub subnet: Option<IpNetwork>,
@@ -309,7 +431,7 @@ pub struct SandboxSpec {
 }
 
 /// An endpoint to be made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndpointSpec {
     /// Full network id.
     pub network: String,
@@ -324,6 +446,18 @@ pub struct EndpointSpec {
     pub links: BTreeMap<String, String>,
     /// Fixed address; `None` for the next free one.
     pub ipv4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Addr>,
+    /// Further addresses of the link-local ranges.
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
+    /// The interface's name in the container; `None` for the network's prefix and the next number.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Settings of the interface: names below /proc/sys with dots, in which `IFNAME` stands for it → value.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
     /// MAC as `02:42:…`; `None` for a random, locally administered one.
     pub mac: Option<String>,
     /// Published ports.
@@ -339,7 +473,7 @@ pub struct PortSpec {
     pub protocol: Protocol,
     /// The container's port.
     pub container_port: u16,
-    /// Host address; `None` for the default, on IPv6 too (`[::]`, through the userland relay).
+    /// Host address; `None` for the default, on IPv6 too (`[::]`).
     pub host_ip: Option<IpAddr>,
     /// First and last host port to choose from; 0, 0 for an ephemeral one (32768–60999).
     pub host_ports: (u16, u16),
@@ -380,7 +514,7 @@ pub struct Sandbox {
 }
 
 /// An endpoint as it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// What was asked.
     pub spec: EndpointSpec,
@@ -392,10 +526,19 @@ pub struct Endpoint {
     pub ipv4: Option<Ipv4Network>,
     /// Gateway; `None` in internal networks.
     pub gateway: Option<Ipv4Addr>,
+    /// IPv6 address and prefix length, where the network has IPv6.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Network>,
+    /// Its gateway.
+    #[serde(default)]
+    pub gateway_v6: Option<Ipv6Addr>,
     /// MAC as `02:42:…`.
     pub mac: String,
     /// Whether the default route goes through it.
     pub default_route: bool,
+    /// Whether the IPv6 default route goes through it.
+    #[serde(default)]
+    pub default_route_v6: bool,
     /// Published ports as bound: (container port, protocol, host address, host port), also IPv6 ones.
     pub ports: Vec<BoundPort>,
 }

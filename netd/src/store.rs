@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::service::DnsPorts;
-use crate::protocol::{NetworkSpec, Sandbox, Settings};
+use crate::firewall::rules::Family;
+use crate::protocol::{NetworkSpec, Sandbox, Settings, VERSION};
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -50,6 +51,26 @@ pub(crate) struct StoredSettings {
     pub(crate) settings: Settings,
     /// Whether we switched forwarding on, and so owe the host a firewall that forwards nothing else.
     pub(crate) forward_drop: bool,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub(crate) forward_drop_v6: bool,
+}
+
+impl StoredSettings {
+    pub(crate) fn new(settings: Settings, forward_drop: &[Family]) -> Self {
+        Self {
+            version: VERSION,
+            settings,
+            forward_drop: forward_drop.contains(&Family::V4),
+            forward_drop_v6: forward_drop.contains(&Family::V6),
+        }
+    }
+
+    /// The families whose forwarded packets are dropped unless a rule accepts them.
+    pub(crate) fn dropping(&self) -> Vec<Family> {
+        let all = [(Family::V4, self.forward_drop), (Family::V6, self.forward_drop_v6)];
+        all.into_iter().filter(|f| f.1).map(|f| f.0).collect()
+    }
 }
 
 impl Paths {

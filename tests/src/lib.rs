@@ -20,6 +20,7 @@ mod leftovers;
 mod poll;
 pub mod registry;
 pub mod relay;
+mod remote;
 mod session;
 pub mod tokens;
 
@@ -27,4 +28,5 @@ pub use cli::{CommandLine, Output};
 pub use engine::Engine;
 pub use host::{HOST_ADDRESS, Host, Servant};
 pub use poll::{poll, poll_value};
+pub use remote::Remote;
 pub use session::Session;

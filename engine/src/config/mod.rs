@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use wherry_netd::protocol::{DefaultBridge, Settings as NetworkSettings};
 use wherry_registry::Proxies;
 
@@ -356,11 +356,19 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
             Some(text) => return Err(format!("invalid CIDR address: {text}")),
             None => None,
         };
+    let range = network_of::<Ipv4Network>(given, "fixed-cidr")?;
     let default_bridge = match bridge {
         Some("none") => None,
-        other => {
-            Some(DefaultBridge { interface: other.unwrap_or("docker0").to_string(), address, icc: on("icc") })
-        }
+        other => Some(DefaultBridge {
+            interface: other.unwrap_or("docker0").to_string(),
+            // A range without an address is the subnet.
+            address: address.or_else(|| range.and_then(first_address)),
+            icc: on("icc"),
+            range,
+            ipv6: given.flag("ipv6") == Some(true),
+            subnet_v6: network_of::<Ipv6Network>(given, "fixed-cidr-v6")?,
+            address_v6: network_of::<Ipv6Network>(given, "bip6")?,
+        }),
     };
     let default_host_ip = match given.text("ip").map(str::parse) {
         Some(Ok(ip)) => ip,
@@ -368,6 +376,7 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
     };
     Ok(NetworkSettings {
         iptables: on("iptables"),
+        ip6tables: on("ip6tables"),
         ip_forward: on("ip-forward"),
         ip_masq: on("ip-masq"),
         default_bridge,
@@ -381,11 +390,27 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
     })
 }
 
+/// A network in CIDR notation, with what is in its host part.
+fn network_of<N: std::str::FromStr>(given: &Settings, key: &str) -> Result<Option<N>, String> {
+    match given.text(key) {
+        None | Some("") => Ok(None),
+        Some(text) if text.contains('/') => {
+            text.parse().map(Some).map_err(|_| format!("invalid CIDR address: {text}: of --{key}"))
+        }
+        Some(text) => Err(format!("invalid CIDR address: {text}: of --{key}")),
+    }
+}
+
+/// A subnet's first address, with its prefix.
+fn first_address(subnet: Ipv4Network) -> Option<Ipv4Network> {
+    Ipv4Network::new(subnet.nth(1)?, subnet.prefix()).ok()
+}
+
 /// 172.17.0.0/16 … 172.31.0.0/16 whole, then 192.168.0.0/16 in pieces of 4096 addresses.
-fn docker_pools() -> Vec<(Ipv4Network, u8)> {
+fn docker_pools() -> Vec<(IpNetwork, u8)> {
     let whole = (17..32).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16, 16));
     whole
         .chain([(Ipv4Addr::new(192, 168, 0, 0), 16, 20)])
-        .filter_map(|(base, prefix, size)| Some((Ipv4Network::new(base, prefix).ok()?, size)))
+        .filter_map(|(base, prefix, size)| Some((IpNetwork::new(base.into(), prefix).ok()?, size)))
         .collect()
 }

@@ -89,7 +89,6 @@ pub(super) fn by_key(key: &str) -> Option<&'static Spec> {
     OPTIONS.iter().find(|o| !o.key.is_empty() && o.key == key)
 }
 
-const IPV6: &str = "networks have IPv4 only";
 const CONTAINERD: &str = "containers run without containerd";
 const TLS: &str =
     "TLS is not supported yet; reach the daemon over SSH (docker -H ssh://…) or its Unix socket";
@@ -112,7 +111,7 @@ pub(super) static OPTIONS: &[Spec] = &[
         .key("authorization-plugins")
         .refused(&[], "plugins are not supported"),
     option("bip", Kind::Text, "IPv4 address for the default bridge"),
-    option("bip6", Kind::Text, "IPv6 address for the default bridge").refused(&[""], IPV6),
+    option("bip6", Kind::Text, "IPv6 address for the default bridge"),
     option("bridge", Kind::Text, "Attach containers to a network bridge").short('b'),
     option("builder", Kind::Opaque, "Builder settings").file_only().no_effect("builds come later"),
     option("cdi-spec-dir", Kind::List(checks::any), "CDI specification directories to use")
@@ -138,7 +137,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("default-gateway", Kind::Ip, "Default gateway IPv4 address for the default bridge network")
         .refused(&[""], "use --bip, whose address is the gateway"),
     option("default-gateway-v6", Kind::Ip, "Default gateway IPv6 address for the default bridge network")
-        .refused(&[""], IPV6),
+        .refused(&[""], "use --bip6, whose address is the gateway"),
     option("default-ipc-mode", Kind::Text, "Default mode for containers ipc (\"shareable\" | \"private\")")
         .refused(&["private"], "containers are private unless they ask for --ipc=shareable"),
     option("default-network-opt", Kind::NestedMap, "Default network options")
@@ -157,9 +156,8 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("feature", Kind::Opaque, "Enable feature in the daemon")
         .key("features")
         .no_effect("there are none to switch"),
-    option("fixed-cidr", Kind::Text, "IPv4 subnet for the default bridge network")
-        .refused(&[""], "use --bip, whose subnet is used whole"),
-    option("fixed-cidr-v6", Kind::Text, "IPv6 subnet for the default bridge network").refused(&[""], IPV6),
+    option("fixed-cidr", Kind::Text, "IPv4 subnet for the default bridge network"),
+    option("fixed-cidr-v6", Kind::Text, "IPv6 subnet for the default bridge network"),
     option("group", Kind::Text, "Group for the unix socket (default \"docker\")").short('G'),
     option("help", Kind::Bool, "Print usage").flag_only(),
     option("host", Kind::List(checks::host), "Daemon socket(s) to connect to").short('H').key("hosts"),
@@ -191,9 +189,9 @@ pub(super) static OPTIONS: &[Spec] = &[
     )
     .refused(&[], "forwarding that the daemon switches on is closed by default"),
     option("ip-masq", Kind::Bool, "Enable IP masquerading for the default bridge network (default true)"),
-    option("ip6tables", Kind::Bool, "Enable addition of ip6tables rules (default true)").no_effect(IPV6),
+    option("ip6tables", Kind::Bool, "Enable addition of ip6tables rules (default true)"),
     option("iptables", Kind::Bool, "Enable addition of iptables rules (default true)"),
-    option("ipv6", Kind::Bool, "Enable IPv6 networking for the default bridge network").refused(&[], IPV6),
+    option("ipv6", Kind::Bool, "Enable IPv6 networking for the default bridge network"),
     option("label", Kind::List(checks::label), "Set key=value labels to the daemon").key("labels"),
     option("live-restore", Kind::Bool, "Leave containers running when the daemon is told to stop"),
     option("log-driver", Kind::Text, "Default driver for container logs (default \"json-file\")"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use serde_json::Value as Json;
 
 use crate::text::go_quote;
@@ -46,7 +46,7 @@ pub(super) enum Value {
     List(Vec<String>),
     Map(BTreeMap<String, String>),
     Ulimits(Limits),
-    Pools(Vec<(Ipv4Network, u8)>),
+    Pools(Vec<(IpNetwork, u8)>),
     Opaque(Json),
 }
 
@@ -323,7 +323,7 @@ fn ulimits_json(key: &str, json: &Json) -> Result<Limits, String> {
     Ok(limits)
 }
 
-fn pool_flag(text: &str) -> Result<(Ipv4Network, u8), String> {
+fn pool_flag(text: &str) -> Result<(IpNetwork, u8), String> {
     let (mut base, mut size) = (None, None);
     for field in text.split(',') {
         let (key, value) = field
@@ -341,7 +341,7 @@ fn pool_flag(text: &str) -> Result<(Ipv4Network, u8), String> {
     pool(base.unwrap_or(""), size.unwrap_or(0))
 }
 
-fn pools_json(key: &str, json: &Json) -> Result<Vec<(Ipv4Network, u8)>, String> {
+fn pools_json(key: &str, json: &Json) -> Result<Vec<(IpNetwork, u8)>, String> {
     let list = json.as_array().ok_or_else(|| cannot_unmarshal(json, key, "[]*ipamutils.NetworkToSplit"))?;
     let field = |entry: &Json, name: &str| entry.get(name).cloned().unwrap_or(Json::Null);
     list.iter()
@@ -352,16 +352,16 @@ fn pools_json(key: &str, json: &Json) -> Result<Vec<(Ipv4Network, u8)>, String> 
         .collect()
 }
 
-fn pool(base: &str, size: i64) -> Result<(Ipv4Network, u8), String> {
-    let invalid =
-        || format!("invalid base pool {}: an IPv4 network such as 10.0.0.0/8 is needed", go_quote(base));
-    let network: Ipv4Network = base.parse().map_err(|_| invalid())?;
+fn pool(base: &str, size: i64) -> Result<(IpNetwork, u8), String> {
+    let invalid = || format!("invalid base pool {}: a network such as 10.0.0.0/8 is needed", go_quote(base));
+    let network: IpNetwork = base.parse().map_err(|_| invalid())?;
     if !base.contains('/') {
         return Err(invalid());
     }
-    let network = Ipv4Network::new(network.network(), network.prefix()).map_err(|_| invalid())?;
+    let network = IpNetwork::new(network.network(), network.prefix()).map_err(|_| invalid())?;
+    let longest = if network.is_ipv4() { 30 } else { 126 };
     match u8::try_from(size) {
-        Ok(size) if (network.prefix()..=30).contains(&size) => Ok((network, size)),
+        Ok(size) if (network.prefix()..=longest).contains(&size) => Ok((network, size)),
         _ => Err(format!("invalid pools size: {size} does not fit into {network}")),
     }
 }

@@ -48,12 +48,13 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
             record.name
         )));
     }
-    let attachment = Attachment {
-        network_id: network.spec.id.clone(),
-        settings: body.endpoint_config.unwrap_or_default(),
-    };
+    let settings = body.endpoint_config.unwrap_or_default();
+    super::create::check_endpoint(&settings, Some(network)).map_err(Error::InvalidParameter)?;
+    let attachment = Attachment { network_id: network.spec.id.clone(), settings };
     if container.status().state.is_running() {
-        let endpoint = network::endpoint(engine, &record, network, &attachment)?;
+        let mut endpoint = network::endpoint(engine, &record, network, &attachment)?;
+        // Published there if they are nowhere else.
+        endpoint.ports = network::ports(&record)?;
         let sandbox = engine.netd.connect(&container.id, endpoint).await?;
         refresh(engine, &container, sandbox);
     }
@@ -86,7 +87,10 @@ fn refuse_modes(container: &Container, network: &Network) -> Result<(), Error> {
         Driver::Null if !record.networks.is_empty() => Err(Error::Forbidden(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode".into(),
         )),
-        Driver::Null | Driver::Bridge => Ok(()),
+        Driver::Description => {
+            Err(Error::Forbidden("cannot create endpoint on configuration-only network".into()))
+        }
+        Driver::Null | Driver::Bridge | Driver::Macvlan | Driver::Ipvlan => Ok(()),
     }
 }
 

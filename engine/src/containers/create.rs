@@ -27,6 +27,7 @@ use crate::server::{ApiVersion, Reply, Request, response};
 use crate::text::go_quote;
 
 pub(super) use defaults::fill as fill_defaults;
+pub(super) use endpoints::check as check_endpoint;
 pub(super) use merge::inherit;
 
 /// What a client asked for.

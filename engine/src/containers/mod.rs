@@ -201,10 +201,13 @@ fn publish_network(
     action: &str,
     (name, id): (&str, &str),
 ) {
-    let driver = match name {
-        "host" => "host",
-        "none" => "null",
-        _ => "bridge",
+    let known = engine.netd.remembered();
+    let found = known.iter().flat_map(|all| all.iter()).find(|n| n.spec.id == id);
+    let driver = match (name, found) {
+        (_, Some(network)) => crate::networks::driver_name(network.spec.driver),
+        ("host", None) => "host",
+        ("none", None) => "null",
+        (_, None) => "bridge",
     };
     let attributes = BTreeMap::from([
         ("container".to_owned(), container.id.clone()),

@@ -90,12 +90,13 @@ async fn sandbox_spec(engine: &Arc<Engine>, record: &Record) -> Result<SandboxSp
         let network = networks::find(engine, name).await?;
         match network.spec.driver {
             Driver::Null | Driver::Host => {}
-            Driver::Bridge => {
+            Driver::Bridge | Driver::Macvlan | Driver::Ipvlan | Driver::Description => {
                 resolver |= !network.default_bridge;
                 endpoints.push(endpoint(engine, record, &network, attachment)?);
             }
         }
     }
+    // netd publishes them where the default route goes.
     if let Some(first) = endpoints.first_mut() {
         first.ports = ports(record)?;
     }
@@ -110,10 +111,10 @@ async fn sandbox_spec(engine: &Arc<Engine>, record: &Record) -> Result<SandboxSp
     })
 }
 
-/// The network of the network mode first: it gets `eth0` and the published ports.
+/// The default bridge first, the others by their names, as dockerd numbers their interfaces.
 pub(super) fn in_order(record: &Record) -> Vec<(&String, &Attachment)> {
     let mut all: Vec<_> = record.networks.iter().collect();
-    all.sort_by_key(|(name, _)| **name != record.host_config.network_mode);
+    all.sort_by_key(|(name, _)| name.as_str() != "bridge");
     all
 }
 
@@ -128,13 +129,9 @@ pub(super) fn endpoint(
     attachment: &Attachment,
 ) -> Result<EndpointSpec, Error> {
     let settings = &attachment.settings;
-    let wanted = settings.ipam_config.as_ref().map_or("", |ipam| ipam.ipv4_address.as_str());
-    let ipv4 = match wanted {
-        "" => None,
-        text => {
-            Some(text.parse().map_err(|_| Error::InvalidParameter(format!("invalid IPv4 address: {text}")))?)
-        }
-    };
+    let ipam = settings.ipam_config.clone().unwrap_or_default();
+    let link_local = ipam.link_local_ips.iter().flatten();
+    let options = settings.driver_opts.clone().unwrap_or_default();
     let mac = Some(&settings.mac_address).filter(|m| !m.is_empty()).or(Some(&record.config.mac_address));
     Ok(EndpointSpec {
         network: network.spec.id.clone(),
@@ -142,11 +139,46 @@ pub(super) fn endpoint(
         container_name: record.name.clone(),
         names: if network.default_bridge { Vec::new() } else { names(record, attachment) },
         links: if network.default_bridge { BTreeMap::new() } else { links(engine, record, attachment)? },
-        ipv4,
+        ipv4: parse_address(&ipam.ipv4_address, "IPv4")?,
+        ipv6: parse_address(&ipam.ipv6_address, "IPv6")?,
+        link_local: link_local
+            .filter_map(|ip| parse_address(ip, "link-local IP").transpose())
+            .collect::<Result<_, _>>()?,
+        interface: options.get(IFNAME).filter(|name| !name.is_empty()).cloned(),
+        sysctls: interface_sysctls(options.get(SYSCTLS).map_or("", String::as_str))?,
         mac: mac.filter(|m| !m.is_empty()).cloned(),
         ports: Vec::new(),
         gateway_priority: settings.gw_priority,
     })
+}
+
+/// The option with which an endpoint's interface is named.
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+/// The option with an interface's kernel parameters.
+pub(super) const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+fn parse_address<T: std::str::FromStr>(text: &str, what: &str) -> Result<Option<T>, Error> {
+    let parsed = Some(text).filter(|text| !text.is_empty()).map(str::parse);
+    parsed.transpose().map_err(|_| Error::InvalidParameter(format!("invalid {what} address: {text}")))
+}
+
+/// `NAME=VALUE,…`, each of an interface that is called IFNAME.
+fn interface_sysctls(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let each = text.split(',').filter(|one| !one.is_empty());
+    each.map(|one| match one.split_once('=') {
+        Some((name, value)) => Ok((name.to_string(), value.to_string())),
+        None => Err(Error::InvalidParameter(format!(
+            "expected sysctl '{}' to have format name=value",
+            one.to_lowercase()
+        ))),
+    })
+    .collect()
+}
+
+/// An endpoint's addresses, IPv4 first.
+pub(super) fn addresses(endpoint: &wherry_netd::protocol::Endpoint) -> Vec<std::net::IpAddr> {
+    let v4 = endpoint.ipv4.map(|network| network.ip().into());
+    v4.into_iter().chain(endpoint.ipv6.map(|network| network.ip().into())).collect()
 }
 
 /// The names of a container in a user-defined network.
@@ -189,7 +221,7 @@ pub(super) fn parse_link(link: &str) -> (&str, &str) {
 }
 
 /// The published ports: those that are bound, and with `-P` the other exposed ones.
-fn ports(record: &Record) -> Result<Vec<PortSpec>, Error> {
+pub(super) fn ports(record: &Record) -> Result<Vec<PortSpec>, Error> {
     let mut specs = Vec::new();
     let bindings = record.host_config.port_bindings.clone().unwrap_or_default();
     for (port, hosts) in &bindings {

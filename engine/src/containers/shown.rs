@@ -32,6 +32,7 @@ fn network(
     let joined_before = !attachment.network_id.is_empty();
     let dns_names = (full && user_defined && joined_before).then(|| names(record, attachment));
     let address = endpoint.and_then(|e| e.ipv4);
+    let address_v6 = endpoint.and_then(|e| e.ipv6);
     json!({
         "IPAMConfig": settings.ipam_config,
         "Links": settings.links.as_ref().filter(|_| full),
@@ -44,9 +45,9 @@ fn network(
         "Gateway": endpoint.and_then(|e| e.gateway).map_or(String::new(), |g| g.to_string()),
         "IPAddress": address.map_or(String::new(), |a| a.ip().to_string()),
         "IPPrefixLen": address.map_or(0, |a| a.prefix()),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": endpoint.and_then(|e| e.gateway_v6).map_or(String::new(), |g| g.to_string()),
+        "GlobalIPv6Address": address_v6.map_or(String::new(), |a| a.ip().to_string()),
+        "GlobalIPv6PrefixLen": address_v6.map_or(0, |a| a.prefix()),
         "DNSNames": dns_names,
     })
 }
@@ -65,7 +66,9 @@ pub(super) fn port_map(record: &Record, sandbox: Option<&Sandbox>) -> Value {
         }
     }
     for port in bound(sandbox) {
-        let place = json!({ "HostIp": port.host_ip.to_string(), "HostPort": port.host_port.to_string() });
+        // Of a network whose containers are reached by their own addresses, none of the host's ports is taken.
+        let host_port = if port.host_port == 0 { String::new() } else { port.host_port.to_string() };
+        let place = json!({ "HostIp": port.host_ip.to_string(), "HostPort": host_port });
         let key = format!("{}/{}", port.container_port, port.protocol);
         shown.entry(key).or_default().get_or_insert_default().push(place);
     }

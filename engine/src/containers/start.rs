@@ -323,9 +323,7 @@ pub(super) fn write_etc(
 /// A container's own addresses, in the order of its interfaces.
 pub(super) fn addresses(joined: &Joined) -> Vec<IpAddr> {
     match joined {
-        Joined::Own(sandbox) => {
-            sandbox.endpoints.iter().filter_map(|e| e.ipv4.map(|n| n.ip().into())).collect()
-        }
+        Joined::Own(sandbox) => sandbox.endpoints.iter().flat_map(network::addresses).collect(),
         Joined::Host | Joined::Other(_) => Vec::new(),
     }
 }

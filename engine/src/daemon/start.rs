@@ -98,7 +98,10 @@ async fn release_volumes(engine: &Arc<Engine>) -> Result<(), StartError> {
 async fn open_engine(config: Config) -> Result<Arc<Engine>, StartError> {
     let id = identity::read_or_make(&config.data_root)?;
     let (data_root, exec_root) = (config.data_root.clone(), config.exec_root.clone());
-    let settings = config.network.clone();
+    let mut settings = config.network.clone();
+    if !settings.default_pools.iter().any(|(pool, _)| pool.is_ipv6()) {
+        settings.default_pools.extend(crate::networks::own_ipv6_pool(&id));
+    }
     let (events, netd, store, registries, volumes, builds, containers, monitor_program) =
         blocking(move || {
             let events = Bus::open(&data_root)?;

@@ -1,14 +1,15 @@
 //! `POST /networks/create`: Docker's words to netd's.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use ipnetwork::{IpNetwork, Ipv4Network};
-use serde::Deserialize;
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 use wherry_netd::protocol::{Driver, Failure, NetworkSpec, SubnetSpec};
 
+use super::options;
 use super::shown::Metadata;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -16,7 +17,7 @@ use crate::server::{Reply, Request, response};
 use crate::text::go_quote;
 
 /// The body. `null` stands for what is not said.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Create {
     name: Option<String>,
@@ -37,7 +38,7 @@ struct Create {
     labels: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Ipam {
     driver: Option<String>,
@@ -45,7 +46,7 @@ struct Ipam {
     config: Option<Vec<Subnet>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Subnet {
     subnet: Option<String>,
@@ -55,63 +56,132 @@ struct Subnet {
     auxiliary_addresses: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct ConfigFrom {
     network: Option<String>,
 }
 
 pub(super) async fn create(engine: Arc<Engine>, mut request: Request) -> Result<Reply, Error> {
-    let body: Create = request.optional_json().await?.unwrap_or_default();
+    let mut body: Create = request.optional_json().await?.unwrap_or_default();
+    let name = body.name.clone().unwrap_or_default();
+    check_name(&name)?;
+    check_kind(&body)?;
+    if let Some(from) = referred(&body).map(str::to_owned) {
+        body = described(&engine, body, &from).await?;
+    }
     let spec = specification(body)?;
-    let (id, name) = (spec.id.clone(), spec.name.clone());
+    let (id, driver) = (spec.id.clone(), super::shown::driver_name(spec.driver));
     engine.netd.create_network(spec).await.map_err(|error| match error {
         Error::Network(failure @ Failure::PoolOverlap) => {
             Error::Forbidden(format!("invalid pool request: {failure}"))
         }
-        // A name or address that another network has, or a shape that bridges do not have.
-        Error::Network(Failure::Invalid(why)) => Error::Forbidden(why),
+        // What the drivers refuse is, to dockerd, its own failure.
+        Error::Network(Failure::Invalid(why)) => Error::server(why),
         other => other,
     })?;
-    super::publish(&engine, "create", &id, &name, "bridge");
+    super::publish(&engine, "create", &id, &name, driver);
     let answer = serde_json::json!({ "Id": id, "Warning": "" });
     Ok(response::json(StatusCode::CREATED, &answer).into())
 }
 
+/// The description that a network is to be made from.
+fn referred(body: &Create) -> Option<&str> {
+    body.config_from.as_ref()?.network.as_deref().filter(|name| !name.is_empty())
+}
+
+/// The request with what the description says in the place of its own.
+async fn described(engine: &Engine, body: Create, from: &str) -> Result<Create, Error> {
+    let known = engine.netd.known_networks().await?;
+    let found = known.iter().find(|n| n.spec.driver == Driver::Description && n.spec.name == from);
+    let Some(found) = found else {
+        return Err(Error::NotFound(format!("configuration network {} does not exist", go_quote(from))));
+    };
+    if body.options.as_ref().is_some_and(|options| !options.is_empty()) {
+        let text =
+            "network driver options are not supported if the network depends on a configuration network";
+        return Err(Error::Forbidden(text.into()));
+    }
+    let ipam = body.ipam.as_ref();
+    let own_ipam = ipam.is_some_and(|ipam| {
+        ipam.config.as_ref().is_some_and(|c| !c.is_empty())
+            || ipam.options.as_ref().is_some_and(|o| !o.is_empty())
+    });
+    let own_labels = body.labels.as_ref().is_some_and(|labels| !labels.is_empty());
+    if own_ipam || own_labels || body.enable_ipv6 == Some(true) || body.enable_ipv4 == Some(false) {
+        let text = "user specified configurations are not supported if the network depends on a configuration network";
+        return Err(Error::Forbidden(text.into()));
+    }
+    let description = Metadata::of(found).request;
+    let description: Create = serde_json::from_value(description)
+        .map_err(|e| Error::server(format!("read the description of network {from}: {e}")))?;
+    Ok(Create {
+        enable_ipv4: description.enable_ipv4,
+        enable_ipv6: description.enable_ipv6,
+        ipam: description.ipam,
+        options: description.options,
+        labels: description.labels,
+        ..body
+    })
+}
+
 /// What netd is to make.
 fn specification(body: Create) -> Result<NetworkSpec, Error> {
-    let name = body.name.clone().unwrap_or_default();
-    check_name(&name)?;
-    check_kind(&body)?;
+    let config_only = body.config_only == Some(true);
+    let request = if config_only {
+        serde_json::to_value(&body).map_err(|e| Error::server(format!("describe network: {e}")))?
+    } else {
+        serde_json::Value::Null
+    };
+    let config_from = referred(&body).unwrap_or_default().to_owned();
     let ipam = body.ipam.unwrap_or_default();
     if let Some(driver) = ipam.driver.as_deref().filter(|d| !matches!(*d, "" | "default")) {
-        return Err(Error::NotFound(format!("plugin {} not found", go_quote(driver))));
+        return Err(match driver {
+            "null" if ipam.config.as_ref().is_some_and(|c| !c.is_empty()) => Error::InvalidParameter(
+                "null ipam driver does not handle specific address pool requests".into(),
+            ),
+            "null" => Error::InvalidParameter("ipv4 pool is empty".into()),
+            other => Error::NotFound(format!("plugin {} not found", go_quote(other))),
+        });
     }
-    let subnets = subnets(ipam.config.unwrap_or_default())?;
     let given = body.options.unwrap_or_default();
-    let options = BridgeOptions::parse(&given)?;
+    let mut spec = NetworkSpec {
+        id: crate::id::hex64(),
+        name: body.name.unwrap_or_default(),
+        driver: match body.driver.as_deref() {
+            _ if config_only => Driver::Description,
+            Some("macvlan") => Driver::Macvlan,
+            Some("ipvlan") => Driver::Ipvlan,
+            _ => Driver::Bridge,
+        },
+        ipv4: body.enable_ipv4 != Some(false),
+        ipv6: body.enable_ipv6 == Some(true),
+        internal: body.internal.unwrap_or(false),
+        ..NetworkSpec::default()
+    };
+    spec.subnets = subnets(ipam.config.unwrap_or_default(), spec.ipv4, spec.ipv6)?;
+    options::apply(&given, &mut spec)?;
+    let scope = body.scope.filter(|scope| !scope.is_empty());
     let metadata = Metadata {
         created_ns: crate::clock::now_ns(),
         labels: body.labels.unwrap_or_default(),
         options: given,
         ipam_options: ipam.options,
-        gateway_unsaid: subnets.iter().any(|subnet| subnet.gateway.is_none()),
+        chosen: spec.subnets.iter().filter_map(|s| s.subnet).collect(),
+        gateways_unsaid: spec
+            .subnets
+            .iter()
+            .filter(|s| s.gateway.is_none())
+            .filter_map(|s| s.subnet)
+            .collect(),
         attachable: body.attachable.unwrap_or(false),
+        scope: scope.unwrap_or_else(|| "local".into()),
+        config_from,
+        request,
     };
-    Ok(NetworkSpec {
-        id: crate::id::hex64(),
-        name,
-        driver: Driver::Bridge,
-        subnets,
-        internal: body.internal.unwrap_or(false),
-        bridge: options.name,
-        mtu: options.mtu,
-        icc: options.icc,
-        masquerade: options.masquerade,
-        host_binding: options.host_binding,
-        metadata: serde_json::to_value(metadata)
-            .map_err(|e| Error::server(format!("describe network: {e}")))?,
-    })
+    spec.metadata =
+        serde_json::to_value(metadata).map_err(|e| Error::server(format!("describe network: {e}")))?;
+    Ok(spec)
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
@@ -126,43 +196,50 @@ fn check_name(name: &str) -> Result<(), Error> {
 
 /// Refuses kinds of networks that there are not, here or at all.
 fn check_kind(body: &Create) -> Result<(), Error> {
-    let not_yet =
-        |what: &str| Err(Error::NotImplemented(format!("{what} are not supported by this engine yet")));
+    let forbidden = |text: &str| Err(Error::Forbidden(text.into()));
+    if body.driver.as_deref() == Some("overlay") {
+        return forbidden(crate::system::swarm::NOT_A_MANAGER);
+    }
+    if body.scope.as_deref() == Some("swarm") {
+        return forbidden("cannot create a swarm scoped network when swarm is not active");
+    }
+    if body.config_only == Some(true) {
+        if referred(body).is_some() {
+            return forbidden("a configuration network cannot depend on another configuration network");
+        }
+        let scoped = body.scope.as_deref().is_some_and(|scope| !scope.is_empty());
+        if [body.ingress, body.internal, body.attachable].contains(&Some(true)) || scoped {
+            return forbidden(
+                "configuration network can only contain network specific fields. Network operator fields like \
+                 [ ingress | internal | attachable | scope ] are not supported.",
+            );
+        }
+        return Ok(());
+    }
+    if body.ingress == Some(true) {
+        return forbidden("Ingress network can only be global scope network");
+    }
     match body.driver.as_deref().unwrap_or("") {
-        "" | "bridge" => {}
+        "" | "bridge" | "macvlan" | "ipvlan" => {}
         only @ ("host" | "null") => {
             return Err(Error::Forbidden(format!(
                 "only one instance of {} network is allowed",
                 go_quote(only)
             )));
         }
-        "overlay" => return Err(Error::Forbidden(crate::system::swarm::NOT_A_MANAGER.into())),
-        driver @ ("macvlan" | "ipvlan") => return not_yet(&format!("{driver} networks")),
         other => return Err(Error::NotFound(format!("plugin {} not found", go_quote(other)))),
     }
-    if body.scope.as_deref() == Some("swarm") {
-        let text = "cannot create a swarm scoped network when swarm is not active";
-        return Err(Error::Forbidden(text.into()));
+    if body.enable_ipv4 == Some(false) && body.enable_ipv6 != Some(true) {
+        return Err(Error::InvalidParameter("IPv4 or IPv6 must be enabled".into()));
     }
-    if body.ingress == Some(true) {
-        return Err(Error::Forbidden("Ingress network can only be global scope network".into()));
-    }
-    let from = body.config_from.as_ref().and_then(|c| c.network.as_deref()).unwrap_or("");
-    if body.config_only == Some(true) || !from.is_empty() {
-        return not_yet("configuration-only networks");
-    }
-    match (body.enable_ipv4, body.enable_ipv6) {
-        (_, Some(true)) => not_yet("IPv6 networks"),
-        (Some(false), _) => Err(Error::InvalidParameter("IPv4 or IPv6 must be enabled".into())),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-/// The subnets, checked as dockerd does: it names all that is wrong at once.
-fn subnets(given: Vec<Subnet>) -> Result<Vec<SubnetSpec>, Error> {
+/// The subnets, those of the enabled families checked as dockerd does: it names all that is wrong at once.
+fn subnets(given: Vec<Subnet>, ipv4: bool, ipv6: bool) -> Result<Vec<SubnetSpec>, Error> {
     let (mut subnets, mut wrong) = (Vec::new(), Vec::new());
     for subnet in given {
-        if let Some(subnet) = check_subnet(&subnet, &mut wrong) {
+        if let Some(subnet) = check_subnet(&subnet, ipv4, ipv6, &mut wrong) {
             subnets.push(subnet);
         }
     }
@@ -172,19 +249,19 @@ fn subnets(given: Vec<Subnet>) -> Result<Vec<SubnetSpec>, Error> {
     Err(Error::InvalidParameter(format!("invalid network config:\n{}", wrong.join("\n"))))
 }
 
-fn check_subnet(given: &Subnet, wrong: &mut Vec<String>) -> Option<SubnetSpec> {
+fn check_subnet(given: &Subnet, ipv4: bool, ipv6: bool, wrong: &mut Vec<String>) -> Option<SubnetSpec> {
     let text = given.subnet.as_deref().unwrap_or("");
     let network = match text.parse::<IpNetwork>() {
-        Ok(IpNetwork::V4(network)) if text.contains('/') => network,
-        Ok(IpNetwork::V6(_)) => {
-            wrong.push(format!("invalid subnet {text}: IPv6 networks are not supported by this engine yet"));
-            return None;
-        }
+        Ok(network) if text.contains('/') => network,
         _ => {
             wrong.push(format!("invalid subnet {text}: invalid CIDR block notation"));
             return None;
         }
     };
+    let enabled = if network.is_ipv4() { ipv4 } else { ipv6 };
+    let mut ignored = Vec::new();
+    // Nobody looks at what is said of a family that the network does not have.
+    let wrong = if enabled { wrong } else { &mut ignored };
     if network.ip() != network.network() {
         wrong.push(format!("invalid subnet {text}: it should be {}/{}", network.network(), network.prefix()));
     }
@@ -195,113 +272,53 @@ fn check_subnet(given: &Subnet, wrong: &mut Vec<String>) -> Option<SubnetSpec> {
     let mut reserved = BTreeMap::new();
     for (name, address) in given.auxiliary_addresses.iter().flatten() {
         if let Some(address) = check_address(network, "auxiliary address", name, address, wrong) {
-            reserved.insert(name.clone(), IpAddr::V4(address));
+            reserved.insert(name.clone(), address);
         }
     }
-    Some(SubnetSpec {
-        subnet: Some(IpNetwork::V4(network)),
-        ip_range: ip_range.map(IpNetwork::V4),
-        gateway: gateway.map(IpAddr::V4),
-        reserved,
-    })
+    Some(SubnetSpec { subnet: Some(network), ip_range, gateway, reserved })
 }
 
-fn check_range(subnet: Ipv4Network, text: &str, wrong: &mut Vec<String>) -> Option<Ipv4Network> {
-    match text.parse::<Ipv4Network>() {
-        Ok(range) if !text.contains('/') || range.ip() != range.network() => {
-            let (network, prefix) = (range.network(), range.prefix());
-            wrong.push(format!("invalid ip-range {text}: it should be {network}/{prefix}"));
-            None
-        }
-        Ok(range) if range.prefix() >= subnet.prefix() && subnet.contains(range.ip()) => Some(range),
-        Ok(_) => {
-            wrong.push(format!("invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"));
-            None
-        }
-        Err(_) => {
-            wrong.push(format!("invalid ip-range {text}: invalid CIDR block notation"));
-            None
-        }
+/// dockerd's words for what is of the other family than its subnet.
+fn other_family(subnet: IpNetwork) -> &'static str {
+    if subnet.is_ipv4() { "parent subnet is an IPv4 block" } else { "parent subnet is an IPv6 block" }
+}
+
+fn check_range(subnet: IpNetwork, text: &str, wrong: &mut Vec<String>) -> Option<IpNetwork> {
+    let Ok(range) = text.parse::<IpNetwork>() else {
+        wrong.push(format!("invalid ip-range {text}: invalid CIDR block notation"));
+        return None;
+    };
+    if range.is_ipv4() != subnet.is_ipv4() {
+        wrong.push(format!("invalid ip-range {text}: {}", other_family(subnet)));
+    } else if !text.contains('/') || range.ip() != range.network() {
+        let (network, prefix) = (range.network(), range.prefix());
+        wrong.push(format!("invalid ip-range {text}: it should be {network}/{prefix}"));
+    } else if range.prefix() >= subnet.prefix() && subnet.contains(range.ip()) {
+        return Some(range);
+    } else {
+        wrong.push(format!("invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"));
     }
+    None
 }
 
 fn check_address(
-    subnet: Ipv4Network,
+    subnet: IpNetwork,
     what: &str,
     name: &str,
     text: &str,
     wrong: &mut Vec<String>,
-) -> Option<Ipv4Addr> {
-    match text.parse::<Ipv4Addr>() {
-        Ok(address) if subnet.contains(address) => Some(address),
+) -> Option<IpAddr> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if subnet.contains(address) => return Some(address),
+        Ok(address) if address.is_ipv4() != subnet.is_ipv4() => {
+            wrong.push(format!("invalid {what} {name}: {}", other_family(subnet)));
+        }
         Ok(_) => {
             wrong.push(format!("invalid {what} {name}: parent subnet {subnet} doesn't contain this address"));
-            None
         }
-        Err(_) => {
-            wrong.push(format!("invalid {what} {name}: invalid address"));
-            None
-        }
+        Err(_) => wrong.push(format!("invalid {what} {name}: invalid address")),
     }
-}
-
-/// The options of the bridge driver.
-#[derive(Debug, PartialEq)]
-struct BridgeOptions {
-    name: Option<String>,
-    mtu: Option<u32>,
-    icc: bool,
-    masquerade: bool,
-    host_binding: Option<IpAddr>,
-}
-
-const MTU: &str = "com.docker.network.driver.mtu";
-const BRIDGE: &str = "com.docker.network.bridge.";
-/// IFNAMSIZ without the end.
-const LONGEST_INTERFACE: usize = 15;
-
-impl BridgeOptions {
-    /// Reads what is known; other options are kept and shown, and mean nothing, as in dockerd.
-    fn parse(given: &BTreeMap<String, String>) -> Result<Self, Error> {
-        let mut options = Self { name: None, mtu: None, icc: true, masquerade: true, host_binding: None };
-        for (option, value) in given {
-            let failed = |why: String| {
-                Error::InvalidParameter(format!("failed to parse {option} value: {value} ({why})"))
-            };
-            let flag = || crate::config::go_bool(value).map_err(failed);
-            let not_yet = || {
-                Err(Error::NotImplemented(format!("{option}={value} is not supported by this engine yet")))
-            };
-            match option.strip_prefix(BRIDGE) {
-                None if option == MTU => options.mtu = Some(parse_mtu(value).map_err(failed)?),
-                None => {}
-                Some("name") if value.len() > LONGEST_INTERFACE => {
-                    return Err(Error::server("numerical result out of range"));
-                }
-                Some("name") if !value.is_empty() => options.name = Some(value.clone()),
-                Some("enable_icc") => options.icc = flag()?,
-                Some("enable_ip_masquerade") => options.masquerade = flag()?,
-                Some("host_binding_ipv4") => {
-                    options.host_binding = Some(value.parse().map_err(|_| failed("nil ip".into()))?);
-                }
-                Some("inhibit_ipv4") if flag()? => return not_yet(),
-                Some("gateway_mode_ipv4" | "gateway_mode_ipv6") => match value.as_str() {
-                    "nat" => {}
-                    "nat-unprotected" | "routed" | "isolated" => return not_yet(),
-                    other => return Err(failed(format!("unknown gateway mode {other}"))),
-                },
-                Some("trusted_host_interfaces") if !value.is_empty() => return not_yet(),
-                Some(_) => {}
-            }
-        }
-        Ok(options)
-    }
-}
-
-fn parse_mtu(text: &str) -> Result<u32, String> {
-    let number: i64 =
-        text.parse().map_err(|_| format!("strconv.Atoi: parsing {}: invalid syntax", go_quote(text)))?;
-    u32::try_from(number).map_err(|_| "mtu must be a positive number".into())
+    None
 }
 
 #[cfg(test)]
@@ -311,7 +328,9 @@ mod tests {
     use super::*;
 
     fn read(body: serde_json::Value) -> Result<NetworkSpec, String> {
-        specification(serde_json::from_value(body).unwrap()).map_err(|e| e.to_string())
+        let body: Create = serde_json::from_value(body).unwrap();
+        let checked = check_name(body.name.as_deref().unwrap_or_default()).and_then(|()| check_kind(&body));
+        checked.and_then(|()| specification(body)).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -360,6 +379,33 @@ mod tests {
             json!({"Name": "x", "Options": {"com.docker.network.bridge.host_binding_ipv4": "x"}}),
             "failed to parse com.docker.network.bridge.host_binding_ipv4 value: x (nil ip)",
         );
+        check(
+            subnet(json!({"Subnet": "10.44.0.0/16", "IPRange": "fd00::/64"})),
+            &format!("{config}invalid ip-range fd00::/64: parent subnet is an IPv4 block"),
+        );
+        let both = |config: serde_json::Value| json!({"Name": "w1", "EnableIPv6": true, "IPAM": {"Config": [config]}});
+        check(
+            both(json!({"Subnet": "fd00::/64", "Gateway": "fd00:1::1"})),
+            &format!(
+                "{config}invalid gateway fd00:1::1: parent subnet fd00::/64 doesn't contain this address"
+            ),
+        );
+        check(
+            both(json!({"Subnet": "fd00::1/64"})),
+            &format!("{config}invalid subnet fd00::1/64: it should be fd00::/64"),
+        );
+        // Without IPv6 nobody looks.
+        assert!(read(subnet(json!({"Subnet": "fd00::1/64", "Gateway": "10.1.1.1"}))).is_ok());
+        let config_only = |more: serde_json::Value| {
+            let mut body = json!({"Name": "c1", "ConfigOnly": true});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            body
+        };
+        check(
+            config_only(json!({"ConfigFrom": {"Network": "x"}})),
+            "a configuration network cannot depend on another configuration network",
+        );
+        assert_eq!(read(config_only(json!({}))).unwrap().driver, Driver::Description);
     }
 
     #[test]

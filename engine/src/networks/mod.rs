@@ -2,6 +2,7 @@
 
 mod create;
 mod netd;
+mod options;
 mod shown;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use hyper::StatusCode;
 pub(crate) use netd::Netd;
 use serde::de::DeserializeOwned;
-use shown::{Member, Metadata, driver_name, is_predefined};
+pub(crate) use shown::driver_name;
+use shown::{Member, Metadata, is_predefined};
 use wherry_netd::protocol::{Driver, Failure, Network};
 
 use crate::containers::connect;
@@ -99,6 +101,23 @@ fn choose<'a, T>(
     }
 }
 
+/// The subnets of a network that somebody chose.
+pub(crate) fn chosen_subnets(network: &Network) -> Vec<ipnetwork::IpNetwork> {
+    Metadata::of(network).chosen
+}
+
+/// Where IPv6 subnets come from if the administrator has not said: a /48 of this host's own (RFC 4193), in /64s.
+pub(crate) fn own_ipv6_pool(engine_id: &str) -> Option<(ipnetwork::IpNetwork, u8)> {
+    // The id is a random UUID; RFC 4193 asks for 40 random bits.
+    let digits: String = engine_id.chars().filter(char::is_ascii_hexdigit).take(10).collect();
+    let global_id = u64::from_str_radix(&digits, 16).ok()?.to_be_bytes();
+    let mut octets = [0u8; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&global_id[3..]);
+    let base = std::net::Ipv6Addr::from(octets);
+    Some((ipnetwork::IpNetwork::new(base.into(), 48).ok()?, 64))
+}
+
 /// Publishes an event of a network.
 fn publish(engine: &Engine, action: &str, id: &str, name: &str, driver: &str) {
     let attributes =
@@ -119,12 +138,14 @@ async fn list(engine: &Engine, request: &Request) -> Result<Reply, Error> {
         let kind = if is_predefined(network) { "builtin" } else { "custom" };
         // dockerd does not look at containers here either.
         let used = is_predefined(network);
+        let metadata = Metadata::of(network);
+        let scope = if metadata.scope.is_empty() { "local" } else { metadata.scope.as_str() };
         filters.any("driver", |d| d == driver_name(spec.driver))
             && filters.found_in("id", &spec.id)
             && filters.found_in("name", &spec.name)
-            && filters.any("scope", |s| s == "local")
+            && filters.any("scope", |s| s == scope)
             && filters.any("type", |t| t == kind)
-            && filters.labels(&Metadata::of(network).labels)
+            && filters.labels(&metadata.labels)
             && dangling.is_none_or(|dangling| dangling != used)
     };
     let shown: Vec<_> = networks
@@ -163,7 +184,7 @@ async fn inspect(engine: &Engine, name: &str, request: &Request) -> Result<Reply
 
 /// The containers in a network. Those of `host` and `none` are unknown to netd, which does nothing for them.
 fn members(engine: &Engine, network: &Network) -> BTreeMap<String, Member> {
-    if network.spec.driver == Driver::Bridge {
+    if network.spec.driver.has_links() {
         return network.endpoints.iter().map(|(id, endpoint)| (id.clone(), Member::from(endpoint))).collect();
     }
     let running = engine.containers.all().into_iter().filter(|c| c.status().state.is_running());
@@ -191,6 +212,15 @@ async fn remove(engine: &Engine, name: &str) -> Result<Reply, Error> {
             "{} is a pre-defined network and cannot be removed",
             spec.name
         )));
+    }
+    if spec.driver == Driver::Description {
+        let known = engine.netd.known_networks().await?;
+        if known.iter().any(|other| Metadata::of(other).config_from == spec.name) {
+            return Err(Error::Forbidden(format!(
+                "error while removing network: configuration network {} is in use",
+                go_quote(&spec.name)
+            )));
+        }
     }
     engine.netd.remove_network(&spec.id).await.map_err(|error| match error {
         Error::Network(Failure::HasEndpoints { name, endpoints }) => {
@@ -222,6 +252,8 @@ async fn prune(engine: &Engine, request: &Request) -> Result<Reply, Error> {
     for network in engine.netd.networks().await? {
         let metadata = Metadata::of(&network);
         let wanted = !is_predefined(&network)
+            // Descriptions stay: nobody can tell whether they are of use.
+            && network.spec.driver != Driver::Description
             && network.endpoints.is_empty()
             && filters.labels(&metadata.labels)
             && until.is_none_or(|until| metadata.created_ns < until);

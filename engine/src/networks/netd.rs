@@ -75,6 +75,11 @@ impl Netd {
         Ok(fresh)
     }
 
+    /// What [`Netd::known_networks`] remembers, if it does.
+    pub(crate) fn remembered(&self) -> Option<Arc<[Arc<Network>]>> {
+        self.memory().clone()
+    }
+
     /// Makes a network.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use wherry_netd::protocol::{Driver, Endpoint, Network};
 
@@ -17,8 +18,16 @@ pub(super) struct Metadata {
     /// IPAM options; null when none were given.
     pub(super) ipam_options: Option<BTreeMap<String, String>>,
     pub(super) attachable: bool,
-    /// Whether a subnet was given without its gateway, which is then not shown either.
-    pub(super) gateway_unsaid: bool,
+    /// The subnets that were given.
+    pub(super) chosen: Vec<IpNetwork>,
+    /// Those that were given without a gateway, which is then not shown either.
+    pub(super) gateways_unsaid: Vec<IpNetwork>,
+    /// As it was given; `local` if it was not.
+    pub(super) scope: String,
+    /// Name of the description that it was made from.
+    pub(super) config_from: String,
+    /// Of a description: the request that made it.
+    pub(super) request: serde_json::Value,
 }
 
 impl Metadata {
@@ -33,7 +42,7 @@ pub(super) struct Shown {
     name: String,
     id: String,
     created: String,
-    scope: &'static str,
+    scope: String,
     driver: &'static str,
     #[serde(rename = "EnableIPv4")]
     enable_ipv4: bool,
@@ -74,7 +83,7 @@ struct Subnet {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ConfigFrom {
-    network: &'static str,
+    network: String,
 }
 
 /// A container in a network.
@@ -98,33 +107,36 @@ impl From<&Endpoint> for Member {
             endpoint_id: endpoint.spec.id.clone(),
             mac_address: endpoint.mac.clone(),
             ipv4_address: endpoint.ipv4.map(|a| a.to_string()).unwrap_or_default(),
-            ipv6_address: String::new(),
+            ipv6_address: endpoint.ipv6.map(|a| a.to_string()).unwrap_or_default(),
         }
     }
 }
 
 /// A driver's name.
-pub(super) fn driver_name(driver: Driver) -> &'static str {
+pub(crate) fn driver_name(driver: Driver) -> &'static str {
     match driver {
         Driver::Bridge => "bridge",
         Driver::Host => "host",
-        Driver::Null => "null",
+        Driver::Null | Driver::Description => "null",
+        Driver::Macvlan => "macvlan",
+        Driver::Ipvlan => "ipvlan",
     }
 }
 
 /// Whether dockerd makes it by itself.
 pub(super) fn is_predefined(network: &Network) -> bool {
-    network.default_bridge || network.spec.driver != Driver::Bridge
+    network.default_bridge || matches!(network.spec.driver, Driver::Host | Driver::Null)
 }
 
 /// The network with these containers. The predefined ones are as old as the engine's process, as with dockerd.
 pub(super) fn show(started_ns: i64, network: &Network, containers: BTreeMap<String, Member>) -> Shown {
     let metadata = Metadata::of(network);
     let spec = &network.spec;
+    let unsaid = |subnet: Option<IpNetwork>| subnet.is_some_and(|s| metadata.gateways_unsaid.contains(&s));
     let subnets = spec.subnets.iter().map(|subnet| Subnet {
         subnet: subnet.subnet.map(|s| s.to_string()).unwrap_or_default(),
         ip_range: subnet.ip_range.map(|r| r.to_string()),
-        gateway: subnet.gateway.filter(|_| !metadata.gateway_unsaid).map(|g| g.to_string()),
+        gateway: subnet.gateway.filter(|_| !unsaid(subnet.subnet)).map(|g| g.to_string()),
         auxiliary_addresses: subnet
             .reserved
             .iter()
@@ -140,10 +152,11 @@ pub(super) fn show(started_ns: i64, network: &Network, containers: BTreeMap<Stri
         } else {
             started_ns
         }),
-        scope: "local",
+        scope: if metadata.scope.is_empty() { "local".into() } else { metadata.scope },
         driver: driver_name(spec.driver),
-        enable_ipv4: true,
-        enable_ipv6: false,
+        // dockerd shows those without links as if they had IPv4.
+        enable_ipv4: spec.ipv4 || !spec.driver.has_links(),
+        enable_ipv6: spec.ipv6,
         ipam: Ipam {
             driver: "default",
             options: metadata.ipam_options,
@@ -152,8 +165,8 @@ pub(super) fn show(started_ns: i64, network: &Network, containers: BTreeMap<Stri
         internal: spec.internal,
         attachable: metadata.attachable,
         ingress: false,
-        config_from: ConfigFrom { network: "" },
-        config_only: false,
+        config_from: ConfigFrom { network: metadata.config_from },
+        config_only: spec.driver == Driver::Description,
         containers,
         options: if network.default_bridge { default_bridge_options(network) } else { metadata.options },
         labels: metadata.labels,
@@ -184,15 +197,12 @@ mod tests {
         let spec = NetworkSpec {
             id: "3bc3".into(),
             name: "t2".into(),
-            driver: Driver::Bridge,
             subnets: vec![subnet],
             internal: true,
             bridge: Some("t2br".into()),
             mtu: Some(1400),
-            icc: true,
-            masquerade: true,
-            host_binding: None,
             metadata: serde_json::to_value(metadata).unwrap(),
+            ..NetworkSpec::default()
         };
         Network { spec, default_bridge: false, created_ms: 0, endpoints: BTreeMap::new() }
     }
@@ -205,7 +215,7 @@ mod tests {
             options: BTreeMap::from([("com.docker.network.driver.mtu".into(), "1400".into())]),
             ipam_options: None,
             attachable: true,
-            gateway_unsaid: false,
+            ..Metadata::default()
         };
         let subnet = SubnetSpec {
             subnet: Some("10.99.0.0/16".parse().unwrap()),

@@ -2,19 +2,23 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::kernel::index_of;
 use super::networks::{bridge_rules, host_routes, now_ms};
 use super::{Netd, NetworkState, failed};
-use crate::firewall::rules;
+use crate::firewall::rules::{self, Family};
 use crate::ipam;
 use crate::journal;
 use crate::netlink::{Socket, route};
-use crate::protocol::{DefaultBridge, Driver, Failure, NetworkSpec, Settings, SubnetSpec, VERSION};
+use crate::protocol::{DefaultBridge, Driver, Failure, NetworkSpec, Settings, SubnetSpec};
 use crate::store::StoredSettings;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARDING_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+const FORWARDING_V6_DEFAULT: &str = "/proc/sys/net/ipv6/conf/default/forwarding";
+/// There on kernels with IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6";
 /// The interface that is ours without asking.
 const USUAL_INTERFACE: &str = "docker0";
 const DEFAULT_NETWORK: &str = "bridge";
@@ -22,21 +26,55 @@ const DEFAULT_NETWORK: &str = "bridge";
 impl Netd {
     pub(super) fn configure(&self, settings: Settings) -> Result<(), Failure> {
         let _one_at_a_time = self.topology();
-        let forward_drop = self.state().forward_drop | switch_forwarding(&settings)?;
+        let mut forward_drop = self.state().forward_drop.clone();
+        if switch_forwarding(&settings)? && !forward_drop.contains(&Family::V4) {
+            forward_drop.push(Family::V4);
+        }
         self.ensure_fixed_network("host", Driver::Host)?;
         self.ensure_fixed_network("none", Driver::Null)?;
         self.ensure_default_bridge(&settings)?;
         {
             let mut state = self.state();
             state.settings = Some(settings.clone());
-            state.forward_drop = forward_drop;
+            state.forward_drop = forward_drop.clone();
+        }
+        let any_v6 = self.state().networks.iter().any(|n| n.network.spec.ipv6);
+        if any_v6 {
+            self.note_ipv6_forwarding(&settings)?;
         }
         self.ensure_bridges(&settings);
-        self.ensure_rules(&settings, forward_drop)?;
+        self.ensure_rules(&settings)?;
         // Not before: a namespace inherits the host's settings when it is made.
         self.backstage.prepare();
-        let stored = StoredSettings { version: VERSION, settings, forward_drop };
+        self.save_settings(settings)
+    }
+
+    fn save_settings(&self, settings: Settings) -> Result<(), Failure> {
+        let stored = StoredSettings::new(settings, &self.state().forward_drop);
         self.paths.save_settings(&stored).map_err(failed("save", "settings"))
+    }
+
+    /// Before the first network with IPv6: forwarding, and rules that forward nothing else.
+    pub(super) fn forward_ipv6(&self, settings: &Settings) -> Result<(), Failure> {
+        if self.note_ipv6_forwarding(settings)? {
+            self.ensure_rules(settings)?;
+            self.save_settings(settings.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Switches IPv6 forwarding on if that is asked and it is off; answers whether it was.
+    fn note_ipv6_forwarding(&self, settings: &Settings) -> Result<bool, Failure> {
+        if !settings.ip_forward || !switch(FORWARDING_V6)? {
+            return Ok(false);
+        }
+        // For interfaces to come; what fails here shows when they do not forward.
+        switch(FORWARDING_V6_DEFAULT)?;
+        let mut state = self.state();
+        if !state.forward_drop.contains(&Family::V6) {
+            state.forward_drop.push(Family::V6);
+        }
+        Ok(true)
     }
 
     /// The networks `host` and `none`.
@@ -65,13 +103,18 @@ impl Netd {
             None => plain_spec(DEFAULT_NETWORK, Driver::Bridge)?,
         };
         let address = self.default_address(wanted, settings, before.as_ref().map(|b| &b.0.spec))?;
+        let mut subnets = vec![SubnetSpec {
+            subnet: Some(IpNetwork::V4(network_of(address)?)),
+            ip_range: wanted.range.map(IpNetwork::V4),
+            gateway: Some(IpAddr::V4(address.ip())),
+            reserved: Default::default(),
+        }];
+        if wanted.ipv6 {
+            subnets.push(self.default_subnet_v6(wanted, settings, before.as_ref().map(|b| &b.0.spec))?);
+        }
         let spec = NetworkSpec {
-            subnets: vec![SubnetSpec {
-                subnet: Some(IpNetwork::V4(network_of(address)?)),
-                ip_range: None,
-                gateway: Some(IpAddr::V4(address.ip())),
-                reserved: Default::default(),
-            }],
+            subnets,
+            ipv6: wanted.ipv6,
             bridge: Some(wanted.interface.clone()),
             mtu: Some(settings.mtu),
             icc: wanted.icc,
@@ -106,11 +149,9 @@ impl Netd {
         let old = {
             let mut state = self.state();
             let index = state.networks.iter().position(|n| n.network.default_bridge);
-            if let Some(pool) = &mut network.pool {
-                for endpoint in network.network.endpoints.values() {
-                    // The same addresses were taken in the same subnet.
-                    let _ = endpoint.ipv4.map(|ip| pool.take(ip.ip()));
-                }
+            for endpoint in network.network.endpoints.clone().values() {
+                // The same addresses were taken in the same subnets.
+                network.take_again(endpoint);
             }
             match index {
                 Some(index) => Some(std::mem::replace(&mut state.networks[index], network)),
@@ -161,19 +202,56 @@ impl Netd {
             return Ok(address);
         }
         let known = before.filter(|b| b.bridge.as_deref() == Some(&wanted.interface)).and_then(address_of);
-        let routes = host_routes()?;
-        let taken = {
-            let state = self.state();
-            let others = state.networks.iter().filter(|n| !n.network.default_bridge);
-            let others = others.filter_map(|n| Some(n.pool.as_ref()?.subnet()));
-            others.chain(routes.iter().map(|r| r.destination)).collect::<Vec<_>>()
-        };
-        if let Some(known) = known.filter(|k| !taken.iter().any(|t| ipam::overlap(*t, *k))) {
+        let taken = self.taken_by_others()?;
+        if let Some(known) = known.filter(|k| !taken.iter().any(|t| ipam::overlap(*t, IpNetwork::V4(*k)))) {
             return Ok(known);
         }
-        let subnet = ipam::next_subnet(&settings.default_pools, &taken).ok_or(Failure::PoolsExhausted)?;
-        let first = subnet.nth(1).unwrap_or(subnet.network());
-        Ipv4Network::new(first, subnet.prefix()).map_err(|e| Failure::Invalid(e.to_string()))
+        match ipam::next_subnet(&settings.default_pools, false, &taken) {
+            Some(IpNetwork::V4(subnet)) => {
+                let first = subnet.nth(1).unwrap_or(subnet.network());
+                Ipv4Network::new(first, subnet.prefix()).map_err(|e| Failure::Invalid(e.to_string()))
+            }
+            _ => Err(Failure::PoolsExhausted),
+        }
+    }
+
+    /// The subnets of all networks but the default bridge, and the host's routes.
+    fn taken_by_others(&self) -> Result<Vec<IpNetwork>, Failure> {
+        let routes = host_routes()?;
+        let state = self.state();
+        let others = state.networks.iter().filter(|n| !n.network.default_bridge);
+        let others = others.flat_map(|n| n.pools.iter().map(ipam::Pool::subnet));
+        Ok(others.chain(routes.iter().map(|r| r.destination)).collect())
+    }
+
+    /// The default bridge's IPv6 subnet: as asked; as it was; or from the pools.
+    fn default_subnet_v6(
+        &self,
+        wanted: &DefaultBridge,
+        settings: &Settings,
+        before: Option<&NetworkSpec>,
+    ) -> Result<SubnetSpec, Failure> {
+        let before = before.and_then(|b| b.subnets.iter().find(|s| s.subnet.is_some_and(|n| n.is_ipv6())));
+        let asked = wanted.subnet_v6.or(wanted.address_v6);
+        if let (None, Some(before)) = (asked, before) {
+            return Ok(before.clone());
+        }
+        let subnet = match asked {
+            Some(asked) => asked,
+            None => match ipam::next_subnet(&settings.default_pools, true, &self.taken_by_others()?) {
+                Some(IpNetwork::V6(subnet)) => subnet,
+                _ => return Err(Failure::PoolsExhausted),
+            },
+        };
+        let subnet = Ipv6Network::new(subnet.network(), subnet.prefix())
+            .map_err(|e| Failure::Invalid(e.to_string()))?;
+        let first = (u128::from(subnet.network()) + 1).into();
+        let gateway = wanted.address_v6.map_or(first, |address| address.ip());
+        Ok(SubnetSpec {
+            subnet: Some(IpNetwork::V6(subnet)),
+            gateway: Some(IpAddr::V6(gateway)),
+            ..SubnetSpec::default()
+        })
     }
 
     /// Makes the bridges that are missing. One that cannot be made is noted: the other networks work.
@@ -183,7 +261,7 @@ impl Netd {
             let view = {
                 let state = self.state();
                 let Ok(n) = state.network(&id) else { continue };
-                NetworkState { network: n.network.clone(), pool: n.pool.clone(), ..*n }
+                NetworkState { network: n.network.clone(), pools: Vec::new(), ..*n }
             };
             if let Err(failure) = self.ensure_bridge(&view, settings) {
                 journal::note(format_args!("network {}: {failure}", view.network.spec.name));
@@ -192,22 +270,25 @@ impl Netd {
     }
 
     /// Brings the host's rules to agree with all networks and ports.
-    fn ensure_rules(&self, settings: &Settings, forward_drop: bool) -> Result<(), Failure> {
-        if !settings.iptables {
+    fn ensure_rules(&self, settings: &Settings) -> Result<(), Failure> {
+        let has_ipv6 = std::path::Path::new(IPV6).exists();
+        let families = Family::ALL.into_iter().filter(|family| match family {
+            Family::V4 => settings.iptables,
+            Family::V6 => settings.ip6tables && has_ipv6,
+        });
+        let families = families.collect::<Vec<_>>();
+        if families.is_empty() {
             return Ok(());
         }
-        let (mut wanted, networks) = {
+        let (networks, endpoints, forward_drop) = {
             let state = self.state();
-            let networks =
-                state.networks.iter().filter_map(|n| bridge_rules(n, settings)).collect::<Vec<_>>();
-            (rules::base(), networks)
-        };
-        wanted.extend(networks.iter().flat_map(rules::bridge));
-        let endpoints = {
-            let state = self.state();
+            let networks = state.networks.iter().flat_map(|n| bridge_rules(n, settings)).collect::<Vec<_>>();
             let all = state.networks.iter().flat_map(|n| n.network.endpoints.values());
-            all.filter(|e| !e.ports.is_empty()).cloned().collect::<Vec<_>>()
+            let endpoints = all.filter(|e| !e.ports.is_empty()).cloned().collect::<Vec<_>>();
+            (networks, endpoints, state.forward_drop.clone())
         };
+        let mut wanted = families.into_iter().flat_map(rules::base).collect::<Vec<_>>();
+        wanted.extend(networks.iter().flat_map(rules::bridge));
         wanted.extend(self.port_rules(&endpoints));
         self.firewall.reconcile(wanted, networks, forward_drop)
     }
@@ -215,14 +296,16 @@ impl Netd {
 
 /// Switches forwarding on if that is asked and it is off; answers whether it was off.
 fn switch_forwarding(settings: &Settings) -> Result<bool, Failure> {
-    if !settings.ip_forward {
-        return Ok(false);
-    }
-    let is = std::fs::read_to_string(FORWARDING).map_err(failed("read", FORWARDING))?;
+    if settings.ip_forward { switch(FORWARDING) } else { Ok(false) }
+}
+
+/// Writes 1 to a switch that is at 0; answers whether it was.
+fn switch(path: &str) -> Result<bool, Failure> {
+    let is = std::fs::read_to_string(path).map_err(failed("read", path))?;
     if is.trim() != "0" {
         return Ok(false);
     }
-    std::fs::write(FORWARDING, "1").map_err(failed("write", FORWARDING))?;
+    std::fs::write(path, "1").map_err(failed("write", path))?;
     Ok(true)
 }
 
@@ -231,21 +314,20 @@ fn plain_spec(name: &str, driver: Driver) -> Result<NetworkSpec, Failure> {
         id: crate::random::hex::<32>().map_err(failed("read", "random bytes"))?,
         name: name.into(),
         driver,
-        subnets: Vec::new(),
-        internal: false,
-        bridge: None,
-        mtu: None,
-        icc: true,
+        ipv4: driver.has_links(),
         masquerade: driver == Driver::Bridge,
-        host_binding: None,
-        metadata: serde_json::Value::Null,
+        ..NetworkSpec::default()
     })
 }
 
 fn existing_address(interface: &str) -> Result<Option<Ipv4Network>, Failure> {
     let Ok(index) = index_of(interface) else { return Ok(None) };
     let addresses = Socket::route().and_then(|mut socket| route::addresses(&mut socket, index));
-    Ok(addresses.map_err(failed("list addresses of", interface))?.first().copied())
+    let addresses = addresses.map_err(failed("list addresses of", interface))?;
+    Ok(addresses.into_iter().find_map(|address| match address {
+        IpNetwork::V4(v4) => Some(v4),
+        IpNetwork::V6(_) => None,
+    }))
 }
 
 fn address_of(spec: &NetworkSpec) -> Option<Ipv4Network> {

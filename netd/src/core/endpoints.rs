@@ -1,10 +1,10 @@
 //! Endpoints that come to a sandbox, or leave it, while it is in use.
 
-use super::Netd;
 use super::kernel::{self, LinkPlan};
-use super::plan::Reserved;
+use super::plan::{Reserved, free_number, interface_names};
 use super::ports::{Published, forget_flows};
-use super::sandboxes::default_route;
+use super::sandboxes::default_routes;
+use super::{Netd, State};
 use crate::backstage::Remains;
 use crate::dns::service::DnsPorts;
 use crate::journal;
@@ -19,10 +19,11 @@ impl Netd {
             // The same order again: its answer was lost.
             return Ok(before);
         }
-        let (mut reserved, after, starts_resolver) = self.plan_connection(&before, &spec)?;
-        let made = self.add_endpoint(&before, &after, &mut reserved, starts_resolver);
+        let (reserved, after, starts_resolver) = self.plan_connection(&before, &spec)?;
+        let made = self.add_endpoint(&before, after, &reserved, starts_resolver);
         made.inspect_err(|_| {
-            let links = reserved.link.iter().map(|l: &LinkPlan| l.host_name.clone()).collect();
+            let links = reserved.link.iter().map(|l: &LinkPlan| l.host_name.clone());
+            let links = links.filter(|name| !name.is_empty()).collect();
             self.backstage.take_down(Remains { namespace: None, links });
             self.state().give_back(id, &reserved.endpoint);
         })
@@ -35,19 +36,29 @@ impl Netd {
         spec: &EndpointSpec,
     ) -> Result<(Reserved, Sandbox, bool), Failure> {
         let mut state = self.state();
-        if state.driver(&spec.network) != Some(Driver::Bridge) || before.netns.as_os_str().is_empty() {
-            state.network(&spec.network)?;
+        let has_links = state.driver(&spec.network).is_some_and(Driver::has_links);
+        if !has_links || before.netns.as_os_str().is_empty() {
+            if state.network(&spec.network)?.network.spec.driver == Driver::Description {
+                return Err(Failure::Forbidden(
+                    "cannot create endpoint on configuration-only network".into(),
+                ));
+            }
             return Err(Failure::Invalid(
                 "container cannot be connected to host network or none beside other networks".into(),
             ));
         }
         let names_there = !state.network(&spec.network)?.network.default_bridge;
-        let reserved = state.reserve(&before.id, spec, free_number(before))?;
+        let reserved =
+            state.reserve(&before.id, spec, |prefix| free_number(interface_names(before), prefix))?;
         let mut after = before.clone();
-        after.spec.endpoints.push(spec.clone());
-        after.endpoints.push(reserved.endpoint.clone());
-        let best = state.best_gateway(&after.endpoints);
-        mark_default_route(&mut after.endpoints, best);
+        let mut endpoint = reserved.endpoint.clone();
+        if before.endpoints.iter().any(|e| !e.spec.ports.is_empty()) {
+            // They stay where they are: connections go on.
+            endpoint.spec.ports = Vec::new();
+        }
+        after.spec.endpoints.push(endpoint.spec.clone());
+        after.endpoints.push(endpoint);
+        mark_default_routes(&state, &mut after);
         let starts_resolver = names_there && !before.spec.resolver;
         after.spec.resolver |= names_there;
         Ok((reserved, after, starts_resolver))
@@ -56,66 +67,111 @@ impl Netd {
     fn add_endpoint(
         &self,
         before: &Sandbox,
-        after: &Sandbox,
-        reserved: &mut Reserved,
+        mut after: Sandbox,
+        reserved: &Reserved,
         starts_resolver: bool,
     ) -> Result<Sandbox, Failure> {
-        let rules = self.port_rules([&reserved.endpoint]);
-        let pending = (!rules.is_empty()).then(|| self.firewall.add(rules.clone()));
-        let route = default_route(&after.endpoints);
-        let changed = route != default_route(&before.endpoints);
-        let added = kernel::add_to_namespace(
+        let sockets = kernel::add_to_namespace(
             &before.netns,
             reserved.link.as_ref(),
-            route.as_ref().filter(|_| changed),
+            (&default_routes(&before.endpoints), &default_routes(&after.endpoints)),
             starts_resolver,
             &self.announcer,
-        );
-        let ruled = pending.map_or(Ok(()), |pending| pending.finish());
-        let undo = |failure| {
-            self.remove_rules(&rules);
-            failure
-        };
-        let sockets = added.map_err(undo)?;
-        ruled?;
-        let service = self.serve(&before.id, sockets).map_err(undo)?;
+        )?;
+        let service = self.serve(&before.id, sockets)?;
+        // The first endpoint with a way out gets the ports that were to be published all along.
+        let last = after.endpoints.len() - 1;
+        if after
+            .endpoints
+            .iter()
+            .skip(last)
+            .any(|e| !e.spec.ports.is_empty() && (e.default_route || e.default_route_v6))
+        {
+            self.move_ports(&mut after, Some(last))?;
+        }
         let mut state = self.state();
-        let relayed = state.settings().is_ok_and(|s| s.userland_proxy);
         let Some(entry) = state.sandboxes.get_mut(&before.id) else {
-            return Err(undo(Failure::NoSuchSandbox(before.id.clone())));
+            return Err(Failure::NoSuchSandbox(before.id.clone()));
         };
         if service.is_some() {
             entry.dns = service;
         }
         let dns = entry.dns.as_ref().map(|d| d.0);
         entry.sandbox = after.clone();
-        if let (Some(address), false) = (reserved.endpoint.ipv4, reserved.held.is_empty()) {
-            let held = std::mem::take(&mut reserved.held);
-            let published = Published::start(&self.runtime, address.ip(), held, relayed);
-            entry.published.insert(reserved.endpoint.spec.network.clone(), published);
-        }
         after.endpoints.iter().for_each(|e| state.update_endpoint(&before.id, e));
-        self.publish_names(&state, after);
+        self.publish_names(&state, &after);
         drop(state);
-        forget_flows(&reserved.endpoint.ports);
-        self.save_or_note(after, dns);
-        Ok(after.clone())
+        self.save_or_note(&after, dns);
+        Ok(after)
+    }
+
+    /// Published ports are where the default route is: answers go the way that questions came. Has them at this endpoint.
+    fn move_ports(&self, sandbox: &mut Sandbox, to: Option<usize>) -> Result<(), Failure> {
+        let from = sandbox.endpoints.iter().position(|e| !e.spec.ports.is_empty());
+        let (Some(from), Some(to)) = (from, to) else { return Ok(()) };
+        let Some(old) = sandbox.endpoints.get(from).cloned() else { return Ok(()) };
+        if from == to && !old.ports.is_empty() {
+            return Ok(());
+        }
+        let published =
+            self.state().sandboxes.get_mut(&sandbox.id).and_then(|s| s.published.remove(&old.spec.network));
+        if let Some(published) = published {
+            forget_flows(&published.stop(&self.runtime));
+        }
+        self.remove_rules(&self.port_rules([&old]));
+        let Some(mut new) = sandbox.endpoints.get(to).cloned() else { return Ok(()) };
+        new.spec.ports = old.spec.ports.clone();
+        let mut reserved = Reserved { endpoint: new, link: None, held: Vec::new() };
+        let relayed = {
+            let mut state = self.state();
+            old.ports.iter().for_each(|bound| state.ports.release(bound));
+            if let Some(old) = sandbox.endpoints.get_mut(from) {
+                old.ports = Vec::new();
+                old.spec.ports = Vec::new();
+                state.update_endpoint(&sandbox.id, old);
+            }
+            state.publish(&mut reserved)?;
+            state.settings().is_ok_and(|s| s.userland_proxy)
+        };
+        let Reserved { endpoint, held, .. } = reserved;
+        kernel::set_hairpin(&endpoint.host_interface)?;
+        let rules = self.port_rules([&endpoint]);
+        if !rules.is_empty() {
+            self.firewall.add(rules).finish()?;
+        }
+        let published = Published::start(&self.runtime, &endpoint, held, relayed);
+        forget_flows(&endpoint.ports);
+        if let Some(entry) = self.state().sandboxes.get_mut(&sandbox.id) {
+            entry.published.insert(endpoint.spec.network.clone(), published);
+        }
+        if let Some(slot) = sandbox.endpoints.get_mut(to) {
+            *slot = endpoint;
+        }
+        Ok(())
     }
 
     pub(super) fn disconnect(&self, id: &str, network: &str) -> Result<Sandbox, Failure> {
         let _turn = self.turn(id);
-        let before = self.sandbox(id)?;
-        let Some(endpoint) = before.endpoints.iter().find(|e| e.spec.network == network).cloned() else {
+        let mut before = self.sandbox(id)?;
+        let Some(index) = before.endpoints.iter().position(|e| e.spec.network == network) else {
             let name = self.state().network(network)?.network.spec.name.clone();
             return Err(Failure::NotConnected { sandbox: id.into(), network: name });
         };
         let mut after = before.clone();
-        after.endpoints.retain(|e| e.spec.network != network);
+        let endpoint = after.endpoints.remove(index);
         after.spec.endpoints.retain(|e| e.network != network);
+        let best = mark_default_routes(&self.state(), &mut after);
+        let new_home = best.map(|best| if best >= index { best + 1 } else { best });
+        if let Err(failure) = self.move_ports(&mut before, new_home) {
+            journal::note(format_args!("disconnect {id}: publish its ports elsewhere: {failure}"));
+        }
+        let gone = before.endpoints.get(index).cloned().unwrap_or(endpoint);
+        for (kept, moved) in after.endpoints.iter_mut().zip(without(&before.endpoints, index)) {
+            kept.ports.clone_from(&moved.ports);
+            kept.spec.ports.clone_from(&moved.spec.ports);
+        }
         let (published, dns) = {
             let mut state = self.state();
-            let best = state.best_gateway(&after.endpoints);
-            mark_default_route(&mut after.endpoints, best);
             let Some(entry) = state.sandboxes.get_mut(id) else {
                 return Err(Failure::NoSuchSandbox(id.into()));
             };
@@ -129,18 +185,21 @@ impl Netd {
         if let Some(published) = published {
             forget_flows(&published.stop(&self.runtime));
         }
-        self.remove_rules(&self.port_rules([&endpoint]));
-        self.unlink(&before, &after, &endpoint);
-        self.state().give_back(id, &endpoint);
+        self.remove_rules(&self.port_rules([&gone]));
+        self.unlink(&before, &after, &gone);
+        self.state().give_back(id, &gone);
         self.save_or_note(&after, dns);
         Ok(after)
     }
 
-    /// Removes the link and mends the default route. What fails here is in the container's way, not in ours.
+    /// Removes the link and mends the default routes. What fails here is in the container's way, not in ours.
     fn unlink(&self, before: &Sandbox, after: &Sandbox, endpoint: &Endpoint) {
-        let route = default_route(&after.endpoints);
-        if route != default_route(&before.endpoints)
-            && let Err(failure) = kernel::change_default_route(&before.netns, route.as_ref())
+        let routes = (&default_routes(&before.endpoints), &default_routes(&after.endpoints));
+        // An interface with an end on the host is removed by that end.
+        let inside = Some(endpoint.interface.as_str())
+            .filter(|name| !name.is_empty() && endpoint.host_interface.is_empty());
+        if (routes.0 != routes.1 || inside.is_some())
+            && let Err(failure) = kernel::remove_from_namespace(&before.netns, inside, routes)
         {
             journal::note(format_args!("disconnect {}: {failure}", before.id));
         }
@@ -194,14 +253,11 @@ impl Netd {
     }
 }
 
-fn mark_default_route(endpoints: &mut [Endpoint], best: Option<usize>) {
-    for (index, endpoint) in endpoints.iter_mut().enumerate() {
-        endpoint.default_route = Some(index) == best;
-    }
+/// Notes which of a sandbox's endpoints have the default routes; answers where ports are published.
+fn mark_default_routes(state: &State, sandbox: &mut Sandbox) -> Option<usize> {
+    state.mark_default_routes(&mut sandbox.endpoints.iter_mut().collect::<Vec<_>>())
 }
 
-/// The lowest number that no interface of the sandbox has.
-fn free_number(sandbox: &Sandbox) -> usize {
-    let taken = |number: &usize| sandbox.endpoints.iter().any(|e| e.interface == format!("eth{number}"));
-    (0..).find(|number| !taken(number)).unwrap_or_default()
+fn without<T>(all: &[T], index: usize) -> impl Iterator<Item = &T> {
+    all.iter().enumerate().filter(move |(i, _)| *i != index).map(|(_, one)| one)
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 
@@ -16,23 +16,43 @@ use super::failed;
 use crate::announce::Announcer;
 use crate::dns::service::{DnsPorts, DnsSockets};
 use crate::namespace;
-use crate::netlink::route::{self, LOOPBACK, Mac, Veth};
+use crate::netlink::route::{self, LOOPBACK, Mac, Sub, SubKind, Veth};
 use crate::netlink::{Batch, Socket, conntrack, redirect};
 use crate::protocol::Failure;
 
 const DNS: u16 = 53;
 
-/// A link between a bridge and a namespace.
+/// A namespace's interface.
 #[derive(Debug, Clone)]
 pub(super) struct LinkPlan {
+    /// The end on the host; empty if there is none.
     pub(super) host_name: String,
     pub(super) interface: String,
-    pub(super) bridge: String,
-    pub(super) mtu: u32,
+    pub(super) on: On,
+    /// `None`: the kernel's choice.
+    pub(super) mtu: Option<u32>,
     pub(super) mac: Mac,
-    pub(super) address: Ipv4Network,
+    pub(super) addresses: Vec<IpNetwork>,
+    /// Names below /proc/sys with dots, in which `IFNAME` stands for the interface → value.
+    pub(super) sysctls: Vec<(String, String)>,
     /// Whether it has published ports, which the container itself may use.
     pub(super) hairpin: bool,
+}
+
+/// What an interface is connected to.
+#[derive(Debug, Clone)]
+pub(super) enum On {
+    /// A port of this bridge.
+    Bridge(String),
+    /// This interface of the host, directly.
+    Parent(String, SubKind),
+}
+
+/// Gateways, and the interfaces through which they are reached; at most one per family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct DefaultRoutes {
+    pub(super) v4: Option<(IpAddr, String)>,
+    pub(super) v6: Option<(IpAddr, String)>,
 }
 
 /// A namespace to be made.
@@ -40,8 +60,7 @@ pub(super) struct LinkPlan {
 pub(super) struct NamespacePlan {
     pub(super) path: PathBuf,
     pub(super) links: Vec<LinkPlan>,
-    /// Gateway, and interface through which it is reached.
-    pub(super) default_route: Option<(Ipv4Addr, String)>,
+    pub(super) default_routes: DefaultRoutes,
     pub(super) sysctls: BTreeMap<String, String>,
     pub(super) resolver: bool,
 }
@@ -57,8 +76,8 @@ impl HostSide {
         Ok(Self { netlink: Socket::route()?, lookup: lookup_socket()? })
     }
 
-    fn bridge(&self, name: &str) -> Result<u32, Failure> {
-        name_to_index(&self.lookup, name).map_err(failed("find bridge", name))
+    fn index(&self, name: &str) -> Result<u32, Failure> {
+        name_to_index(&self.lookup, name).map_err(failed("find interface", name))
     }
 }
 
@@ -83,7 +102,7 @@ pub(super) fn make_namespace(
         for (index, link) in (LOOPBACK + 1..).zip(&plan.links) {
             add_link(link, index, own, &mut host, &mut inside)?;
         }
-        set_default_route(plan.default_route.as_ref(), &mut inside)?;
+        change_routes(&DefaultRoutes::default(), &plan.default_routes, &mut inside)?;
         for (name, value) in &plan.sysctls {
             set_sysctl(name, value)?;
         }
@@ -105,11 +124,11 @@ fn bring_up_loopback(inside: &mut Socket) -> Result<(), Failure> {
     inside.commit(batch).map_err(failed("bring up", "lo"))
 }
 
-/// Adds a link to a namespace that is there, and sets its default route.
+/// Adds a link to a namespace that is there, and changes its default routes.
 pub(super) fn add_to_namespace(
     path: &Path,
     link: Option<&LinkPlan>,
-    default_route: Option<&(Ipv4Addr, String)>,
+    (before, after): (&DefaultRoutes, &DefaultRoutes),
     resolver: bool,
     announcer: &Announcer,
 ) -> Result<Option<DnsSockets>, Failure> {
@@ -119,30 +138,62 @@ pub(super) fn add_to_namespace(
             add_link(link, 0, own, &mut host, &mut inside)?;
             connect_port(link, &mut host, announcer)?;
         }
-        set_default_route(default_route, &mut inside)?;
+        change_routes(before, after, &mut inside)?;
         if resolver { open_resolver(None, true).map(Some) } else { Ok(None) }
     })
 }
 
-/// Sets a namespace's default route, or removes it.
-pub(super) fn change_default_route(path: &Path, gateway: Option<&(Ipv4Addr, String)>) -> Result<(), Failure> {
+/// Removes an interface from a namespace, if one is named, and changes the default routes.
+pub(super) fn remove_from_namespace(
+    path: &Path,
+    interface: Option<&str>,
+    (before, after): (&DefaultRoutes, &DefaultRoutes),
+) -> Result<(), Failure> {
     in_namespace(path, |_, _| {
         let mut inside = open_inside()?;
-        if gateway.is_some() {
-            return set_default_route(gateway, &mut inside);
-        }
+        change_routes(before, after, &mut inside)?;
+        let Some(interface) = interface else { return Ok(()) };
         let mut batch = Batch::default();
-        route::delete_default_route(&mut batch);
+        route::delete_link(&mut batch, interface);
         match inside.commit(batch) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(e) => Err(failed("remove", "default route")(e)),
+            Ok(()) | Err(Errno::NODEV) => Ok(()),
+            Err(e) => Err(failed("remove", interface)(e)),
         }
     })
+}
+
+fn change_routes(before: &DefaultRoutes, after: &DefaultRoutes, inside: &mut Socket) -> Result<(), Failure> {
+    for (before, after, v6) in [(&before.v4, &after.v4, false), (&before.v6, &after.v6, true)] {
+        if before == after {
+            continue;
+        }
+        let mut batch = Batch::default();
+        let Some((gateway, interface)) = after else {
+            route::delete_default_route(&mut batch, v6);
+            match inside.commit(batch) {
+                Ok(()) | Err(Errno::SRCH) => continue,
+                Err(e) => return Err(failed("remove", "default route")(e)),
+            }
+        };
+        let index = index_of(interface).map_err(failed("find link", interface))?;
+        route::set_default_route(&mut batch, *gateway, index);
+        inside.commit(batch).map_err(failed("set default route through", gateway.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Opens a resolver's sockets in a namespace that is there, where possible on the ports it had.
 pub(super) fn reopen_resolver(path: &Path, ports: Option<DnsPorts>) -> Result<DnsSockets, Failure> {
     in_namespace(path, |_, _| open_resolver(ports, true))
+}
+
+/// Lets a container use its own published ports through this link.
+pub(super) fn set_hairpin(host_name: &str) -> Result<(), Failure> {
+    let index = index_of(host_name).map_err(failed("find link", host_name))?;
+    let mut batch = Batch::default();
+    route::set_hairpin(&mut batch, index);
+    let done = Socket::route().and_then(|mut socket| socket.commit(batch));
+    done.map_err(failed("set hairpin mode of", host_name))
 }
 
 /// Cuts links off their bridges at once.
@@ -172,7 +223,7 @@ fn in_namespace<T: Send>(
         .map_err(failed("enter network namespace", path.display().to_string()))?
 }
 
-/// The link with both its ends up, address and all. `index` 0: the kernel chooses.
+/// The link with both its ends up, addresses and all. `index` 0: the kernel chooses.
 fn add_link(
     link: &LinkPlan,
     index: u32,
@@ -180,44 +231,90 @@ fn add_link(
     host: &mut HostSide,
     inside: &mut Socket,
 ) -> Result<(), Failure> {
-    let bridge = host.bridge(&link.bridge)?;
     let mut batch = Batch::default();
-    route::add_veth(
-        &mut batch,
-        &Veth {
-            host_name: &link.host_name,
-            bridge,
-            mtu: link.mtu,
-            peer_name: &link.interface,
-            peer_index: index,
-            peer_mac: link.mac,
-            peer_namespace: own,
-        },
-    );
-    host.netlink
-        .commit(batch)
-        .map_err(failed("make link", format!("{} in {}", link.host_name, link.bridge)))?;
+    let on = match &link.on {
+        On::Bridge(bridge) => {
+            let veth = Veth {
+                host_name: &link.host_name,
+                bridge: host.index(bridge)?,
+                mtu: link.mtu,
+                peer_name: &link.interface,
+                peer_index: index,
+                peer_mac: link.mac,
+                peer_namespace: own,
+            };
+            route::add_veth(&mut batch, &veth);
+            bridge
+        }
+        On::Parent(parent, kind) => {
+            let sub = Sub {
+                kind: *kind,
+                parent: host.index(parent)?,
+                name: &link.interface,
+                index,
+                mtu: link.mtu,
+                mac: link.mac,
+                namespace: own,
+            };
+            route::add_sub(&mut batch, &sub);
+            parent
+        }
+    };
+    host.netlink.commit(batch).map_err(|e| refused(link, on, e))?;
     let index = match index {
         0 => route::link(inside, &link.interface)
             .and_then(|found| found.map(|l| l.index).ok_or(Errno::NODEV))
             .map_err(failed("find link", &link.interface))?,
         index => index,
     };
-    // IPv4-only networks give no IPv6 address, not even a local one.
-    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.interface);
-    match std::fs::write(&switch, "1") {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("write", switch)(e)),
-        _ => {}
+    switch_ipv6(link)?;
+    for (name, value) in &link.sysctls {
+        set_interface_sysctl(name, &link.interface, value)?;
     }
     let mut batch = Batch::default();
-    route::add_address(&mut batch, index, link.address);
+    for address in &link.addresses {
+        route::add_address(&mut batch, index, *address);
+    }
     route::set_up(&mut batch, index);
     inside.commit(batch).map_err(failed("configure link", &link.interface))
 }
 
+/// In dockerd's words where the kernel has no such interfaces.
+fn refused(link: &LinkPlan, on: &str, errno: Errno) -> Failure {
+    let kind = match &link.on {
+        On::Parent(_, SubKind::Macvlan { .. }) => "macvlan",
+        On::Parent(_, SubKind::Ipvlan { .. }) => "ipvlan",
+        On::Bridge(_) => return failed("add interface", format!("{} in {on}", link.interface))(errno),
+    };
+    let reason = crate::ports::reason(&errno.into());
+    Failure::Invalid(format!("failed to create the {kind} port: {reason}"))
+}
+
+/// Networks without IPv6 give no IPv6 address, not even a local one.
+fn switch_ipv6(link: &LinkPlan) -> Result<(), Failure> {
+    let off = if link.addresses.iter().any(IpNetwork::is_ipv6) { "0" } else { "1" };
+    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", link.interface);
+    match std::fs::write(&switch, off) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("write", switch)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn set_interface_sysctl(name: &str, interface: &str, value: &str) -> Result<(), Failure> {
+    // The interface's own name may have dots.
+    let parts =
+        name.split('.').map(|part| if part.eq_ignore_ascii_case("ifname") { interface } else { part });
+    let path = format!("/proc/sys/{}", parts.collect::<Vec<_>>().join("/"));
+    if path.split('/').any(|part| part == "..") || !Path::new(&path).is_file() {
+        return Err(Failure::Invalid(format!("{path} is not a sysctl file")));
+    }
+    std::fs::write(&path, value).map_err(failed("write sysctl", path))
+}
+
 /// What remains to be done on the host's side once the link is up.
 fn connect_port(link: &LinkPlan, host: &mut HostSide, announcer: &Announcer) -> Result<(), Failure> {
-    let bridge = host.bridge(&link.bridge)?;
+    let On::Bridge(bridge) = &link.on else { return Ok(()) };
+    let bridge = host.index(bridge)?;
     let host = &mut host.netlink;
     // Asking for the link makes its port forward now.
     let port = route::link(host, &link.host_name)
@@ -228,23 +325,17 @@ fn connect_port(link: &LinkPlan, host: &mut HostSide, announcer: &Announcer) -> 
         route::set_hairpin(&mut batch, port.index);
         host.commit(batch).map_err(failed("set hairpin mode of", &link.host_name))?;
     }
-    let mut batch = Batch::default();
-    route::forget_neighbour(&mut batch, bridge, link.address.ip());
-    match host.commit(batch) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(failed("forget neighbour", link.address.ip().to_string())(e)),
+    for ip in link.addresses.iter().map(IpNetwork::ip) {
+        let mut batch = Batch::default();
+        route::forget_neighbour(&mut batch, bridge, ip);
+        match host.commit(batch) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(failed("forget neighbour", ip.to_string())(e)),
+        }
+        // Peers find out by themselves in time.
+        let _ = announcer.announce(bridge, ip, link.mac);
     }
-    // Peers find out by themselves in time.
-    let _ = announcer.announce(bridge, link.address.ip(), link.mac);
     Ok(())
-}
-
-fn set_default_route(to: Option<&(Ipv4Addr, String)>, inside: &mut Socket) -> Result<(), Failure> {
-    let Some((gateway, interface)) = to else { return Ok(()) };
-    let index = index_of(interface).map_err(failed("find link", interface))?;
-    let mut batch = Batch::default();
-    route::set_default_route(&mut batch, *gateway, index);
-    inside.commit(batch).map_err(failed("set default route through", gateway.to_string()))
 }
 
 /// The index of an interface in the calling thread's namespace.

@@ -9,14 +9,16 @@ mod configure;
 mod endpoints;
 mod kernel;
 mod networks;
+mod parents;
 mod plan;
 mod ports;
 mod restore;
 mod sandboxes;
+mod subnets;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -25,6 +27,7 @@ use crate::announce::Announcer;
 use crate::backstage::Backstage;
 use crate::dns::names::Names;
 use crate::dns::service::{DnsPorts, DnsService, Resolver};
+use crate::firewall::rules::Family;
 use crate::firewall::{Firewall, Pending};
 use crate::handover::Handover;
 use crate::ipam::Pool;
@@ -52,20 +55,20 @@ pub(crate) struct Netd {
 #[derive(Default)]
 struct State {
     settings: Option<Settings>,
-    forward_drop: bool,
+    forward_drop: Vec<Family>,
     networks: Vec<NetworkState>,
     sandboxes: HashMap<String, SandboxState>,
     ports: PortTable,
     /// Addresses of released endpoints whose rules are being removed.
-    leaving: HashMap<Ipv4Addr, Pending>,
+    leaving: HashMap<IpAddr, Pending>,
     /// Sandboxes that a request works on.
     busy: HashSet<String>,
 }
 
 struct NetworkState {
     network: Network,
-    /// `None` for drivers host and null.
-    pool: Option<Pool>,
+    /// One per subnet of the families that it has.
+    pools: Vec<Pool>,
     chosen_subnet: bool,
     own_bridge: bool,
     /// On its way out: takes no more endpoints.

@@ -2,32 +2,33 @@
 //! happens under the state's lock, and none of it waits.
 
 use std::cmp::Reverse;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
-use super::kernel::LinkPlan;
-use super::{NetworkState, State, failed};
+use super::kernel::{LinkPlan, On};
+use super::{NetworkState, State, failed, parents};
 use crate::ipam::NoAddress;
 use crate::netlink::route::Mac;
 use crate::ports::{HeldPort, Publishing};
-use crate::protocol::{Driver, Endpoint, EndpointSpec, Failure, Settings};
+use crate::protocol::{Driver, Endpoint, EndpointSpec, Failure, Sandbox, Settings};
 
 /// An endpoint with all that is reserved for it.
 pub(super) struct Reserved {
     pub(super) endpoint: Endpoint,
-    /// `None` in networks without a bridge.
+    /// `None` in networks without links.
     pub(super) link: Option<LinkPlan>,
     pub(super) held: Vec<HeldPort>,
 }
 
 impl State {
-    /// Reserves one endpoint of `sandbox`, as interface number `number`.
+    /// Reserves one endpoint of `sandbox`, whose interface is called `interface` if it does not name it itself; its ports
+    /// are not published yet.
     pub(super) fn reserve(
         &mut self,
         sandbox: &str,
         spec: &EndpointSpec,
-        number: usize,
+        number: impl FnOnce(&str) -> usize,
     ) -> Result<Reserved, Failure> {
         let settings = self.settings()?.clone();
         let network = self.network_mut(&spec.network)?;
@@ -37,61 +38,56 @@ impl State {
                 network: network.network.spec.name.clone(),
             });
         }
+        if network.network.spec.driver == Driver::Description {
+            return Err(Failure::Forbidden("cannot create endpoint on configuration-only network".into()));
+        }
         let mac = match &spec.mac {
             Some(text) => parse_mac(text)?,
             None => random_mac()?,
         };
-        let mut endpoint = Endpoint {
-            spec: spec.clone(),
-            interface: String::new(),
-            host_interface: String::new(),
-            ipv4: None,
-            gateway: None,
-            mac: String::new(),
-            default_route: false,
-            ports: Vec::new(),
-        };
+        let mut endpoint = Endpoint { spec: spec.clone(), ..Endpoint::default() };
         let mut link = None;
-        if network.network.spec.driver == Driver::Bridge {
-            let address = network.take_address(spec)?;
-            endpoint.ipv4 = Some(address);
-            endpoint.gateway = network.way_out();
-            endpoint.mac = format_mac(mac);
-            endpoint.interface = format!("eth{number}");
-            endpoint.host_interface = format!("veth{}", link_suffix()?);
-            link = Some(LinkPlan {
-                host_name: endpoint.host_interface.clone(),
-                interface: endpoint.interface.clone(),
-                bridge: network.bridge().into(),
-                mtu: network.network.spec.mtu.unwrap_or(settings.mtu),
-                mac,
-                address,
-                hairpin: !spec.ports.is_empty() && settings.iptables,
-            });
+        if network.network.spec.driver.has_links() {
+            let local = link_local(&spec.link_local, network.network.spec.ipv6)?;
+            network.take_addresses(&mut endpoint)?;
+            let name = match &spec.interface {
+                Some(name) => name.clone(),
+                None => {
+                    let prefix = network.network.spec.interface_prefix.as_deref().unwrap_or("eth");
+                    format!("{prefix}{}", number(prefix))
+                }
+            };
+            let planned = network.plan_link(&mut endpoint, name, mac, &settings);
+            let planned = match planned {
+                Ok(planned) => planned,
+                Err(failure) => {
+                    network.give_back(&endpoint);
+                    return Err(failure);
+                }
+            };
+            link =
+                Some(LinkPlan { addresses: planned.addresses.into_iter().chain(local).collect(), ..planned });
         }
-        let held = match self.publish(&endpoint, &settings) {
-            Ok(held) => held,
-            Err(failure) => {
-                self.give_back(sandbox, &endpoint);
-                return Err(failure);
-            }
-        };
-        endpoint.ports = held.iter().map(|h| h.bound.clone()).collect();
-        self.network_mut(&spec.network)?.network.endpoints.insert(sandbox.into(), endpoint.clone());
-        Ok(Reserved { endpoint, link, held })
+        network.network.endpoints.insert(sandbox.into(), endpoint.clone());
+        Ok(Reserved { endpoint, link, held: Vec::new() })
     }
 
-    /// Takes the host ports of an endpoint that is to have these; all or none.
-    fn publish(&mut self, endpoint: &Endpoint, settings: &Settings) -> Result<Vec<HeldPort>, Failure> {
-        let Some(address) = endpoint.ipv4 else { return Ok(Vec::new()) };
+    /// Takes host ports for an endpoint; all or none.
+    pub(super) fn publish(&mut self, reserved: &mut Reserved) -> Result<(), Failure> {
+        let settings = self.settings()?.clone();
+        let endpoint = &mut reserved.endpoint;
         let network = &self.network(&endpoint.spec.network)?.network.spec;
-        if network.internal {
-            return Ok(Vec::new());
+        let nowhere = endpoint.ipv4.is_none() && endpoint.ipv6.is_none();
+        if network.internal || network.driver != Driver::Bridge || nowhere {
+            return Ok(());
         }
         let how = Publishing {
             default_ip: network.host_binding.unwrap_or(settings.default_host_ip),
             listen: settings.userland_proxy,
-            container_ip: address.ip(),
+            container_v4: endpoint.ipv4.map(|n| n.ip()),
+            container_v6: endpoint.ipv6.map(|n| n.ip()),
+            mode_v4: network.gateway_mode_v4,
+            mode_v6: network.gateway_mode_v6,
         };
         let mut held: Vec<HeldPort> = Vec::new();
         for spec in &endpoint.spec.ports {
@@ -103,66 +99,225 @@ impl State {
                 }
             }
         }
-        Ok(held)
+        endpoint.ports = held.iter().map(|h| h.bound.clone()).collect();
+        reserved.held = held;
+        if let Some(link) = &mut reserved.link {
+            link.hairpin = !endpoint.ports.is_empty() && settings.iptables;
+        }
+        Ok(())
     }
 
-    /// Gives back what [`State::reserve`] took.
+    /// Gives back what [`State::reserve`] and [`State::publish`] took.
     pub(super) fn give_back(&mut self, sandbox: &str, endpoint: &Endpoint) {
         endpoint.ports.iter().for_each(|bound| self.ports.release(bound));
         let network = self.networks.iter_mut().find(|n| n.network.spec.id == endpoint.spec.network);
         if let Some(network) = network {
-            if let (Some(pool), Some(address)) = (&mut network.pool, endpoint.ipv4) {
-                pool.release(address.ip());
-            }
+            network.give_back(endpoint);
             network.network.endpoints.remove(sandbox);
         }
     }
 
-    /// Which endpoint the default route goes through: the greatest priority, then the alphabetically
-    /// first network.
-    pub(super) fn best_gateway(&self, endpoints: &[Endpoint]) -> Option<usize> {
-        let candidates = endpoints.iter().enumerate().filter(|(_, e)| e.gateway.is_some());
-        let best = candidates.max_by_key(|(_, endpoint)| {
-            let name = self.network(&endpoint.spec.network).map(|n| n.network.spec.name.as_str());
-            (endpoint.spec.gateway_priority, Reverse(name.unwrap_or_default()))
-        });
-        best.map(|(index, _)| index)
+    /// Notes which endpoints the default routes go through: the greatest priority, then what has both families, then the
+    /// alphabetically first network. Answers the one that ports are published at.
+    pub(super) fn mark_default_routes(&self, endpoints: &mut [&mut Endpoint]) -> Option<usize> {
+        let best = |v6: bool, endpoints: &[&mut Endpoint]| {
+            let candidates = endpoints.iter().enumerate();
+            let candidates =
+                candidates.filter(|(_, e)| if v6 { e.gateway_v6.is_some() } else { e.gateway.is_some() });
+            let best = candidates.max_by_key(|(_, endpoint)| {
+                let name = self.network(&endpoint.spec.network).map(|n| n.network.spec.name.as_str());
+                let both = endpoint.gateway.is_some() && endpoint.gateway_v6.is_some();
+                (endpoint.spec.gateway_priority, both, Reverse(name.unwrap_or_default()))
+            });
+            best.map(|(index, _)| index)
+        };
+        let (v4, v6) = (best(false, endpoints), best(true, endpoints));
+        for (index, endpoint) in endpoints.iter_mut().enumerate() {
+            endpoint.default_route = Some(index) == v4;
+            endpoint.default_route_v6 = Some(index) == v6;
+        }
+        v4.or(v6)
     }
 }
 
 impl NetworkState {
-    /// The gateway of its endpoints; internal networks have none.
-    fn way_out(&self) -> Option<Ipv4Addr> {
-        if self.network.spec.internal {
-            return None;
-        }
-        match self.network.spec.subnets.first()?.gateway? {
-            std::net::IpAddr::V4(gateway) => Some(gateway),
-            std::net::IpAddr::V6(_) => None,
+    fn give_back(&mut self, endpoint: &Endpoint) {
+        for ip in addresses(endpoint) {
+            self.pools.iter_mut().for_each(|pool| pool.release(ip.ip()));
         }
     }
 
-    fn take_address(&mut self, spec: &EndpointSpec) -> Result<Ipv4Network, Failure> {
-        let name = format!("{} ({})", self.network.spec.name, self.network.spec.id);
-        if spec.ipv4.is_some() && !self.chosen_subnet {
+    /// Takes addresses that an endpoint had before a restart. Nobody else can have them: only stored endpoints have been
+    /// admitted so far.
+    pub(super) fn take_again(&mut self, endpoint: &Endpoint) {
+        for ip in addresses(endpoint) {
+            for pool in &mut self.pools {
+                let _ = pool.take(ip.ip());
+            }
+        }
+    }
+
+    /// Takes an endpoint's addresses, of each family that the network has.
+    fn take_addresses(&mut self, endpoint: &mut Endpoint) -> Result<(), Failure> {
+        let spec = &self.network.spec;
+        let (v4, v6) = (spec.ipv4, spec.ipv6);
+        if v4 && let IpNetwork::V4(ip) = self.take_address(endpoint.spec.ipv4.map(IpAddr::V4), false)? {
+            endpoint.ipv4 = Some(ip);
+            endpoint.gateway = match self.way_out(ip.ip().into()) {
+                Some(IpAddr::V4(gateway)) => Some(gateway),
+                _ => None,
+            };
+        }
+        if v6 {
+            match self.take_address(endpoint.spec.ipv6.map(IpAddr::V6), true) {
+                Ok(IpNetwork::V6(ip)) => {
+                    endpoint.ipv6 = Some(ip);
+                    endpoint.gateway_v6 = match self.way_out(ip.ip().into()) {
+                        Some(IpAddr::V6(gateway)) => Some(gateway),
+                        _ => None,
+                    };
+                }
+                Ok(IpNetwork::V4(_)) => {}
+                Err(failure) => {
+                    self.give_back(endpoint);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway of an address; there is none in internal networks.
+    fn way_out(&self, ip: IpAddr) -> Option<IpAddr> {
+        let on_nothing = self.network.spec.sub.as_ref().is_some_and(|sub| sub.parent.is_empty());
+        if self.network.spec.internal || on_nothing {
+            return None;
+        }
+        let mut subnets = self.network.spec.subnets.iter();
+        subnets.find(|s| s.subnet.is_some_and(|subnet| subnet.contains(ip)))?.gateway
+    }
+
+    fn take_address(&mut self, asked: Option<IpAddr>, v6: bool) -> Result<IpNetwork, Failure> {
+        let exhausted = Failure::AddressesExhausted {
+            family: if v6 { "IPv6" } else { "IPv4" }.into(),
+            network: format!("{} ({})", self.network.spec.name, self.network.spec.id),
+        };
+        if asked.is_some() && !self.chosen_subnet {
             return Err(Failure::BadAddress(
                 "user specified IP address is supported only when connecting to networks with user configured subnets"
                     .into(),
             ));
         }
-        let pool = self.pool.as_mut().ok_or_else(|| Failure::AddressesExhausted(name.clone()))?;
-        let taken = match spec.ipv4 {
-            Some(ip) => pool.take(ip).map(|()| ip),
-            None => pool.next(),
-        };
-        let ip = taken.map_err(|why| match (why, spec.ipv4) {
+        let mut refusal = NoAddress::Outside;
+        for pool in self.pools.iter_mut().filter(|p| p.subnet().is_ipv6() == v6) {
+            let taken = match asked {
+                Some(ip) => pool.take(ip).map(|()| ip),
+                None => pool.next(),
+            };
+            match taken {
+                Ok(ip) => {
+                    return IpNetwork::new(ip, pool.subnet().prefix())
+                        .map_err(|e| Failure::Invalid(e.to_string()));
+                }
+                Err(NoAddress::Outside) => {}
+                Err(why) => refusal = why,
+            }
+        }
+        Err(match (refusal, asked) {
             (NoAddress::Outside, Some(ip)) => {
                 Failure::BadAddress(format!("no configured subnet or ip-range contain the IP address {ip}"))
             }
             (NoAddress::InUse, _) => Failure::AddressInUse,
-            _ => Failure::AddressesExhausted(name),
-        })?;
-        Ipv4Network::new(ip, pool.subnet().prefix()).map_err(|e| Failure::Invalid(e.to_string()))
+            _ => exhausted,
+        })
+    }
+
+    /// The interface of an endpoint that has its addresses.
+    fn plan_link(
+        &self,
+        endpoint: &mut Endpoint,
+        interface: String,
+        mac: Mac,
+        settings: &Settings,
+    ) -> Result<LinkPlan, Failure> {
+        let spec = &self.network.spec;
+        check_name(&interface)?;
+        let on = match &spec.sub {
+            None => {
+                endpoint.host_interface = format!("veth{}", link_suffix()?);
+                On::Bridge(self.bridge().into())
+            }
+            Some(sub) => On::Parent(parents::interface(spec), parents::kind(spec.driver, sub)?),
+        };
+        let mtu = match on {
+            On::Bridge(_) => spec.mtu.or(Some(settings.mtu)),
+            On::Parent(..) => spec.mtu,
+        };
+        endpoint.mac = if spec.driver == Driver::Ipvlan { String::new() } else { format_mac(mac) };
+        endpoint.interface = interface;
+        Ok(LinkPlan {
+            host_name: endpoint.host_interface.clone(),
+            interface: endpoint.interface.clone(),
+            on,
+            mtu,
+            mac,
+            addresses: addresses(endpoint).collect(),
+            sysctls: endpoint.spec.sysctls.clone(),
+            hairpin: false,
+        })
+    }
+}
+
+/// An endpoint's addresses.
+pub(super) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpNetwork> + use<> {
+    endpoint.ipv4.map(IpNetwork::V4).into_iter().chain(endpoint.ipv6.map(IpNetwork::V6))
+}
+
+/// The lowest number that no interface of the sandbox has behind this prefix.
+pub(super) fn free_number<'a>(taken: impl Iterator<Item = &'a str> + Clone, prefix: &str) -> usize {
+    let is_taken = |number: &usize| {
+        let name = format!("{prefix}{number}");
+        taken.clone().any(|t| t == name)
+    };
+    (0..).find(|number| !is_taken(number)).unwrap_or_default()
+}
+
+/// The names that interfaces of a sandbox have, or want to have.
+pub(super) fn interface_names(sandbox: &Sandbox) -> impl Iterator<Item = &str> + Clone {
+    sandbox.endpoints.iter().map(|e| e.interface.as_str())
+}
+
+/// Link-local addresses with the prefixes of their ranges.
+fn link_local(asked: &[IpAddr], ipv6: bool) -> Result<Vec<IpNetwork>, Failure> {
+    let with_prefix = |ip: &IpAddr| {
+        let prefix = match ip {
+            IpAddr::V4(v4) if v4.is_link_local() => 16,
+            IpAddr::V6(v6) if v6.is_unicast_link_local() && ipv6 => 64,
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                return Err(Failure::Invalid(format!(
+                    "error setting link local IP {v6}: the network has no IPv6: permission denied"
+                )));
+            }
+            other => return Err(Failure::Invalid(format!("invalid link local IP address: {other}"))),
+        };
+        IpNetwork::new(*ip, prefix).map_err(|e| Failure::Invalid(e.to_string()))
+    };
+    asked.iter().map(with_prefix).collect()
+}
+
+/// Refuses names that no interface can have.
+fn check_name(interface: &str) -> Result<(), Failure> {
+    const LONGEST: usize = 15;
+    let refuse =
+        |why: &str| Err(Failure::Invalid(format!("failed to add interface {interface:?} to sandbox: {why}")));
+    match interface {
+        name if name.len() > LONGEST => refuse("numerical result out of range"),
+        "" | "." | ".." => refuse("invalid argument"),
+        name if name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) => {
+            refuse("invalid argument")
+        }
+        "lo" => refuse("file exists"),
+        _ => Ok(()),
     }
 }
 

@@ -1,15 +1,15 @@
 //! An endpoint's published ports while they are published: sockets, relays, rules.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use tokio::runtime::Handle;
 
-use crate::firewall::rules::{self, Rule};
+use crate::firewall::rules::{self, BridgeRules, Rule};
 use crate::journal;
 use crate::netlink::{Socket, conntrack};
 use crate::ports::HeldPort;
-use crate::protocol::{BoundPort, Protocol};
+use crate::protocol::{BoundPort, Endpoint, Protocol};
 use crate::relay::Relay;
 
 /// What an endpoint has published.
@@ -22,25 +22,26 @@ pub(super) struct Published {
 }
 
 /// The rules of an endpoint's ports.
-pub(super) fn rules_of(bridge: &str, ip: Ipv4Addr, bound: &[BoundPort]) -> Vec<Rule> {
+pub(super) fn rules_of(bridge: &BridgeRules, ip: IpAddr, bound: &[BoundPort]) -> Vec<Rule> {
     rules::ports(bridge, ip, bound)
 }
 
 impl Published {
     /// Puts the sockets to use: relayed (they listen), or only kept.
-    pub(super) fn start(runtime: &Handle, ip: Ipv4Addr, held: Vec<HeldPort>, relayed: bool) -> Self {
+    pub(super) fn start(runtime: &Handle, endpoint: &Endpoint, held: Vec<HeldPort>, relayed: bool) -> Self {
         let mut published = Self { bound: Vec::new(), relays: Vec::new(), kept: Vec::new() };
         for HeldPort { bound, socket } in held {
-            let to = SocketAddr::new(ip.into(), bound.container_port);
-            match socket {
-                Some(socket) if relayed && bound.protocol != Protocol::Sctp => {
+            let to = relay_target(endpoint, bound.host_ip);
+            let to = to.map(|ip| SocketAddr::new(ip, bound.container_port));
+            match (socket, to) {
+                (Some(socket), Some(to)) if relayed && bound.protocol != Protocol::Sctp => {
                     match Relay::start(runtime, bound.protocol, socket, to) {
                         Ok(relay) => published.relays.extend(relay),
                         Err(e) => journal::note(format_args!("no relay for {bound:?}: {e}")),
                     }
                 }
-                Some(socket) => published.kept.push(socket),
-                None => {}
+                (Some(socket), _) => published.kept.push(socket),
+                (None, _) => {}
             }
             published.bound.push(bound);
         }
@@ -54,14 +55,24 @@ impl Published {
     }
 }
 
+/// Where connections to a host address are relayed to: the container's address of the same family, or else its IPv4 one.
+fn relay_target(endpoint: &Endpoint, host_ip: IpAddr) -> Option<IpAddr> {
+    let v4 = endpoint.ipv4.map(|n| IpAddr::V4(n.ip()));
+    match (host_ip, endpoint.ipv6) {
+        (IpAddr::V6(_), Some(v6)) => Some(v6.ip().into()),
+        _ => v4,
+    }
+}
+
 /// Makes datagrams to these ports find their way anew. Needed whenever the rules for them have changed.
 pub(super) fn forget_flows(bound: &[BoundPort]) {
-    let mut udp = bound.iter().filter(|b| b.protocol == Protocol::Udp && b.host_ip.is_ipv4()).peekable();
+    let mut udp = bound.iter().filter(|b| b.protocol == Protocol::Udp).peekable();
     if udp.peek().is_none() {
         return;
     }
-    let forgotten = Socket::netfilter()
-        .and_then(|mut socket| udp.try_for_each(|port| conntrack::forget_udp(&mut socket, port.host_port)));
+    let forgotten = Socket::netfilter().and_then(|mut socket| {
+        udp.try_for_each(|port| conntrack::forget_udp(&mut socket, port.host_ip.is_ipv6(), port.host_port))
+    });
     if let Err(e) = forgotten {
         journal::note(format_args!("tracked UDP flows to {bound:?} stay until they pause: {e}"));
     }

@@ -27,7 +27,7 @@ impl Netd {
         if let Some(stored) = &stored {
             let mut state = self.state();
             state.settings = Some(stored.settings.clone());
-            state.forward_drop = stored.forward_drop;
+            state.forward_drop = stored.dropping();
         }
         self.restore_networks()?;
         self.restore_sandboxes(left)?;
@@ -92,9 +92,11 @@ impl Netd {
                     lost.push(endpoint.spec.network.clone());
                     continue;
                 }
-                let (Some(address), false) = (endpoint.ipv4, endpoint.ports.is_empty()) else { continue };
+                if endpoint.ports.is_empty() {
+                    continue;
+                }
                 let held = endpoint.ports.iter().map(|b| state.ports.restore(b, relayed)).collect();
-                let one = Published::start(&self.runtime, address.ip(), held, relayed);
+                let one = Published::start(&self.runtime, endpoint, held, relayed);
                 published.insert(endpoint.spec.network.clone(), one);
             }
         }
@@ -166,10 +168,7 @@ impl super::State {
     /// Takes an endpoint's address again. `false` if its network is gone.
     fn readmit(&mut self, sandbox: &str, endpoint: &Endpoint) -> bool {
         let Ok(network) = self.network_mut(&endpoint.spec.network) else { return false };
-        if let (Some(pool), Some(address)) = (&mut network.pool, endpoint.ipv4) {
-            // Nobody else can have it: only stored endpoints have been admitted so far.
-            let _ = pool.take(address.ip());
-        }
+        network.take_again(endpoint);
         network.network.endpoints.insert(sandbox.into(), endpoint.clone());
         true
     }

@@ -1,17 +1,18 @@
 //! Making and releasing sandboxes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::kernel::{self, NamespacePlan};
-use super::plan::Reserved;
+use super::kernel::{self, DefaultRoutes, NamespacePlan};
+use super::networks::bridge_rules;
+use super::plan::{Reserved, addresses, free_number};
 use super::ports::{Published, forget_flows, rules_of};
 use super::{Netd, SandboxState, State, failed};
 use crate::backstage::Remains;
 use crate::dns::names::{Addresses, EndpointNames, Outside};
 use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
-use crate::firewall::rules::Rule;
+use crate::firewall::rules::{Family, Rule};
 use crate::journal;
 use crate::protocol::{Driver, Endpoint, Failure, Sandbox, SandboxSpec, VERSION};
 use crate::store::{StoredSandbox, is_id};
@@ -50,18 +51,10 @@ impl Netd {
             ));
         }
         let mut reserved: Vec<Reserved> = Vec::with_capacity(spec.endpoints.len());
-        for (number, endpoint) in spec.endpoints.iter().enumerate() {
-            match state.reserve(&spec.id, endpoint, number) {
-                Ok(one) => reserved.push(one),
-                Err(failure) => {
-                    reserved.iter().for_each(|r| state.give_back(&spec.id, &r.endpoint));
-                    return Err(failure);
-                }
-            }
-        }
-        let endpoints = reserved.iter().map(|r| r.endpoint.clone()).collect::<Vec<_>>();
-        if let Some(best) = state.best_gateway(&endpoints).and_then(|index| reserved.get_mut(index)) {
-            best.endpoint.default_route = true;
+        let done = state.reserve_each(spec, &mut reserved);
+        if let Err(failure) = done {
+            reserved.iter().for_each(|r| state.give_back(&spec.id, &r.endpoint));
+            return Err(failure);
         }
         Ok(reserved)
     }
@@ -84,7 +77,7 @@ impl Netd {
         let plan = NamespacePlan {
             path: path.clone(),
             links: reserved.iter().filter_map(|r| r.link.clone()).collect(),
-            default_route: default_route(reserved.iter().map(|r| &r.endpoint)),
+            default_routes: default_routes(reserved.iter().map(|r| &r.endpoint)),
             sysctls: spec.sysctls.clone(),
             resolver: spec.resolver,
         };
@@ -96,7 +89,8 @@ impl Netd {
         match (made, ruled) {
             (Ok(sockets), Ok(())) => Ok((path, sockets)),
             (Ok(_), Err(failure)) => {
-                let links = plan.links.into_iter().map(|l| l.host_name).collect();
+                let links =
+                    plan.links.into_iter().map(|l| l.host_name).filter(|name| !name.is_empty()).collect();
                 self.backstage.take_down(Remains { namespace: Some(path), links });
                 Err(failure)
             }
@@ -125,8 +119,10 @@ impl Netd {
         let relayed = self.state().settings().is_ok_and(|s| s.userland_proxy);
         let mut published = BTreeMap::new();
         for Reserved { endpoint, held, .. } in reserved {
-            let (Some(address), false) = (endpoint.ipv4, held.is_empty()) else { continue };
-            let one = Published::start(&self.runtime, address.ip(), std::mem::take(held), relayed);
+            if held.is_empty() {
+                continue;
+            }
+            let one = Published::start(&self.runtime, endpoint, std::mem::take(held), relayed);
             forget_flows(&one.bound);
             published.insert(endpoint.spec.network.clone(), one);
         }
@@ -167,15 +163,18 @@ impl Netd {
     /// The rules of these endpoints' ports; none if we make no rules.
     pub(super) fn port_rules<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<Rule> {
         let state = self.state();
-        if !state.settings.as_ref().is_some_and(|s| s.iptables) {
-            return Vec::new();
+        let Some(settings) = &state.settings else { return Vec::new() };
+        let mut rules = Vec::new();
+        for endpoint in endpoints.into_iter().filter(|e| !e.ports.is_empty()) {
+            let Ok(network) = state.network(&endpoint.spec.network) else { continue };
+            for families_rules in bridge_rules(network, settings) {
+                let same = addresses(endpoint).find(|a| Family::of(a.ip()) == families_rules.family());
+                if let Some(address) = same {
+                    rules.extend(rules_of(&families_rules, address.ip(), &endpoint.ports));
+                }
+            }
         }
-        endpoints
-            .into_iter()
-            .filter(|e| !e.ports.is_empty())
-            .filter_map(|e| Some((e, e.ipv4?, state.network(&e.spec.network).ok()?)))
-            .flat_map(|(e, address, network)| rules_of(network.bridge(), address.ip(), &e.ports))
-            .collect()
+        rules
     }
 
     /// Removes rules; if that fails the firewall has said so in the log, and tries again with its next change.
@@ -189,17 +188,24 @@ impl Netd {
     fn forget_rules(&self, sandbox: &Sandbox) {
         for endpoint in &sandbox.endpoints {
             let rules = self.port_rules([endpoint]);
-            let Some(address) = endpoint.ipv4.filter(|_| !rules.is_empty()) else { continue };
-            let pending = self.firewall.remove(rules);
-            let mut state = self.state();
-            state.leaving.retain(|_, pending| !pending.is_over());
-            state.leaving.insert(address.ip(), pending);
+            let by_family = Family::ALL.map(|family| {
+                let of_family = rules.iter().filter(|r| r.family == family).cloned();
+                (family, of_family.collect::<Vec<_>>())
+            });
+            for (family, rules) in by_family.into_iter().filter(|f| !f.1.is_empty()) {
+                let address = addresses(endpoint).find(|a| Family::of(a.ip()) == family);
+                let Some(address) = address else { continue };
+                let pending = self.firewall.remove(rules);
+                let mut state = self.state();
+                state.leaving.retain(|_, pending| !pending.is_over());
+                state.leaving.insert(address.ip(), pending);
+            }
         }
     }
 
     /// No container starts at an address to which an earlier one's ports still lead.
     fn wait_for_old_rules(&self, reserved: &[Reserved]) {
-        for address in reserved.iter().filter_map(|r| r.endpoint.ipv4) {
+        for address in reserved.iter().flat_map(|r| addresses(&r.endpoint)) {
             let pending = self.state().leaving.remove(&address.ip());
             if let Some(pending) = pending {
                 let _ = pending.finish();
@@ -230,7 +236,7 @@ impl Netd {
             return self.names.withdraw(&sandbox.id);
         }
         let outside = Outside {
-            host_allowed: sandbox.endpoints.iter().any(|e| e.gateway.is_some()),
+            host_allowed: sandbox.endpoints.iter().any(|e| e.gateway.is_some() || e.gateway_v6.is_some()),
             upstreams: sandbox.spec.upstreams.clone(),
             namespace: sandbox.netns.clone(),
             single_labels_stay: sandbox.spec.single_labels_stay,
@@ -240,6 +246,25 @@ impl Netd {
 }
 
 impl State {
+    /// Reserves a sandbox's endpoints and, where the default route goes, their ports.
+    fn reserve_each(&mut self, spec: &SandboxSpec, reserved: &mut Vec<Reserved>) -> Result<(), Failure> {
+        for endpoint in &spec.endpoints {
+            let number = |prefix: &str| {
+                let named = spec.endpoints.iter().filter_map(|e| e.interface.as_deref());
+                free_number(named.chain(reserved.iter().map(|r| r.endpoint.interface.as_str())), prefix)
+            };
+            let one = self.reserve(&spec.id, endpoint, number)?;
+            reserved.push(one);
+        }
+        let mut endpoints = reserved.iter_mut().map(|r| &mut r.endpoint).collect::<Vec<_>>();
+        let Some(best) = self.mark_default_routes(&mut endpoints) else { return Ok(()) };
+        let ports = reserved.iter_mut().flat_map(|r| std::mem::take(&mut r.endpoint.spec.ports));
+        let ports = ports.collect::<Vec<_>>();
+        let Some(best) = reserved.get_mut(best) else { return Ok(()) };
+        best.endpoint.spec.ports = ports;
+        self.publish(best)
+    }
+
     pub(super) fn driver(&self, network: &str) -> Option<Driver> {
         self.network(network).ok().map(|n| n.network.spec.driver)
     }
@@ -260,19 +285,28 @@ impl State {
         Some(EndpointNames {
             network: endpoint.spec.network.clone(),
             network_name: network.network.spec.name.clone(),
-            addresses: Addresses { v4: endpoint.ipv4.map(|ip| ip.ip()), v6: None },
+            addresses: Addresses {
+                v4: endpoint.ipv4.map(|network| network.ip()),
+                v6: endpoint.ipv6.map(|network| network.ip()),
+            },
             names: endpoint.spec.names.clone(),
             links: endpoint.spec.links.clone().into_iter().collect(),
         })
     }
 }
 
-/// Gateway and interface of the endpoint that has the default route.
-pub(super) fn default_route<'a>(
-    endpoints: impl IntoIterator<Item = &'a Endpoint>,
-) -> Option<(Ipv4Addr, String)> {
-    let endpoint = endpoints.into_iter().find(|e| e.default_route)?;
-    Some((endpoint.gateway?, endpoint.interface.clone()))
+/// Gateways and interfaces of the endpoints that have the default routes.
+pub(super) fn default_routes<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> DefaultRoutes {
+    let mut routes = DefaultRoutes::default();
+    for endpoint in endpoints {
+        if endpoint.default_route {
+            routes.v4 = endpoint.gateway.map(|g| (IpAddr::V4(g), endpoint.interface.clone()));
+        }
+        if endpoint.default_route_v6 {
+            routes.v6 = endpoint.gateway_v6.map(|g| (IpAddr::V6(g), endpoint.interface.clone()));
+        }
+    }
+    routes
 }
 
 fn remains_of(sandbox: &Sandbox) -> Remains {

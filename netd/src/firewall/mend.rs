@@ -1,8 +1,9 @@
 //! Comparing what iptables-save prints with what is wanted. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::rules::{BridgeRules, Change, Rule, Table, bridge};
+use super::rules::{BridgeRules, Change, Family, Rule, Table, bridge};
+use crate::protocol::GatewayMode;
 
 /// What the host has.
 #[derive(Debug, Default)]
@@ -35,15 +36,17 @@ pub(super) fn parse(saved: &str) -> Existing<'_> {
     existing
 }
 
-/// What to do so that `wanted` is there once, and nothing of ours besides.
+/// What to do so that what is `wanted` of this family is there once, and nothing of ours besides.
 pub(super) fn compare<'a>(
     existing: &Existing<'a>,
+    family: Family,
     wanted: &'a [Rule],
     networks: &[BridgeRules],
     forward_drop: bool,
 ) -> Change<'a> {
     let owned = Owned::new(networks);
-    let mut missing = wanted.iter().map(Some).collect::<Vec<_>>();
+    let mut missing = wanted.iter().filter(|r| r.family == family).map(Some).collect::<Vec<_>>();
+    let any_wanted = !missing.is_empty();
     let mut change =
         Change { forward_drop: forward_drop && existing.forward_policy != "DROP", ..Change::default() };
     for &(table, chain, spec) in &existing.rules {
@@ -55,7 +58,7 @@ pub(super) fn compare<'a>(
         }
     }
     change.add = missing.into_iter().flatten().collect();
-    if !wanted.is_empty() {
+    if any_wanted {
         let all = Table::ALL.into_iter().flat_map(|t| t.chains().iter().map(move |c| (t, *c)));
         change.chains = all.filter(|c| !existing.chains.contains(c)).collect();
     }
@@ -71,8 +74,13 @@ struct Owned<'a> {
 
 impl<'a> Owned<'a> {
     fn new(networks: &'a [BridgeRules]) -> Self {
-        let open =
-            |n: &BridgeRules| BridgeRules { internal: false, icc: true, masquerade: true, ..n.clone() };
+        let open = |n: &BridgeRules| BridgeRules {
+            internal: false,
+            icc: true,
+            masquerade: true,
+            mode: GatewayMode::Nat,
+            ..n.clone()
+        };
         Self { networks, variants: networks.iter().flat_map(|n| bridge(&open(n))).collect() }
     }
 
@@ -90,7 +98,7 @@ impl<'a> Owned<'a> {
                 "-i" | "-o" if in_own_chain => words.next().is_some_and(is_bridge),
                 "--comment" => words.next().is_some_and(is_bridge),
                 "--to-destination" if in_own_chain => {
-                    let ip = words.next().and_then(|to| to.split(':').next()?.parse::<Ipv4Addr>().ok());
+                    let ip = words.next().and_then(translated_to);
                     ip.is_some_and(|ip| self.networks.iter().any(|n| n.subnet.contains(ip)))
                 }
                 _ => false,
@@ -100,6 +108,14 @@ impl<'a> Owned<'a> {
             }
         }
         self.variants.iter().any(|r| r.table == table && r.chain == chain && r.spec == spec)
+    }
+}
+
+/// The address of `IP:PORT` or `[IP]:PORT`.
+fn translated_to(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?.parse().ok(),
+        None => text.split(':').next()?.parse().ok(),
     }
 }
 
@@ -141,20 +157,23 @@ COMMIT
             internal: false,
             icc: true,
             masquerade: false,
+            mode: GatewayMode::Nat,
+            trusted: Vec::new(),
         }]
     }
 
     #[test]
     fn only_what_differs_is_changed_and_only_ours_is_removed() {
         let existing = parse(SAVED);
-        let mut wanted = base();
+        let mut wanted = base(Family::V4);
         wanted.push(Rule {
+            family: Family::V4,
             table: Table::Filter,
             chain: "DOCKER",
             place: Place::Bottom,
             spec: "! -i br0 -o br0 -j DROP".into(),
         });
-        let change = compare(&existing, &wanted, &networks(), true);
+        let change = compare(&existing, Family::V4, &wanted, &networks(), true);
         assert_eq!(
             change.render().unwrap(),
             "*nat
@@ -185,14 +204,22 @@ COMMIT
     fn the_same_state_needs_no_change_and_a_duplicate_goes() {
         let saved = "*nat\n:DOCKER - [0:0]\n-A DOCKER -i br0 -j RETURN\n-A DOCKER -i br0 -j RETURN\nCOMMIT\n";
         let wanted = [Rule {
+            family: Family::V4,
             table: Table::Nat,
             chain: "DOCKER",
             place: Place::Bottom,
             spec: "-i br0 -j RETURN".into(),
         }];
-        let change = compare(&parse(saved), &wanted, &networks(), false);
+        let change = compare(&parse(saved), Family::V4, &wanted, &networks(), false);
         assert_eq!(change.remove, [(Table::Nat, "DOCKER", "-i br0 -j RETURN")]);
         assert!(change.add.is_empty());
-        assert_eq!(compare(&parse(saved), &[], &[], false).render(), None);
+        assert_eq!(compare(&parse(saved), Family::V4, &[], &[], false).render(), None);
+    }
+
+    #[test]
+    fn where_a_translation_leads() {
+        assert_eq!(translated_to("172.18.0.2:80"), "172.18.0.2".parse().ok());
+        assert_eq!(translated_to("[fd00::2]:80"), "fd00::2".parse().ok());
+        assert_eq!(translated_to("nonsense"), None);
     }
 }

@@ -1,7 +1,8 @@
 //! The host's firewall: what rules we want, and bringing the host to have them.
 //!
 //! One thread makes all changes, in the order in which they were asked for; those that wait while it works are
-//! made together. Each change is one run of iptables-restore, which takes all of it or nothing. If the host
+//! made together. Each change is one run of iptables-restore, and of ip6tables-restore beside it where it is about
+//! IPv6, each of which takes all of its part or nothing. If the host
 //! turns out to lack what a change builds on (an administrator flushed the rules),
 //! everything is compared and mended.
 
@@ -15,11 +16,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::journal;
 use crate::protocol::Failure;
-use rules::{BridgeRules, Change, Rule};
+use rules::{BridgeRules, Change, Family, Rule};
 use watch::Helpers;
 
-const RESTORE: &str = "iptables-restore";
-const SAVE: &str = "iptables-save";
 /// Seconds to wait for another program that changes the rules (iptables' legacy variant has such a lock).
 const LOCK_SECONDS: &str = "60";
 
@@ -48,15 +47,15 @@ enum Order {
     Reconcile {
         rules: Vec<Rule>,
         networks: Vec<BridgeRules>,
-        forward_drop: bool,
+        forward_drop: Vec<Family>,
     },
     Add {
         rules: Vec<Rule>,
-        network: Option<BridgeRules>,
+        networks: Vec<BridgeRules>,
     },
     Remove {
         rules: Vec<Rule>,
-        network: Option<BridgeRules>,
+        networks: Vec<BridgeRules>,
     },
     /// Somebody else has changed the rules.
     Check,
@@ -67,7 +66,7 @@ impl Pending {
     /// any more, and goes with the next change that succeeds.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         self.done.recv().unwrap_or_else(|_| {
-            Err(not_run(RESTORE, &io::Error::other("the thread that changes the rules has ended")))
+            Err(not_run("iptables-restore", &io::Error::other("the thread that changes the rules has ended")))
         })
     }
 
@@ -96,31 +95,31 @@ impl Firewall {
         &self,
         rules: Vec<Rule>,
         networks: Vec<BridgeRules>,
-        forward_drop: bool,
+        forward_drop: Vec<Family>,
     ) -> Result<(), Failure> {
         self.order(Order::Reconcile { rules, networks, forward_drop }).finish()
     }
 
     /// Begins to add rules; they hold once [`Pending::finish`] returns.
     pub(crate) fn add(&self, rules: Vec<Rule>) -> Pending {
-        self.order(Order::Add { rules, network: None })
+        self.order(Order::Add { rules, networks: Vec::new() })
     }
 
     /// Begins to remove rules.
     pub(crate) fn remove(&self, rules: Vec<Rule>) -> Pending {
-        self.order(Order::Remove { rules, network: None })
+        self.order(Order::Remove { rules, networks: Vec::new() })
     }
 
-    /// Adds the rules of a network.
-    pub(crate) fn add_network(&self, network: BridgeRules) -> Result<(), Failure> {
-        let rules = rules::bridge(&network);
-        self.order(Order::Add { rules, network: Some(network) }).finish()
+    /// Adds the rules of a network, of each of its families.
+    pub(crate) fn add_network(&self, networks: Vec<BridgeRules>) -> Result<(), Failure> {
+        let rules = networks.iter().flat_map(rules::bridge).collect();
+        self.order(Order::Add { rules, networks }).finish()
     }
 
     /// Removes the rules of a network.
-    pub(crate) fn remove_network(&self, network: BridgeRules) -> Result<(), Failure> {
-        let rules = rules::bridge(&network);
-        self.order(Order::Remove { rules, network: Some(network) }).finish()
+    pub(crate) fn remove_network(&self, networks: Vec<BridgeRules>) -> Result<(), Failure> {
+        let rules = networks.iter().flat_map(rules::bridge).collect();
+        self.order(Order::Remove { rules, networks }).finish()
     }
 
     fn order(&self, order: Order) -> Pending {
@@ -152,7 +151,8 @@ fn work(jobs: &Receiver<Job>, helpers: Helpers) {
 struct Wanted {
     rules: Vec<Rule>,
     networks: Vec<BridgeRules>,
-    forward_drop: bool,
+    /// The families whose forwarded packets are dropped unless a rule accepts them.
+    forward_drop: Vec<Family>,
     /// A change has failed: the next one compares everything.
     uncertain: bool,
     helpers: Helpers,
@@ -180,9 +180,9 @@ impl Wanted {
         self.uncertain = mended.is_err();
         mended.inspect_err(|_| {
             for order in orders {
-                if let Order::Add { rules, network } = order {
+                if let Order::Add { rules, networks } = order {
                     self.rules.retain(|r| !rules.contains(r));
-                    self.networks.retain(|n| Some(n) != network.as_ref());
+                    self.networks.retain(|n| !networks.contains(n));
                 }
             }
             // What is wrong with the host's firewall has been said by the first attempt.
@@ -197,23 +197,21 @@ impl Wanted {
                 *self = Self {
                     rules,
                     networks,
-                    forward_drop: *forward_drop,
+                    forward_drop: forward_drop.clone(),
                     uncertain: true,
                     helpers: self.helpers.clone(),
                 };
                 difference.all = true;
             }
             Order::Check => difference.all |= !self.rules.is_empty(),
-            Order::Add { rules, network } => {
+            Order::Add { rules, networks } => {
                 self.rules.extend(rules.iter().cloned());
-                self.networks.extend(network.clone());
+                self.networks.extend(networks.iter().cloned());
                 difference.add.extend(rules.iter().cloned());
             }
-            Order::Remove { rules, network } => {
+            Order::Remove { rules, networks } => {
                 self.rules.retain(|r| !rules.contains(r));
-                if let Some(network) = network {
-                    self.networks.retain(|n| n.bridge != network.bridge);
-                }
+                self.networks.retain(|n| !networks.iter().any(|gone| gone.bridge == n.bridge));
                 for rule in rules {
                     // One that was to be added together with this is not even made.
                     match difference.add.iter().position(|r| r == rule) {
@@ -227,53 +225,78 @@ impl Wanted {
 
     /// Compares what is there with what is wanted, and changes what differs.
     fn mend(&self) -> Result<(), Failure> {
-        if self.rules.is_empty() && self.networks.is_empty() {
+        Family::ALL.into_iter().try_for_each(|family| self.mend_family(family))
+    }
+
+    fn mend_family(&self, family: Family) -> Result<(), Failure> {
+        let ours = self.rules.iter().any(|r| r.family == family)
+            || self.networks.iter().any(|n| n.family() == family);
+        if !ours {
             return Ok(());
         }
-        let output = Command::new(SAVE)
+        let program = family.save();
+        let output = Command::new(program)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .output()
-            .map_err(|e| not_run(SAVE, &e))?;
+            .map_err(|e| not_run(program, &e))?;
         if !output.status.success() {
-            return Err(refused(SAVE, &output.stderr));
+            return Err(refused(program, &output.stderr));
         }
         let saved = String::from_utf8_lossy(&output.stdout);
         let existing = mend::parse(&saved);
-        restore(&mend::compare(&existing, &self.rules, &self.networks, self.forward_drop), &self.helpers)
+        let networks = self.networks.iter().filter(|n| n.family() == family).cloned().collect::<Vec<_>>();
+        let drop = self.forward_drop.contains(&family);
+        let change = mend::compare(&existing, family, &self.rules, &networks, drop);
+        start(family, change.render(), &self.helpers).and_then(Running::finish)
     }
 }
 
 impl Difference {
     fn apply(&self, helpers: &Helpers) -> Result<(), Failure> {
-        let change = Change {
-            remove: self.remove.iter().map(|r| (r.table, r.chain, r.spec.as_str())).collect(),
-            add: self.add.iter().collect(),
+        // Both at the same time.
+        let started = Family::ALL.map(|family| start(family, self.of(family).render(), helpers));
+        let ended = started.map(|started| started.and_then(Running::finish));
+        ended.into_iter().collect()
+    }
+
+    fn of(&self, family: Family) -> Change<'_> {
+        let removed = self.remove.iter().filter(|r| r.family == family);
+        Change {
+            remove: removed.map(|r| (r.table, r.chain, r.spec.as_str())).collect(),
+            add: self.add.iter().filter(|r| r.family == family).collect(),
             ..Change::default()
-        };
-        restore(&change, helpers)
+        }
     }
 }
 
-fn restore(change: &Change<'_>, helpers: &Helpers) -> Result<(), Failure> {
-    let Some(text) = change.render() else { return Ok(()) };
-    let output = start(&text, helpers).and_then(Child::wait_with_output).map_err(|e| not_run(RESTORE, &e))?;
-    if output.status.success() { Ok(()) } else { Err(refused(RESTORE, &output.stderr)) }
+/// A change that is being made; `None` if there was nothing to change.
+struct Running(Option<(&'static str, Child)>);
+
+impl Running {
+    fn finish(self) -> Result<(), Failure> {
+        let Some((program, child)) = self.0 else { return Ok(()) };
+        let output = child.wait_with_output().map_err(|e| not_run(program, &e))?;
+        if output.status.success() { Ok(()) } else { Err(refused(program, &output.stderr)) }
+    }
 }
 
-fn start(text: &str, helpers: &Helpers) -> io::Result<Child> {
-    let mut child = Command::new(RESTORE)
+fn start(family: Family, text: Option<String>, helpers: &Helpers) -> Result<Running, Failure> {
+    let Some(text) = text else { return Ok(Running(None)) };
+    let program = family.restore();
+    let mut child = Command::new(program)
         .args(["--noflush", "-w", LOCK_SECONDS])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn()?;
+        .spawn()
+        .map_err(|e| not_run(program, &e))?;
     helpers.note(child.id());
     if let Some(mut stdin) = child.stdin.take() {
         // Should it end early, its own message says more than our broken pipe.
         let _ = stdin.write_all(text.as_bytes());
     }
-    Ok(child)
+    Ok(Running(Some((program, child))))
 }
 
 fn not_run(program: &str, error: &io::Error) -> Failure {
@@ -301,7 +324,13 @@ mod tests {
     use super::*;
 
     fn rule(spec: &str) -> Rule {
-        Rule { table: Table::Nat, chain: "DOCKER", place: Place::Bottom, spec: spec.into() }
+        Rule {
+            family: Family::V4,
+            table: Table::Nat,
+            chain: "DOCKER",
+            place: Place::Bottom,
+            spec: spec.into(),
+        }
     }
 
     #[test]
@@ -309,11 +338,11 @@ mod tests {
         let mut wanted = Wanted::default();
         let mut difference = Difference::default();
         for order in [
-            Order::Remove { rules: vec![rule("old")], network: None },
-            Order::Add { rules: vec![rule("one"), rule("two")], network: None },
-            Order::Remove { rules: vec![rule("one")], network: None },
+            Order::Remove { rules: vec![rule("old")], networks: Vec::new() },
+            Order::Add { rules: vec![rule("one"), rule("two")], networks: Vec::new() },
+            Order::Remove { rules: vec![rule("one")], networks: Vec::new() },
             // A container that restarts: its rule goes and comes.
-            Order::Add { rules: vec![rule("old")], network: None },
+            Order::Add { rules: vec![rule("old")], networks: Vec::new() },
         ] {
             wanted.note(&order, &mut difference);
         }
@@ -324,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let failure = not_run(RESTORE, &io::ErrorKind::NotFound.into());
+        let failure = not_run("iptables-restore", &io::ErrorKind::NotFound.into());
         assert!(failure.to_string().contains("iptables-restore: not found in PATH"), "{failure}");
     }
 }

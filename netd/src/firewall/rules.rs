@@ -1,16 +1,47 @@
 //! The firewall rules as values, and how they are written. The text of a rule is exactly what
-//! iptables-save prints for it, so that what is there can be compared with what is wanted.
+//! iptables-save (or ip6tables-save) prints for it, so that what is there can be compared with what is wanted.
 //!
 //! Chains and their order are dockerd's, which host administrators know and hang their own rules on. One
 //! thing differs, so that no connection to a published port depends on a process of ours: connections from the
 //! host's loopback and from the containers' own bridges are translated in the kernel, too, where
-//! dockerd sends them through docker-proxy.
+//! dockerd sends them through docker-proxy. (Only IPv6's loopback cannot be translated: the kernel routes it nowhere else.)
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
-use crate::protocol::BoundPort;
+use crate::protocol::{BoundPort, GatewayMode};
+
+/// The two firewalls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The program that changes its rules.
+    pub(crate) fn restore(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables-restore",
+            Self::V6 => "ip6tables-restore",
+        }
+    }
+
+    /// The program that prints its rules.
+    pub(crate) fn save(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables-save",
+            Self::V6 => "ip6tables-save",
+        }
+    }
+}
 
 /// iptables' tables, in the order in which packets meet them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +92,7 @@ pub(crate) enum Place {
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
+    pub(crate) family: Family,
     pub(crate) table: Table,
     pub(crate) chain: &'static str,
     pub(crate) place: Place,
@@ -68,148 +100,232 @@ pub(crate) struct Rule {
     pub(crate) spec: String,
 }
 
-fn rule(table: Table, chain: &'static str, place: Place, spec: impl Into<String>) -> Rule {
-    Rule { table, chain, place, spec: spec.into() }
+/// Rules of one family, in the making.
+struct Rules {
+    family: Family,
+    made: Vec<Rule>,
+}
+
+impl Rules {
+    fn new(family: Family) -> Self {
+        Self { family, made: Vec::new() }
+    }
+
+    fn add(&mut self, table: Table, chain: &'static str, place: Place, spec: impl Into<String>) {
+        self.made.push(Rule { family: self.family, table, chain, place, spec: spec.into() });
+    }
+
+    fn bottom(&mut self, table: Table, chain: &'static str, spec: impl Into<String>) {
+        self.add(table, chain, Place::Bottom, spec);
+    }
 }
 
 /// The rules that do not belong to a network.
-pub(crate) fn base() -> Vec<Rule> {
-    use Place::{Bottom, Top};
+pub(crate) fn base(family: Family) -> Vec<Rule> {
+    use Place::Top;
     use Table::{Filter, Nat};
-    vec![
-        rule(Nat, "PREROUTING", Bottom, "-m addrtype --dst-type LOCAL -j DOCKER"),
-        rule(Nat, "OUTPUT", Bottom, "-m addrtype --dst-type LOCAL -j DOCKER"),
-        rule(Filter, "FORWARD", Top, "-j DOCKER-USER"),
-        rule(Filter, "FORWARD", Top, "-j DOCKER-FORWARD"),
-        rule(Filter, "DOCKER-FORWARD", Top, "-j DOCKER-CT"),
-        rule(Filter, "DOCKER-FORWARD", Top, "-j DOCKER-ISOLATION-STAGE-1"),
-        rule(Filter, "DOCKER-FORWARD", Top, "-j DOCKER-BRIDGE"),
-        // A published port is open to other networks' containers as it is to all.
-        rule(Filter, "DOCKER-ISOLATION-STAGE-2", Top, "-m conntrack --ctstate DNAT -j RETURN"),
-    ]
+    let mut rules = Rules::new(family);
+    rules.bottom(Nat, "PREROUTING", "-m addrtype --dst-type LOCAL -j DOCKER");
+    let own = match family {
+        Family::V4 => "",
+        Family::V6 => "! -d ::1/128 ",
+    };
+    rules.bottom(Nat, "OUTPUT", format!("{own}-m addrtype --dst-type LOCAL -j DOCKER"));
+    rules.add(Filter, "FORWARD", Top, "-j DOCKER-USER");
+    rules.add(Filter, "FORWARD", Top, "-j DOCKER-FORWARD");
+    rules.add(Filter, "DOCKER-FORWARD", Top, "-j DOCKER-CT");
+    rules.add(Filter, "DOCKER-FORWARD", Top, "-j DOCKER-ISOLATION-STAGE-1");
+    rules.add(Filter, "DOCKER-FORWARD", Top, "-j DOCKER-BRIDGE");
+    // A published port is open to other networks' containers as it is to all.
+    rules.add(Filter, "DOCKER-ISOLATION-STAGE-2", Top, "-m conntrack --ctstate DNAT -j RETURN");
+    rules.made
 }
 
-/// What the rules of a bridge depend on.
+/// What the rules of a bridge in one family depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BridgeRules {
     pub(crate) bridge: String,
-    pub(crate) subnet: Ipv4Network,
+    pub(crate) subnet: IpNetwork,
     pub(crate) internal: bool,
     pub(crate) icc: bool,
     pub(crate) masquerade: bool,
+    pub(crate) mode: GatewayMode,
+    /// Interfaces through which the containers' own addresses may be reached.
+    pub(crate) trusted: Vec<String>,
+}
+
+impl BridgeRules {
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.subnet.ip())
+    }
+
+    fn subnet(&self) -> String {
+        format!("{}/{}", self.subnet.network(), self.subnet.prefix())
+    }
 }
 
 /// The rules of a bridge network.
 pub(crate) fn bridge(network: &BridgeRules) -> Vec<Rule> {
-    use Place::Bottom;
     use Table::Filter;
     let br = &network.bridge;
-    let subnet = Ipv4Network::new(network.subnet.network(), network.subnet.prefix())
-        .map_or_else(|_| network.subnet.to_string(), |n| n.to_string());
+    let mut rules = Rules::new(network.family());
     if network.internal {
-        let inside = if network.icc { "ACCEPT" } else { "DROP" };
-        return vec![
-            rule(Filter, "DOCKER-FORWARD", Bottom, format!("-i {br} -o {br} -j {inside}")),
-            rule(Filter, "DOCKER-ISOLATION-STAGE-1", Bottom, format!("! -s {subnet} -o {br} -j DROP")),
-            rule(Filter, "DOCKER-ISOLATION-STAGE-1", Bottom, format!("! -d {subnet} -i {br} -j DROP")),
-        ];
+        internal(network, &mut rules);
+        return rules.made;
     }
-    let mut rules = translation(br, &subnet, network.masquerade);
-    rules.push(rule(Filter, "DOCKER", Bottom, format!("! -i {br} -o {br} -j DROP")));
-    rules.push(rule(Filter, "DOCKER-BRIDGE", Bottom, format!("-o {br} -j DOCKER")));
-    rules.push(rule(
+    translation(network, &mut rules);
+    match network.mode {
+        GatewayMode::NatUnprotected => {
+            rules.bottom(Filter, "DOCKER", format!("! -i {br} -o {br} -j ACCEPT"));
+        }
+        GatewayMode::Routed => {
+            let icmp = if rules.family == Family::V4 { "icmp" } else { "ipv6-icmp" };
+            rules.bottom(Filter, "DOCKER", format!("-o {br} -p {icmp} -j ACCEPT"));
+            rules.bottom(Filter, "DOCKER", format!("! -i {br} -o {br} -j DROP"));
+        }
+        GatewayMode::Nat | GatewayMode::Isolated => {
+            rules.bottom(Filter, "DOCKER", format!("! -i {br} -o {br} -j DROP"));
+        }
+    }
+    rules.bottom(Filter, "DOCKER-BRIDGE", format!("-o {br} -j DOCKER"));
+    rules.bottom(
         Filter,
         "DOCKER-CT",
-        Bottom,
         format!("-o {br} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
-    ));
+    );
     if network.icc {
-        rules.push(rule(Filter, "DOCKER-FORWARD", Bottom, format!("-i {br} -j ACCEPT")));
+        rules.bottom(Filter, "DOCKER-FORWARD", format!("-i {br} -j ACCEPT"));
     } else {
         let published = format!("-i {br} -o {br} -m conntrack --ctstate DNAT -j ACCEPT");
-        rules.push(rule(Filter, "DOCKER-FORWARD", Bottom, published));
-        rules.push(rule(Filter, "DOCKER-FORWARD", Bottom, format!("-i {br} -o {br} -j DROP")));
-        rules.push(rule(Filter, "DOCKER-FORWARD", Bottom, format!("-i {br} ! -o {br} -j ACCEPT")));
+        rules.bottom(Filter, "DOCKER-FORWARD", published);
+        rules.bottom(Filter, "DOCKER-FORWARD", format!("-i {br} -o {br} -j DROP"));
+        rules.bottom(Filter, "DOCKER-FORWARD", format!("-i {br} ! -o {br} -j ACCEPT"));
+    }
+    isolation(network, &mut rules);
+    rules.made
+}
+
+fn internal(network: &BridgeRules, rules: &mut Rules) {
+    use Table::Filter;
+    let (br, subnet) = (&network.bridge, network.subnet());
+    let inside = if network.icc { "ACCEPT" } else { "DROP" };
+    rules.bottom(Filter, "DOCKER-FORWARD", format!("-i {br} -o {br} -j {inside}"));
+    // Neighbour discovery between IPv6's link-local addresses stays within the bridge.
+    let (not_in, not_out) = match rules.family {
+        Family::V4 => (String::new(), String::new()),
+        Family::V6 => (format!("! -i {br} "), format!("! -o {br} ")),
+    };
+    rules.bottom(Filter, "DOCKER-ISOLATION-STAGE-1", format!("! -s {subnet} {not_in}-o {br} -j DROP"));
+    rules.bottom(Filter, "DOCKER-ISOLATION-STAGE-1", format!("! -d {subnet} -i {br} {not_out}-j DROP"));
+}
+
+/// Networks do not reach each other, but for what is published; one whose containers are reached by their own addresses is
+/// open as far as its published ports go.
+fn isolation(network: &BridgeRules, rules: &mut Rules) {
+    use Table::Filter;
+    let br = &network.bridge;
+    if network.mode == GatewayMode::Routed {
+        let answers = format!("-i {br} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+        rules.add(Filter, "DOCKER-ISOLATION-STAGE-1", Place::Top, answers);
+        rules.add(Filter, "DOCKER-ISOLATION-STAGE-1", Place::Top, format!("-o {br} -j RETURN"));
     }
     let others = format!("-i {br} ! -o {br} -j DOCKER-ISOLATION-STAGE-2");
-    rules.push(rule(Filter, "DOCKER-ISOLATION-STAGE-1", Bottom, others));
-    rules.push(rule(Filter, "DOCKER-ISOLATION-STAGE-2", Bottom, format!("-o {br} -j DROP")));
-    rules
+    rules.bottom(Filter, "DOCKER-ISOLATION-STAGE-1", others);
+    rules.bottom(Filter, "DOCKER-ISOLATION-STAGE-2", format!("-o {br} -j DROP"));
 }
 
-fn translation(br: &str, subnet: &str, masquerade: bool) -> Vec<Rule> {
-    use Place::Bottom;
+fn translation(network: &BridgeRules, rules: &mut Rules) {
     use Table::{Nat, Raw};
-    let mut rules = vec![
+    let (br, subnet) = (&network.bridge, network.subnet());
+    if network.mode == GatewayMode::Nat {
+        for interface in &network.trusted {
+            rules.add(Raw, "PREROUTING", Place::Top, format!("-d {subnet} -i {interface} -j ACCEPT"));
+        }
         // Containers' own addresses are for the host and the bridge only; what is published goes by the host's
         // addresses, of which the gateway is one.
-        rule(
+        rules.bottom(
             Raw,
             "PREROUTING",
-            Bottom,
             format!("-d {subnet} ! -i {br} -m addrtype ! --dst-type LOCAL -j DROP"),
-        ),
-        // The bridge routes loopback addresses, for published ports on them; containers must not use that.
-        rule(Raw, "PREROUTING", Bottom, format!("-d 127.0.0.0/8 -i {br} -j DROP")),
-        rule(Raw, "PREROUTING", Bottom, format!("-s 127.0.0.0/8 -i {br} -j DROP")),
-        rule(Nat, "POSTROUTING", Bottom, format!("-s 127.0.0.0/8 -o {br} -j MASQUERADE")),
-        // A container that comes to its neighbour, or to itself, by a published port must get the answer from the
-        // host, which knows about the translation.
-        rule(
-            Nat,
-            "POSTROUTING",
-            Bottom,
-            format!("-s {subnet} -o {br} -m conntrack --ctstate DNAT -j MASQUERADE"),
-        ),
-    ];
-    if masquerade {
-        rules.push(rule(Nat, "POSTROUTING", Bottom, format!("-s {subnet} ! -o {br} -j MASQUERADE")));
+        );
     }
-    rules
+    if rules.family == Family::V4 {
+        // The bridge routes loopback addresses, for published ports on them; containers must not use that.
+        rules.bottom(Raw, "PREROUTING", format!("-d 127.0.0.0/8 -i {br} -j DROP"));
+        rules.bottom(Raw, "PREROUTING", format!("-s 127.0.0.0/8 -i {br} -j DROP"));
+    }
+    if network.mode == GatewayMode::Routed {
+        return;
+    }
+    if rules.family == Family::V4 {
+        rules.bottom(Nat, "POSTROUTING", format!("-s 127.0.0.0/8 -o {br} -j MASQUERADE"));
+    }
+    // A container that comes to its neighbour, or to itself, by a published port must get the answer from the
+    // host, which knows about the translation.
+    rules.bottom(
+        Nat,
+        "POSTROUTING",
+        format!("-s {subnet} -o {br} -m conntrack --ctstate DNAT -j MASQUERADE"),
+    );
+    if network.masquerade {
+        rules.bottom(Nat, "POSTROUTING", format!("-s {subnet} ! -o {br} -j MASQUERADE"));
+    }
 }
 
-/// The rules of one published port: none for those on IPv6 addresses, which the relay serves.
-pub(crate) fn port(bridge: &str, ip: Ipv4Addr, port: &BoundPort) -> Vec<Rule> {
-    use Place::{Bottom, Top};
+/// The rules of one published port to the container's address `ip`: none for those on host addresses of the other
+/// family, which the relay serves.
+fn port(network: &BridgeRules, ip: IpAddr, port: &BoundPort) -> Vec<Rule> {
+    use Place::Top;
     use Table::{Filter, Nat, Raw};
-    let IpAddr::V4(host_ip) = port.host_ip else { return Vec::new() };
+    let family = Family::of(ip);
+    if family != Family::of(port.host_ip) {
+        return Vec::new();
+    }
+    let mut rules = Rules::new(family);
+    let (bridge, host_ip) = (&network.bridge, port.host_ip);
     let BoundPort { protocol, container_port, host_port, .. } = port;
     let matching = |number: &u16| format!("-p {protocol} -m {protocol} --dport {number}");
-    let to_host = matching(host_port);
-    let mut rules = Vec::new();
-    let destination = match host_ip {
-        Ipv4Addr::UNSPECIFIED => String::new(),
-        specific => format!("-d {specific}/32 "),
-    };
-    if host_ip.is_loopback() {
-        // The translation comes before the kernel would refuse the address; the comment says whose rule it is.
-        rules.push(rule(
-            Raw,
-            "PREROUTING",
-            Bottom,
-            format!("{destination}! -i lo {to_host} -m comment --comment {bridge} -j DROP"),
-        ));
-    }
-    rules.push(rule(
-        Nat,
-        "DOCKER",
-        Bottom,
-        format!("{destination}{to_host} -j DNAT --to-destination {ip}:{container_port}"),
-    ));
     let to_container = matching(container_port);
-    rules.push(rule(
+    let length = if family == Family::V4 { 32 } else { 128 };
+    if network.mode != GatewayMode::Routed {
+        let to_host = matching(host_port);
+        let destination =
+            if host_ip.is_unspecified() { String::new() } else { format!("-d {host_ip}/{length} ") };
+        if host_ip.is_loopback() && family == Family::V4 {
+            // The translation comes before the kernel would refuse the address; the comment says whose rule it is.
+            rules.bottom(
+                Raw,
+                "PREROUTING",
+                format!("{destination}! -i lo {to_host} -m comment --comment {bridge} -j DROP"),
+            );
+        }
+        // Answers to link-local addresses would have to leave by an interface that the container cannot name.
+        let (source, to) = match ip {
+            IpAddr::V4(ip) => ("", format!("{ip}:{container_port}")),
+            IpAddr::V6(ip) => ("! -s fe80::/10 ", format!("[{ip}]:{container_port}")),
+        };
+        rules.bottom(
+            Nat,
+            "DOCKER",
+            match family {
+                Family::V4 => format!("{destination}{to_host} -j DNAT --to-destination {to}"),
+                Family::V6 => format!("{source}{destination}{to_host} -j DNAT --to-destination {to}"),
+            },
+        );
+    }
+    rules.add(
         Filter,
         "DOCKER",
         Top,
-        format!("-d {ip}/32 ! -i {bridge} -o {bridge} {to_container} -j ACCEPT"),
-    ));
-    rules
+        format!("-d {ip}/{length} ! -i {bridge} -o {bridge} {to_container} -j ACCEPT"),
+    );
+    rules.made
 }
 
 /// The rules of all published ports of an endpoint, each once.
-pub(crate) fn ports(bridge: &str, ip: Ipv4Addr, ports: &[BoundPort]) -> Vec<Rule> {
+pub(crate) fn ports(network: &BridgeRules, ip: IpAddr, ports: &[BoundPort]) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
-    for rule in ports.iter().flat_map(|p| port(bridge, ip, p)) {
+    for rule in ports.iter().flat_map(|p| port(network, ip, p)) {
         if !rules.contains(&rule) {
             rules.push(rule);
         }
@@ -217,7 +333,7 @@ pub(crate) fn ports(bridge: &str, ip: Ipv4Addr, ports: &[BoundPort]) -> Vec<Rule
     rules
 }
 
-/// A change of the rules: one input for iptables-restore.
+/// A change of the rules of one family: one input for iptables-restore.
 #[derive(Debug, Default)]
 pub(crate) struct Change<'a> {
     /// Chains to be made.
@@ -270,14 +386,20 @@ mod tests {
     use super::*;
     use crate::protocol::Protocol;
 
-    fn network(internal: bool, icc: bool) -> Vec<Rule> {
-        bridge(&BridgeRules {
+    fn plain(subnet: &str) -> BridgeRules {
+        BridgeRules {
             bridge: "br0".into(),
-            subnet: "172.18.0.0/16".parse().unwrap(),
-            internal,
-            icc,
+            subnet: subnet.parse().unwrap(),
+            internal: false,
+            icc: true,
             masquerade: true,
-        })
+            mode: GatewayMode::Nat,
+            trusted: Vec::new(),
+        }
+    }
+
+    fn network(internal: bool, icc: bool) -> Vec<Rule> {
+        bridge(&BridgeRules { internal, icc, ..plain("172.18.0.0/16") })
     }
 
     #[track_caller]
@@ -289,7 +411,7 @@ mod tests {
     #[test]
     fn base_rules() {
         golden(
-            &base(),
+            &base(Family::V4),
             "*nat
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 -A OUTPUT -m addrtype --dst-type LOCAL -j DOCKER
@@ -370,7 +492,7 @@ COMMIT
             bound(Protocol::Udp, "192.0.2.1", 53),
         ];
         golden(
-            &ports("br0", Ipv4Addr::new(172, 18, 0, 2), &list),
+            &ports(&plain("172.18.0.0/16"), "172.18.0.2".parse().unwrap(), &list),
             "*raw
 -A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8081 -m comment --comment br0 -j DROP
 COMMIT
@@ -385,6 +507,85 @@ COMMIT
 COMMIT
 ",
         );
+    }
+
+    #[test]
+    fn ipv6() {
+        assert_eq!(base(Family::V6)[1].spec, "! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER");
+        golden(
+            &bridge(&plain("fd00:1::/64"))[..3],
+            "*raw
+-A PREROUTING -d fd00:1::/64 ! -i br0 -m addrtype ! --dst-type LOCAL -j DROP
+COMMIT
+*nat
+-A POSTROUTING -s fd00:1::/64 -o br0 -m conntrack --ctstate DNAT -j MASQUERADE
+-A POSTROUTING -s fd00:1::/64 ! -o br0 -j MASQUERADE
+COMMIT
+",
+        );
+        golden(
+            &bridge(&BridgeRules { internal: true, ..plain("fd00:1::/64") }),
+            "*filter
+-A DOCKER-FORWARD -i br0 -o br0 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 ! -s fd00:1::/64 ! -i br0 -o br0 -j DROP
+-A DOCKER-ISOLATION-STAGE-1 ! -d fd00:1::/64 -i br0 ! -o br0 -j DROP
+COMMIT
+",
+        );
+        let bound = |host_ip: &str| BoundPort {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: host_ip.parse().unwrap(),
+            host_port: 8080,
+        };
+        golden(
+            &ports(
+                &plain("fd00:1::/64"),
+                "fd00:1::2".parse().unwrap(),
+                &[bound("0.0.0.0"), bound("::"), bound("2001:db8::1")],
+            ),
+            "*nat
+-A DOCKER ! -s fe80::/10 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::2]:80
+-A DOCKER ! -s fe80::/10 -d 2001:db8::1/128 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::2]:80
+COMMIT
+*filter
+-I DOCKER 1 -d fd00:1::2/128 ! -i br0 -o br0 -p tcp -m tcp --dport 80 -j ACCEPT
+COMMIT
+",
+        );
+    }
+
+    #[test]
+    fn gateway_modes_and_trusted_interfaces() {
+        let specs = |rules: BridgeRules, chain: &str| {
+            let all = bridge(&rules).into_iter().filter(|r| r.chain == chain);
+            all.map(|r| r.spec).collect::<Vec<_>>()
+        };
+        let routed = BridgeRules { mode: GatewayMode::Routed, ..plain("172.18.0.0/16") };
+        assert_eq!(specs(routed.clone(), "DOCKER"), ["-o br0 -p icmp -j ACCEPT", "! -i br0 -o br0 -j DROP"]);
+        assert!(specs(routed.clone(), "POSTROUTING").is_empty());
+        assert_eq!(
+            specs(routed.clone(), "DOCKER-ISOLATION-STAGE-1"),
+            [
+                "-i br0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                "-o br0 -j RETURN",
+                "-i br0 ! -o br0 -j DOCKER-ISOLATION-STAGE-2"
+            ]
+        );
+        let port = BoundPort {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: "0.0.0.0".parse().unwrap(),
+            host_port: 0,
+        };
+        let opened = ports(&routed, "172.18.0.2".parse().unwrap(), &[port]);
+        assert_eq!(opened.len(), 1);
+        assert_eq!(opened[0].spec, "-d 172.18.0.2/32 ! -i br0 -o br0 -p tcp -m tcp --dport 80 -j ACCEPT");
+        let open = BridgeRules { mode: GatewayMode::NatUnprotected, ..plain("172.18.0.0/16") };
+        assert_eq!(specs(open.clone(), "DOCKER"), ["! -i br0 -o br0 -j ACCEPT"]);
+        assert!(!specs(open, "PREROUTING").iter().any(|s| s.contains("addrtype")));
+        let trusting = BridgeRules { trusted: vec!["eth1".into()], ..plain("172.18.0.0/16") };
+        assert_eq!(specs(trusting, "PREROUTING")[0], "-d 172.18.0.0/16 -i eth1 -j ACCEPT");
     }
 
     #[test]

@@ -10,11 +10,12 @@ use super::message::Batch;
 const SUBSYSTEM: u16 = 1 << 8;
 const DELETE: u16 = SUBSYSTEM | 2;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const IPPROTO_UDP: u8 = 17;
 
-/// Deletes the IPv4 entries of UDP packets that were sent to host port `port`, whatever they were translated to.
+/// Deletes the entries of a family's UDP packets that were sent to host port `port`, whatever they were translated to.
 /// Needs Linux 5.8 to single them out; older kernels refuse, and entries then end by themselves after 30 s of silence.
-pub(crate) fn forget_udp(socket: &mut Socket, port: u16) -> Result<(), Errno> {
+pub(crate) fn forget_udp(socket: &mut Socket, v6: bool, port: u16) -> Result<(), Errno> {
     const TUPLE_ORIGINAL: u16 = 1;
     const TUPLE_PROTOCOL: u16 = 2;
     const PROTOCOL_NUMBER: u16 = 1;
@@ -26,7 +27,7 @@ pub(crate) fn forget_udp(socket: &mut Socket, port: u16) -> Result<(), Errno> {
     const WHAT: u32 = 1 << 3 | 1 << 5;
     let mut batch = Batch::default();
     batch
-        .order(DELETE, 0, &[AF_INET, 0, 0, 0])
+        .order(DELETE, 0, &[if v6 { AF_INET6 } else { AF_INET }, 0, 0, 0])
         .nest(TUPLE_ORIGINAL, |tuple| {
             tuple.nest(TUPLE_PROTOCOL, |protocol| {
                 protocol.bytes(PROTOCOL_NUMBER, &[IPPROTO_UDP]).bytes(DESTINATION_PORT, &port.to_be_bytes());

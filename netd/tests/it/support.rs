@@ -132,9 +132,14 @@ pub(crate) fn settings() -> Settings {
     let pool = |text: &str, length| (text.parse().unwrap(), length);
     Settings {
         iptables: true,
+        ip6tables: true,
         ip_forward: true,
         ip_masq: true,
-        default_bridge: Some(DefaultBridge { interface: "docker0".into(), address: None, icc: true }),
+        default_bridge: Some(DefaultBridge {
+            interface: "docker0".into(),
+            icc: true,
+            ..DefaultBridge::default()
+        }),
         mtu: 1500,
         default_pools: vec![
             pool("172.17.0.0/16", 16),
@@ -142,6 +147,7 @@ pub(crate) fn settings() -> Settings {
             pool("172.19.0.0/16", 16),
             pool("172.20.0.0/14", 16),
             pool("192.168.0.0/16", 20),
+            pool("fd00:dd::/48", 64),
         ],
         default_host_ip: Ipv4Addr::UNSPECIFIED.into(),
         userland_proxy: true,
@@ -162,15 +168,8 @@ pub(crate) fn network_spec(name: &str) -> NetworkSpec {
     NetworkSpec {
         id: id(name),
         name: name.into(),
-        driver: Driver::Bridge,
-        subnets: Vec::new(),
-        internal: false,
-        bridge: None,
-        mtu: None,
-        icc: true,
-        masquerade: true,
-        host_binding: None,
         metadata: serde_json::json!({ "labels": { "a": "b" } }),
+        ..NetworkSpec::default()
     }
 }
 
@@ -189,11 +188,7 @@ pub(crate) fn endpoint(container: &str, network: &Network) -> EndpointSpec {
         id: id(&format!("{container}-{}", network.spec.name)),
         container_name: container.into(),
         names: vec![container.into(), id(container)[..12].into()],
-        links: BTreeMap::new(),
-        ipv4: None,
-        mac: None,
-        ports: Vec::new(),
-        gateway_priority: 0,
+        ..EndpointSpec::default()
     }
 }
 

@@ -1,13 +1,13 @@
 //! The networks that a container is to be in.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use serde_json::Value;
 use wherry_netd::protocol::{Driver, Network};
 
 use super::super::config::{Config, EndpointSettings, HostConfig, NetworkingConfig};
+use super::super::network as network_of_container;
 use super::super::record::Attachment;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -88,32 +88,40 @@ fn check_links(engine: &Engine, host: &HostConfig) -> Result<(), Error> {
 }
 
 /// Checks an endpoint's settings, where the network is known against it.
-fn check(settings: &EndpointSettings, network: Option<&Network>) -> Result<(), String> {
+pub(in crate::containers) fn check(
+    settings: &EndpointSettings,
+    network: Option<&Network>,
+) -> Result<(), String> {
     if !settings.mac_address.is_empty() && !is_mac(&settings.mac_address) {
         return Err(format!("invalid MAC address {}", settings.mac_address));
     }
     let mut problems = Vec::new();
-    let user_defined = network.is_none_or(|n| n.spec.driver == Driver::Bridge && !n.default_bridge);
+    let user_defined =
+        network.is_none_or(|n| !n.default_bridge && !matches!(n.spec.driver, Driver::Host | Driver::Null));
     if let Some(ipam) = &settings.ipam_config {
-        let address = ipam.ipv4_address.as_str();
-        if !address.is_empty() {
-            let parsed = address.parse::<Ipv4Addr>();
-            if parsed.is_err() {
-                problems.push(format!("invalid IPv4 address: {address}"));
+        let v4 = ipam.ipv4_address.parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+        let v6 = ipam.ipv6_address.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+        for (text, parsed, family) in [(&ipam.ipv4_address, v4, "IPv4"), (&ipam.ipv6_address, v6, "IPv6")] {
+            if text.is_empty() {
+                continue;
+            }
+            if parsed.is_none() {
+                problems.push(format!("invalid {family} address: {text}"));
             }
             if !user_defined {
                 problems.push("user specified IP address is supported on user defined networks only".into());
             }
-            if network.is_some_and(|n| !has_own_subnet(n)) {
-                problems.push(
-                    "user specified IP address is supported only when connecting to networks with user configured \
-                     subnets"
-                        .into(),
-                );
-            } else if let (Ok(address), Some(network)) = (parsed, network) {
-                problems.extend(outside(network, address));
+            problems.extend(network.and_then(|n| not_in(n, text, parsed, family == "IPv6")));
+        }
+        for text in ipam.link_local_ips.iter().flatten() {
+            if text.parse::<IpAddr>().is_err() {
+                problems.push(format!("invalid link-local IP address: {text}"));
             }
         }
+    }
+    let options = settings.driver_opts.iter().flatten();
+    for (_, sysctls) in options.filter(|(name, _)| *name == network_of_container::SYSCTLS) {
+        problems.extend(sysctls.split(',').filter(|s| !s.is_empty()).filter_map(not_of_an_interface));
     }
     if !user_defined && settings.aliases.as_ref().is_some_and(|a| !a.is_empty()) {
         problems
@@ -126,16 +134,33 @@ fn check(settings: &EndpointSettings, network: Option<&Network>) -> Result<(), S
     }
 }
 
-/// Whether somebody chose the network's subnet (the engine notes the request in the network's metadata).
-fn has_own_subnet(network: &Network) -> bool {
-    !network.default_bridge
-        && network.spec.metadata.get("own_subnets").and_then(Value::as_bool) != Some(false)
+/// Why a network cannot give this address. (What is chosen there is noted in the network's metadata.)
+fn not_in(network: &Network, text: &str, address: Option<IpAddr>, v6: bool) -> Option<String> {
+    let chosen = networks::chosen_subnets(network);
+    let mut chosen = chosen.iter().filter(|subnet| subnet.is_ipv6() == v6).peekable();
+    if chosen.peek().is_none() {
+        return Some(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+                .into(),
+        );
+    }
+    let inside = address.is_some_and(|address| chosen.any(|subnet| subnet.contains(address)));
+    (!inside).then(|| format!("no configured subnet or ip-range contain the IP address {text}"))
 }
 
-fn outside(network: &Network, address: Ipv4Addr) -> Option<String> {
-    let inside =
-        network.spec.subnets.iter().any(|s| s.subnet.is_none_or(|subnet| subnet.contains(address.into())));
-    (!inside).then(|| format!("no configured subnet or ip-range contain the IP address {address}"))
+/// Refuses an endpoint's kernel parameter that is not one of its interface.
+fn not_of_an_interface(sysctl: &str) -> Option<String> {
+    let lower = sysctl.to_lowercase();
+    let name = lower.split('=').next().unwrap_or_default();
+    let parts = name.split('.').collect::<Vec<_>>();
+    let fits = matches!(parts.as_slice(), ["net", "ipv4" | "ipv6" | "mpls", _, "ifname", _]);
+    let shown = if name.contains("ifname") { lower.as_str() } else { sysctl };
+    (!fits).then(|| {
+        format!(
+            "unrecognised network interface sysctl '{shown}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', \
+             'X' must be 'ipv4', 'ipv6' or 'mpls'"
+        )
+    })
 }
 
 fn is_mac(text: &str) -> bool {
