@@ -67,5 +67,6 @@ impl Drop for Remote<'_> {
     fn drop(&mut self) {
         self.host.exec("ip link del out0");
         self.host.exec("ip netns del remote");
+        self.host.exec("umount /run/netns");
     }
 }

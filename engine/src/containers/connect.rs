@@ -41,6 +41,8 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
     let _guard = container.transition.lock().await;
     let name = network.spec.name.clone();
     refuse_modes(&container, network)?;
+    let settings = body.endpoint_config.unwrap_or_default();
+    super::create::check_endpoint(&settings, Some(network)).map_err(Error::InvalidParameter)?;
     let record = container.record();
     if record.networks.contains_key(&name) && container.status().state.is_running() {
         return Err(Error::Forbidden(format!(
@@ -48,8 +50,6 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
             record.name
         )));
     }
-    let settings = body.endpoint_config.unwrap_or_default();
-    super::create::check_endpoint(&settings, Some(network)).map_err(Error::InvalidParameter)?;
     let attachment = Attachment { network_id: network.spec.id.clone(), settings };
     if container.status().state.is_running() {
         let mut endpoint = network::endpoint(engine, &record, network, &attachment)?;

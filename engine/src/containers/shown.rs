@@ -60,7 +60,8 @@ fn bound(sandbox: Option<&Sandbox>) -> impl Iterator<Item = &BoundPort> {
 /// `NetworkSettings.Ports` of inspect: of a running container the exposed ports, each with where it is published.
 pub(super) fn port_map(record: &Record, sandbox: Option<&Sandbox>) -> Value {
     let mut shown: BTreeMap<String, Option<Vec<Value>>> = BTreeMap::new();
-    if sandbox.is_some_and(|s| !s.endpoints.is_empty()) {
+    // Only bridges publish.
+    if sandbox.is_some_and(|s| s.endpoints.iter().any(|e| !e.host_interface.is_empty())) {
         for port in record.config.exposed_ports.iter().flatten().map(|(port, _)| port) {
             shown.insert(port.clone(), None);
         }

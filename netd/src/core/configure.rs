@@ -290,6 +290,17 @@ impl Netd {
         let mut wanted = families.into_iter().flat_map(rules::base).collect::<Vec<_>>();
         wanted.extend(networks.iter().flat_map(rules::bridge));
         wanted.extend(self.port_rules(&endpoints));
+        let done = self.firewall.reconcile(wanted.clone(), networks.clone(), forward_drop.clone());
+        let Err(failure) = done else { return Ok(()) };
+        if networks.iter().any(|n| n.family() == Family::V6) {
+            return Err(failure);
+        }
+        // As long as no network has IPv6 its firewall may be missing.
+        journal::note(format_args!("{failure}; going on without rules for IPv6"));
+        wanted.retain(|rule| rule.family == Family::V4);
+        if wanted.is_empty() {
+            return Ok(());
+        }
         self.firewall.reconcile(wanted, networks, forward_drop)
     }
 }

@@ -150,6 +150,7 @@ impl Netd {
             forget_flows(&one.stop(&self.runtime));
         }
         self.forget_rules(&sandbox);
+        drop_sub_interfaces(&sandbox);
         if let Err(e) = self.paths.remove_sandbox(id) {
             journal::note(format_args!("release {id}: remove its file: {e}"));
         }
@@ -307,6 +308,19 @@ pub(super) fn default_routes<'a>(endpoints: impl IntoIterator<Item = &'a Endpoin
         }
     }
     routes
+}
+
+/// Interfaces on one of the host's go before the namespace does, which takes the kernel its time: the parent may allow only
+/// one, or only one of that hardware address.
+fn drop_sub_interfaces(sandbox: &Sandbox) {
+    let routes = DefaultRoutes::default();
+    let subs = sandbox.endpoints.iter().filter(|e| !e.interface.is_empty() && e.host_interface.is_empty());
+    for endpoint in subs {
+        let interface = Some(endpoint.interface.as_str());
+        if let Err(failure) = kernel::remove_from_namespace(&sandbox.netns, interface, (&routes, &routes)) {
+            journal::note(format_args!("release {}: {failure}", sandbox.id));
+        }
+    }
 }
 
 fn remains_of(sandbox: &Sandbox) -> Remains {

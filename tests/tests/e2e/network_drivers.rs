@@ -49,7 +49,7 @@ fn macvlan() {
     host.docker("exec two ip link show eth0").contains("02:00:00:00:00:77");
     // It is on the cable: the other end sees its frames.
     host.exec("ip addr add 10.50.0.1/24 dev par1").ok();
-    host.exec("ping -c 1 -W 3 -I par1 10.50.0.77").ok();
+    host.exec("busybox ping -c 1 -W 3 -I par1 10.50.0.77").ok();
     assert!(!host.exec("iptables-save").ok().stdout.contains("10.50.0"), "no rules");
     host.docker("network rm mv").fails(1, "network mv has active endpoints (name:\"");
     // While they run.
@@ -91,7 +91,10 @@ fn modes_of_macvlan() {
         host.docker("network rm mv").ok();
     }
     host.docker("network create -d macvlan -o parent=par0 -o macvlan_mode=passthru mv").ok();
-    host.docker("run --rm --network mv busybox ip link show eth0").ok();
+    // One at a time, and the next one at once.
+    for _ in 0..3 {
+        host.docker("run --rm --network mv --mac-address 02:00:00:00:00:53 busybox ip link show eth0").ok();
+    }
     host.docker("network rm mv").ok();
     remove_cable(&host);
 }

@@ -57,7 +57,7 @@ fn a_subnet_of_the_hosts_own() {
         host.docker(&["run", "--rm", "--network", "six", "busybox", "ping", "-c", "1", "-W", "3", &target])
             .ok();
     }
-    host.exec(&["ping", "-c", "1", "-W", "3", &at("2")]).ok();
+    host.exec(&["busybox", "ping", "-c", "1", "-W", "3", &at("2")]).ok();
     // Another network's containers do not reach it.
     let stranger = host.docker(&[
         "run",
@@ -170,7 +170,7 @@ fn without_ipv4() {
     let inside = host.docker("exec box ip -4 addr show eth0").ok();
     assert_eq!(inside.out(), "");
     host.docker("exec box ip -6 route").contains(&format!("default via {}", at("1")));
-    host.exec(&["ping", "-c", "1", "-W", "3", &at("2")]).ok();
+    host.exec(&["busybox", "ping", "-c", "1", "-W", "3", &at("2")]).ok();
     let id = &shown["Id"].as_str().unwrap()[..12];
     assert!(!host.exec("iptables-save").stdout.contains(id), "no IPv4 rules");
     assert!(host.exec("ip6tables-save").stdout.contains(id));
@@ -195,12 +195,11 @@ fn what_leaves_has_the_hosts_address_and_nobody_comes_in() {
     remote.route("fd00:b::/64");
     assert!(!remote.pings("fd00:a::2") && !remote.pings("fd00:b::2"), "from outside");
     host.docker("network create --ipv6 --subnet fd00:c::/64 -o com.docker.network.bridge.enable_ip_masquerade=false bare").ok();
-    remote.route("fd00:c::/64");
-    host.docker("run -d --name bare --network bare busybox sleep 600").ok();
-    assert!(ping("bare", &Remote::V6.to_string()), "answers come by the route");
-    host.exec("ip -n remote route del fd00:c::/64").ok();
-    host.exec("ip -6 -n remote neigh flush all").ok();
-    assert!(!ping("bare", &Remote::V6.to_string()), "nothing is masqueraded");
+    let rules = host.exec("ip6tables -t nat -S POSTROUTING").ok();
+    assert!(
+        rules.stdout.contains("-s fd00:a::/64 ! -o") && !rules.stdout.contains("-s fd00:c::/64 ! -o"),
+        "{rules}"
+    );
 }
 
 #[test]
