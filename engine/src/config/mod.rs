@@ -94,6 +94,8 @@ pub(crate) struct Config {
     pub(crate) proxies: Proxies,
     /// Daemon-wide network settings.
     pub(crate) network: NetworkSettings,
+    /// Driver options of networks that do not say otherwise, by driver.
+    pub(crate) default_network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// Default resolvers of containers.
     pub(crate) dns: Vec<IpAddr>,
     /// Default resolv.conf options of containers.
@@ -202,7 +204,9 @@ impl Config {
         })?;
         let without_effect = check_effects(&merged).map_err(ConfigError::Invalid)?;
         let network = network_settings(&merged).map_err(ConfigError::Invalid)?;
-        Ok(Self::with_defaults(&merged, network, without_effect, source))
+        let options = default_network_options(&merged).map_err(ConfigError::Invalid)?;
+        let config = Self::with_defaults(&merged, network, without_effect, source);
+        Ok(Self { default_network_options: options, ..config })
     }
 
     fn with_defaults(
@@ -240,6 +244,7 @@ impl Config {
                 exceptions: text("no-proxy", ""),
             },
             network,
+            default_network_options: BTreeMap::new(),
             dns: given.ips("dns").to_vec(),
             dns_opts: given.list("dns-opts").to_vec(),
             dns_search: given.list("dns-search").to_vec(),
@@ -388,6 +393,14 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
         default_host_ip,
         userland_proxy: on("userland-proxy"),
     })
+}
+
+fn default_network_options(given: &Settings) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
+    match given.get("default-network-opts") {
+        Some(Value::Opaque(json)) => serde_json::from_value(json.clone())
+            .map_err(|e| format!("invalid default-network-opts {json}: {e}")),
+        _ => Ok(BTreeMap::new()),
+    }
 }
 
 /// A network in CIDR notation, with what is in its host part.

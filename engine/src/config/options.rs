@@ -140,9 +140,7 @@ pub(super) static OPTIONS: &[Spec] = &[
         .refused(&[""], "use --bip6, whose address is the gateway"),
     option("default-ipc-mode", Kind::Text, "Default mode for containers ipc (\"shareable\" | \"private\")")
         .refused(&["private"], "containers are private unless they ask for --ipc=shareable"),
-    option("default-network-opt", Kind::NestedMap, "Default network options")
-        .key("default-network-opts")
-        .refused(&[], "give the options when the network is created"),
+    option("default-network-opt", Kind::NestedMap, "Default network options").key("default-network-opts"),
     option("default-runtime", Kind::Text, "Default OCI runtime for containers")
         .refused(&["runc", "io.containerd.runc.v2"], ONE_RUNTIME),
     option("default-shm-size", Kind::Bytes, "Default shm size for containers (default 64MiB)"),

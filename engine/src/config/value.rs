@@ -108,13 +108,22 @@ impl Kind {
                 map.insert(key.into(), value.into());
                 Ok(Value::Map(map))
             }
-            Self::NestedMap => match text.split_once('=') {
-                Some((outer, inner)) => Ok(Value::Opaque(serde_json::json!({ outer: inner }))),
-                None => Err(format!(
-                    "invalid value {} for map option, should be root-key=key=value",
-                    go_quote(text)
-                )),
-            },
+            Self::NestedMap => {
+                match text.split_once('=').map(|(outer, inner)| (outer, inner.split_once('='))) {
+                    Some((outer, Some((key, value)))) => {
+                        let mut all = match before {
+                            Some(Value::Opaque(all @ Json::Object(_))) => all,
+                            _ => serde_json::json!({}),
+                        };
+                        all[outer][key] = Json::from(value);
+                        Ok(Value::Opaque(all))
+                    }
+                    _ => Err(format!(
+                        "invalid value {} for map option, should be root-key=key=value",
+                        go_quote(text)
+                    )),
+                }
+            }
             Self::Ulimits => {
                 let mut limits =
                     if let Some(Value::Ulimits(limits)) = before { limits } else { BTreeMap::new() };

@@ -106,9 +106,8 @@ pub(crate) async fn disconnect(
     let container = match engine.containers.find(&body.container) {
         Ok(container) => container,
         // What netd still has of a container that is gone is released with its sandbox.
-        Err(error) => {
-            return if body.force { engine.netd.release_sandbox(&body.container).await } else { Err(error) };
-        }
+        Err(_) if body.force => return force(engine, network, &body.container).await,
+        Err(error) => return Err(error),
     };
     let _guard = container.transition.lock().await;
     let name = network.spec.name.clone();
@@ -120,7 +119,8 @@ pub(crate) async fn disconnect(
     }
     if network.spec.driver == Driver::Host {
         return Err(Error::Forbidden(
-            "container cannot be disconnected from host network or connected to host network".into(),
+            "cannot disconnect container from host network - container was created in host network mode"
+                .into(),
         ));
     }
     if container.status().state.is_running() {
@@ -133,6 +133,17 @@ pub(crate) async fn disconnect(
     .await?;
     super::network_event(engine, &container, "disconnect", &network.spec.id).await;
     Ok(())
+}
+
+/// Takes what is left of a container that is gone, by its id or name, out of a network.
+async fn force(engine: &Engine, network: &Network, container: &str) -> Result<(), Error> {
+    let now = engine.netd.networks().await?;
+    let endpoints = now.iter().filter(|n| n.spec.id == network.spec.id).flat_map(|n| &n.endpoints);
+    let left =
+        endpoints.filter(|(id, endpoint)| *id == container || endpoint.spec.container_name == container);
+    let left = left.map(|(id, _)| id.clone()).next();
+    let id = left.ok_or_else(|| Error::NotFound(format!("endpoint {container} not found")))?;
+    engine.netd.disconnect(&id, &network.spec.id).await.map(drop)
 }
 
 /// Notes a running container's new endpoints, and writes its /etc files for them: with its first user-defined network

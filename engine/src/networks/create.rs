@@ -70,6 +70,15 @@ pub(super) async fn create(engine: Arc<Engine>, mut request: Request) -> Result<
     if let Some(from) = referred(&body).map(str::to_owned) {
         body = described(&engine, body, &from).await?;
     }
+    if body.config_only != Some(true) {
+        let driver = body.driver.as_deref().filter(|d| !d.is_empty()).unwrap_or("bridge");
+        if let Some(defaults) = engine.config().default_network_options.get(driver) {
+            let options = body.options.get_or_insert_default();
+            for (name, value) in defaults {
+                options.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
     let spec = specification(body)?;
     let (id, driver) = (spec.id.clone(), super::shown::driver_name(spec.driver));
     engine.netd.create_network(spec).await.map_err(|error| match error {

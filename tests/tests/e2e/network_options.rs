@@ -212,6 +212,31 @@ fn talk_between_containers_and_trusted_interfaces() {
 }
 
 #[test]
+fn defaults_of_the_daemon() {
+    let mtu = "com.docker.network.driver.mtu";
+    let option = format!("bridge={mtu}=1234");
+    let host = Host::with_arguments(&[
+        "--default-network-opt",
+        &option,
+        "--ip-masq=false",
+        "--fixed-cidr=172.17.8.0/24",
+        "--bip=172.17.0.1/16",
+    ]);
+    host.docker("network create net").ok();
+    assert_eq!(host.inspect("net")["Options"], json!({mtu: "1234"}));
+    host.docker("run --rm --network net busybox ip link show eth0").contains("mtu 1234");
+    host.docker(&format!("network create -o {mtu}=1400 own")).ok();
+    host.docker("run --rm --network own busybox ip link show eth0").contains("mtu 1400");
+    // The default bridge is not one of them; its containers' addresses come from the range.
+    host.docker("run --rm busybox ip addr show eth0").contains("mtu 1500").contains("172.17.8.");
+    assert_eq!(
+        host.inspect("bridge")["IPAM"]["Config"],
+        json!([{"Subnet": "172.17.0.0/16", "IPRange": "172.17.8.0/24", "Gateway": "172.17.0.1"}])
+    );
+    assert!(!rules(&host, "172.17.0.0/16 ! -o").contains("MASQUERADE"));
+}
+
+#[test]
 fn endpoints() {
     let host = Host::new();
     host.docker("network create --subnet 10.35.0.0/24 aa").ok();
