@@ -237,7 +237,7 @@ fn host_addresses(asked: Option<IpAddr>, how: &Publishing) -> (Vec<IpAddr>, Vec<
             (Some(_), GatewayMode::Routed) => open.push(any_v6),
             (Some(_), _) => bind.push((v6, true)),
             // The relay brings IPv6 to a container without it.
-            (None, _) if how.container_v4.is_some() && how.mode_v4 != GatewayMode::Routed && how.listen => {
+            (None, _) if how.container_v4.is_some() && how.listen => {
                 if asked.is_some() || host_has_ipv6() {
                     bind.push((v6, asked.is_some()));
                 }

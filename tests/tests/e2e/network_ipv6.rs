@@ -244,7 +244,7 @@ fn of_the_daemon() {
     ]);
     let bridge = host.inspect("bridge");
     assert_eq!(bridge["EnableIPv6"], json!(true));
-    assert_eq!(bridge["IPAM"]["Config"][1]["Subnet"], json!("fd00:d0::/64"));
+    assert_eq!(subnet(&host, "bridge").0, "fd00:d0::/64");
     host.exec("ip -6 addr show dev docker0").contains("fd00:d0::1/64");
     host.docker("run --rm busybox ip -6 route").contains("default via fd00:d0::1 dev eth0");
     host.docker("network create --ipv6 net").ok();
