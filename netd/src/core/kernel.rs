@@ -373,7 +373,7 @@ fn open_resolver(ports: Option<DnsPorts>, again: bool) -> Result<DnsSockets, Fai
     let native = Socket::netfilter().and_then(|mut socket| {
         redirect::install(&mut socket, bound.udp, bound.tcp, again)?;
         // A client that keeps its port would be led to the old ones for as long as it keeps asking.
-        if again { conntrack::forget_udp(&mut socket, DNS) } else { Ok(()) }
+        if again { conntrack::forget_udp(&mut socket, false, DNS) } else { Ok(()) }
     });
     match native {
         Ok(()) => Ok(sockets),
