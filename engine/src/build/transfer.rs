@@ -74,7 +74,8 @@ impl Material {
         unpack: bool,
         owner: Owner,
     ) -> Result<Self, TransferError> {
-        let path = clean(path);
+        // It is clean but for patterns of the classic builder, in which a slash at the end means something.
+        let path = path.trim_start_matches('/').to_owned();
         let pattern = match parents {
             Some(parents) => clean(&format!("{path}/{parents}")),
             None => path.clone(),
@@ -142,7 +143,7 @@ impl Transfer<'_> {
         if count > 1 && !ends_with_slash && self.style == Style::Classic {
             return Err(TransferError::NotFolder(self.name()));
         }
-        let owner = owner_of(root, &self.step.chown)?;
+        let owner = owner_of(root, &self.step.chown, self.style)?;
         let mode = ModeChange::parse(&self.step.chmod);
         let into = Into {
             root,
@@ -285,19 +286,29 @@ fn file(
 }
 
 /// Whom `--chown` means, by the files of the image itself. Without a group it is the user's own, or the number of the user.
-fn owner_of(root: Root<'_>, chown: &str) -> Result<Owner, TransferError> {
+fn owner_of(root: Root<'_>, chown: &str, style: Style) -> Result<Owner, TransferError> {
     if chown.is_empty() {
         return Ok(None);
     }
     let (user, group) = chown.split_once(':').unwrap_or((chown, ""));
     let group = if group.is_empty() && user.bytes().all(|b| b.is_ascii_digit()) { user } else { group };
     let asked = if group.is_empty() { user.to_owned() } else { format!("{user}:{group}") };
-    let found = users::resolve(root.0, &asked, &[]);
-    found.map(|found| Some((found.uid, found.gid))).map_err(|_| {
-        TransferError::Owner(format!(
+    let resolve = |text: &str| users::resolve(root.0, text, &[]);
+    match (resolve(&asked), style) {
+        (Ok(found), _) => Ok(Some((found.uid, found.gid))),
+        // A name that nobody has is root's to BuildKit.
+        (Err(_), Style::BuildKit) => {
+            let named = resolve(user).map_or((0, 0), |found| (found.uid, found.gid));
+            let gid = match group {
+                "" => named.1,
+                group => resolve(&format!("0:{group}")).map_or(0, |found| found.gid),
+            };
+            Ok(Some((named.0, gid)))
+        }
+        (Err(_), Style::Classic) => Err(TransferError::Owner(format!(
             "unable to convert uid/gid chown string to host mapping: can't find uid for user {user}: no such user: {user}"
-        ))
-    })
+        ))),
+    }
 }
 
 /// Makes the folder of `WORKDIR`. Blocking.
@@ -305,7 +316,7 @@ fn owner_of(root: Root<'_>, chown: &str) -> Result<Owner, TransferError> {
 /// # Errors
 /// What the file system says; a user that is not in the image.
 pub(super) fn work_dir(root: Root<'_>, path: &str, user: &str, style: Style) -> Result<(), TransferError> {
-    let owner = if style == Style::BuildKit { owner_of(root, user)? } else { None };
+    let owner = if style == Style::BuildKit { owner_of(root, user, style)? } else { None };
     root.ensure_all(clean(path).as_bytes(), owner)?;
     Ok(())
 }

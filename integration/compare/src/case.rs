@@ -118,7 +118,7 @@ fn last_error(text: &str) -> String {
 
 /// BuildKit's errors name snapshots by ids that nobody knows: `of ref 0976…::u2hg…: "/x": not found`.
 fn without_references(line: &str) -> String {
-    let Some((before, rest)) = line.split_once(" of ref ") else { return line.to_owned() };
+    let Some((before, rest)) = line.split_once(" of ref") else { return line.to_owned() };
     let after = rest.split_once(": ").map_or("", |(_, after)| after);
     format!("{before} of ref …: {after}")
 }
