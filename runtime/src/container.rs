@@ -8,13 +8,14 @@ use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::child::channel::{Channel, GO};
-use crate::create::{START_SOCKET, hear, make, start_address};
+use crate::create::{Prepared, START_SOCKET, hear, make, prepare, start_address};
 use crate::exec::{Join, spawn};
 use crate::facts::Facts;
+use crate::hooks::HookRunner;
 use crate::state::{SavedState, start_time};
 use crate::sys::process::pidfd_send_signal;
 use crate::{Error, Launch, Stats, Stdio, Warning};
@@ -157,6 +158,20 @@ impl Container {
             return Err(error);
         }
         Ok((container, terminal))
+    }
+
+    /// Takes over a container that another runtime has made by this launch's specification, with `pid` as its init: signals,
+    /// further processes, limits and figures go by its namespaces and cgroups. Its hooks are the other runtime's.
+    ///
+    /// # Errors
+    /// What [`Launch::validate`] says, and [`Error::System`] if there is no such process.
+    pub fn adopt(launch: &Launch<'_>, pid: i32) -> Result<Container, Error> {
+        let Prepared { cgroup, plan, .. } = prepare(launch, false)?;
+        let init = Pid::from_raw(pid).ok_or_else(|| Error::system("open process", pid, Errno::SRCH))?;
+        let pidfd =
+            pidfd_open(init, PidfdFlags::empty()).map_err(|e| Error::system("open process", pid, e))?;
+        let facts = Facts::new(launch, pid, cgroup, plan, HookRunner::default(), None);
+        Ok(Container { facts, pidfd, gate: Gate::Open, warnings: Vec::new() })
     }
 
     fn make(launch: &Launch<'_>, wait: bool) -> Result<(Container, Option<OwnedFd>), Error> {

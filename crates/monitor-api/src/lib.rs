@@ -31,7 +31,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use log::{GelfCompression, LogDriver, LogFormat, LogSpec, LogTarget, RemoteLog, SyslogForm, WhenFull};
-pub use spec::{ExecSpec, Health, OverlayRootfs, RestartPolicy, Rootfs, StartSpec};
+pub use spec::{
+    ExecSpec, ExternalRuntime, Health, OverlayRootfs, RestartPolicy, Rootfs, StartSpec, UnhealthyRestart,
+};
 pub use state::{Event, EventKind, ExecRecord, HealthLogEntry, HealthState, HealthStatus, Phase, State};
 
 /// The version of this protocol and of the state file; both sides refuse another one.

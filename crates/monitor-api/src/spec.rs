@@ -34,6 +34,18 @@ pub struct StartSpec {
     pub restart_count: u32,
     /// The probe.
     pub health: Option<Health>,
+    /// The program that makes the container; `None` for the runtime library.
+    #[serde(default)]
+    pub external: Option<ExternalRuntime>,
+}
+
+/// Another OCI runtime, with runc's command line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExternalRuntime {
+    /// Looked up on the search path if it is only a name.
+    pub path: PathBuf,
+    /// Put before its command.
+    pub args: Vec<String>,
 }
 
 /// Where a root file system comes from.
@@ -96,4 +108,16 @@ pub struct Health {
     pub start_interval_ms: u64,
     /// So many failures in a row mean unhealthy.
     pub retries: u32,
+    /// How the container is ended, and then restarted, when it becomes unhealthy; `None` leaves it.
+    #[serde(default)]
+    pub restart: Option<UnhealthyRestart>,
+}
+
+/// How an unhealthy container is ended.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct UnhealthyRestart {
+    /// The first signal.
+    pub signal: i32,
+    /// How long to wait before SIGKILL; `None` waits for ever.
+    pub timeout_ms: Option<u64>,
 }

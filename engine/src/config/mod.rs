@@ -7,6 +7,7 @@ mod checks;
 mod file;
 mod flags;
 mod options;
+pub(crate) mod runtimes;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -102,6 +103,12 @@ pub(crate) struct Config {
     pub(crate) dns_opts: Vec<String>,
     /// Default search domains of containers.
     pub(crate) dns_search: Vec<String>,
+    /// Where specifications of CDI devices are looked for.
+    pub(crate) cdi_spec_dirs: Vec<String>,
+    /// The runtime of containers that ask for none.
+    pub(crate) default_runtime: String,
+    /// Runtimes by their names.
+    pub(crate) runtimes: BTreeMap<String, runtimes::Runtime>,
     /// Default logging driver.
     pub(crate) log_driver: String,
     /// Its options.
@@ -205,13 +212,19 @@ impl Config {
         let without_effect = check_effects(&merged).map_err(ConfigError::Invalid)?;
         let network = network_settings(&merged).map_err(ConfigError::Invalid)?;
         let options = default_network_options(&merged).map_err(ConfigError::Invalid)?;
-        let config = Self::with_defaults(&merged, network, without_effect, source);
+        let runtimes = runtimes::read(merged.get("runtimes")).map_err(ConfigError::Invalid)?;
+        if let Some(name) = merged.text("default-runtime").filter(|name| !runtimes::is_known(name, &runtimes))
+        {
+            return Err(ConfigError::Invalid(format!("specified default runtime '{name}' does not exist")));
+        }
+        let config = Self::with_defaults(&merged, network, runtimes, without_effect, source);
         Ok(Self { default_network_options: options, ..config })
     }
 
     fn with_defaults(
         given: &Settings,
         network: NetworkSettings,
+        runtimes: BTreeMap<String, runtimes::Runtime>,
         without_effect: Vec<String>,
         source: Source,
     ) -> Self {
@@ -249,6 +262,13 @@ impl Config {
             dns_opts: given.list("dns-opts").to_vec(),
             dns_search: given.list("dns-search").to_vec(),
             log_driver: text("log-driver", "json-file"),
+            cdi_spec_dirs: match given.list("cdi-spec-dirs") {
+                [] => ["/etc/cdi", "/var/run/cdi"].map(str::to_owned).to_vec(),
+                // An empty one switches it off.
+                given => given.iter().filter(|folder| !folder.is_empty()).cloned().collect(),
+            },
+            default_runtime: text("default-runtime", runtimes::BUILT_IN),
+            runtimes,
             log_opts: given.map("log-opts"),
             default_ulimits: match given.get("default-ulimits") {
                 Some(Value::Ulimits(limits)) => limits.clone(),

@@ -93,14 +93,11 @@ const CONTAINERD: &str = "containers run without containerd";
 const TLS: &str =
     "TLS is not supported yet; reach the daemon over SSH (docker -H ssh://…) or its Unix socket";
 const TLS_FILE: &str = "TLS is not supported yet";
-const ONE_RUNTIME: &str = "containers always run in the built-in runtime";
 const REALTIME: &str = "realtime budgets are not handed out by the daemon";
 
 /// All options, in the order of `--help`.
 pub(super) static OPTIONS: &[Spec] = &[
-    option("add-runtime", Kind::Map, "Register an additional OCI compatible runtime")
-        .key("runtimes")
-        .no_effect(ONE_RUNTIME),
+    option("add-runtime", Kind::Map, "Register an additional OCI compatible runtime").key("runtimes"),
     option(
         "allow-direct-routing",
         Kind::Bool,
@@ -115,8 +112,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("bridge", Kind::Text, "Attach containers to a network bridge").short('b'),
     option("builder", Kind::Opaque, "Builder settings").file_only().no_effect("builds come later"),
     option("cdi-spec-dir", Kind::List(checks::any), "CDI specification directories to use")
-        .key("cdi-spec-dirs")
-        .no_effect("CDI devices are not supported"),
+        .key("cdi-spec-dirs"),
     option("cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),
     option("config-file", Kind::Text, "Daemon configuration file (default \"/etc/docker/daemon.json\")")
         .flag_only(),
@@ -141,8 +137,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("default-ipc-mode", Kind::Text, "Default mode for containers ipc (\"shareable\" | \"private\")")
         .refused(&["private"], "containers are private unless they ask for --ipc=shareable"),
     option("default-network-opt", Kind::NestedMap, "Default network options").key("default-network-opts"),
-    option("default-runtime", Kind::Text, "Default OCI runtime for containers")
-        .refused(&["runc", "io.containerd.runc.v2"], ONE_RUNTIME),
+    option("default-runtime", Kind::Text, "Default OCI runtime for containers"),
     option("default-shm-size", Kind::Bytes, "Default shm size for containers (default 64MiB)"),
     option("default-ulimit", Kind::Ulimits, "Default ulimits for containers").key("default-ulimits"),
     option("dns", Kind::Ips, "DNS server to use"),

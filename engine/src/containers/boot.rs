@@ -86,11 +86,35 @@ pub(super) async fn resume(engine: Arc<Engine>) {
             // The semaphore is never closed.
             let _place = places.acquire().await;
             tracing::info!(container = %container.id, "starting it again");
-            tell(&container, start::start(&engine, &container).await);
+            let started = start::start(&engine, &container).await;
+            if started.as_ref().is_err_and(|error| !matches!(error, crate::error::Error::NotModified)) {
+                tokio::spawn(keep_trying(engine, container.clone()));
+            }
+            tell(&container, started);
             let _ = done.send(true);
         });
     }
     starts.join_all().await;
+}
+
+/// What keeps a container from starting after a boot may pass: a file system that is not mounted yet, a port that another program
+/// has. It is tried again until it runs, is removed, or its policy is taken away.
+async fn keep_trying(engine: Arc<Engine>, container: Arc<Container>) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+        let gone = engine.containers.find(&container.id).is_err();
+        let waits = matches!(container.status().state, State::Exited { .. });
+        let wanted = !matches!(container.record().host_config.restart_policy.name.as_str(), "" | "no");
+        if gone || !waits || !wanted || engine.is_stopping() {
+            return;
+        }
+        match start::start(&engine, &container).await {
+            Ok(()) => return tracing::info!(container = %container.id, "it has started after all"),
+            Err(error) => tracing::warn!(container = %container.id, %error, "it still does not start"),
+        }
+    }
 }
 
 fn tell(container: &Container, done: Result<(), crate::error::Error>) {

@@ -210,6 +210,7 @@ async fn plan(engine: &Arc<Engine>, asked: Asked) -> Result<Plan, Error> {
     }
     validate::check_config(&config)?;
     validate::check_host_config(&host)?;
+    super::runtimes::check(&host, &engine.config())?;
     let image = find_image(engine, &config.image, platform.as_deref())?;
     merge::inherit(&mut config, image.config());
     if command(&config).is_none() {

@@ -1,13 +1,19 @@
 //! From a `Healthcheck` to the probe that the monitor runs.
 
-use wherry_monitor_api::Health;
+use wherry_monitor_api::{Health, UnhealthyRestart};
 
 use super::record::Record;
+use super::signals::parse_signal;
 use super::spec::{self, ExecInput};
 use super::users::ResolvedUser;
 use crate::error::Error;
+use crate::text::go_bool;
 
 const MILLISECOND_NS: i64 = 1_000_000;
+/// The annotation by which a container asks to be restarted when it becomes unhealthy.
+const RESTART_UNHEALTHY: &str = "io.wherry.restart-unhealthy";
+const SIGTERM: i32 = 15;
+const STOP_TIMEOUT_S: i64 = 10;
 
 /// The container's probe, with the variables of its `links`; `None` without one, or when it is switched off by `NONE`.
 ///
@@ -47,5 +53,23 @@ pub(super) fn probe(record: &Record, user: &ResolvedUser, links: &[String]) -> R
         start_period_ms: or(check.start_period, 0),
         start_interval_ms: or(check.start_interval, 5_000),
         retries: u32::try_from(check.retries).ok().filter(|n| *n > 0).unwrap_or(3),
+        restart: unhealthy_restart(record)?,
+    }))
+}
+
+/// Whether the container is restarted when it becomes unhealthy: it says so by an annotation, which no image can give it.
+fn unhealthy_restart(record: &Record) -> Result<Option<UnhealthyRestart>, Error> {
+    let annotation = record.host_config.annotations.as_ref().and_then(|all| all.get(RESTART_UNHEALTHY));
+    if annotation.and_then(|value| go_bool(value)) != Some(true) {
+        return Ok(None);
+    }
+    let signal = match record.config.stop_signal.as_str() {
+        "" => SIGTERM,
+        name => parse_signal(name)?,
+    };
+    let seconds = record.config.stop_timeout.unwrap_or(STOP_TIMEOUT_S);
+    Ok(Some(UnhealthyRestart {
+        signal,
+        timeout_ms: u64::try_from(seconds).ok().map(|s| s.saturating_mul(1000)),
     }))
 }

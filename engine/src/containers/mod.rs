@@ -26,6 +26,7 @@ mod network;
 mod reconcile;
 pub(crate) mod record;
 mod remove;
+mod runtimes;
 mod shared_memory;
 mod shown;
 pub(crate) mod signals;

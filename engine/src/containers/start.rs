@@ -244,6 +244,7 @@ fn build(
         extra_env: &links.env,
     })?;
     let writable = engine.store.writable(&record.id)?;
+    let external = super::runtimes::external(&record.host_config.runtime, &config)?;
     let health = super::health::probe(record, user, &links.env)?;
     Ok(StartSpec {
         container: container.id.clone(),
@@ -262,6 +263,7 @@ fn build(
         restart: restart_policy(&record.host_config.restart_policy),
         restart_count: 0,
         health,
+        external,
     })
 }
 

@@ -207,6 +207,7 @@ fn specification(
         console_size: None,
         restart: RestartPolicy::No,
         restart_count: 0,
+        external: None,
         health: None,
     })
 }

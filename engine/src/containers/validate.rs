@@ -100,9 +100,6 @@ pub(crate) fn check_host_config(host: &HostConfig) -> Result<(), Error> {
     modes::check(host)?;
     limits::check(host)?;
     check_tmpfs(host)?;
-    if !matches!(host.runtime.as_str(), "" | "runc" | "io.containerd.runc.v2") {
-        return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
     Ok(())
 }
 

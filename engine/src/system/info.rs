@@ -147,10 +147,22 @@ fn registries(config: &Config) -> Value {
 
 fn runtimes(config: &Config) -> Value {
     let runtime = json!({ "path": "wherry-runtime" });
+    let mut named = json!({ "io.containerd.runc.v2": runtime, "runc": runtime });
+    for (name, other) in &config.runtimes {
+        named[name] = json!({});
+        if other.shim.is_empty() {
+            named[name]["path"] = json!(other.path);
+        } else {
+            named[name]["runtimeType"] = json!(other.shim);
+        }
+        if !other.args.is_empty() {
+            named[name]["runtimeArgs"] = json!(other.args);
+        }
+    }
     let mut document = json!({
         // The names by which clients ask for the default runtime; what runs is told by the path.
-        "Runtimes": { "io.containerd.runc.v2": runtime, "runc": runtime },
-        "DefaultRuntime": "runc",
+        "Runtimes": named,
+        "DefaultRuntime": config.default_runtime,
         "Swarm": {
             "NodeID": "",
             "NodeAddr": "",
@@ -170,7 +182,12 @@ fn runtimes(config: &Config) -> Value {
     if config.network.iptables {
         document["FirewallBackend"] = json!({ "Driver": "iptables" });
     }
-    document["CDISpecDirs"] = json!([]);
+    document["CDISpecDirs"] = json!(config.cdi_spec_dirs);
+    let devices = crate::containers::spec::cdi::names(&config.cdi_spec_dirs);
+    if !devices.is_empty() {
+        document["DiscoveredDevices"] =
+            devices.iter().map(|name| json!({ "Source": "cdi", "ID": name })).collect();
+    }
     document
 }
 

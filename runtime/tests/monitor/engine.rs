@@ -147,6 +147,7 @@ impl Host {
             console_size: None,
             restart: RestartPolicy::No,
             restart_count: 0,
+            external: None,
             health: None,
         }
     }

@@ -12,6 +12,7 @@ fn health(command: &str) -> Health {
         start_period_ms: 0,
         start_interval_ms: 50,
         retries: 2,
+        restart: None,
     }
 }
 

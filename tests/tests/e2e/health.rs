@@ -1,5 +1,6 @@
 //! Health checks.
 
+use wherry_tests::engine::Binary;
 use wherry_tests::{Host, poll};
 
 fn health(host: &Host, name: &str) -> String {
@@ -55,4 +56,34 @@ fn the_images_probe_can_be_refused() {
     for name in ["off", "plain"] {
         assert!(host.inspect(name)["State"]["Health"].is_null(), "{name}");
     }
+}
+
+#[test]
+fn an_unhealthy_container_is_restarted_if_it_asks_for_that() {
+    // Beyond dockerd.
+    if Binary::from_environment().is_reference() {
+        return;
+    }
+    let host = Host::new();
+    host.load_image("asks:1", r#"{"Cmd":["sleep","600"],"Labels":{"io.wherry.restart-unhealthy":"true"}}"#);
+    let options =
+        "--health-cmd 'test ! -e /sick' --health-interval 200ms --health-retries 1 --stop-timeout 0";
+    host.docker(&format!(
+        "run -d --name asks --annotation io.wherry.restart-unhealthy=true {options} busybox sleep 600"
+    ))
+    .ok();
+    host.docker(&format!("run -d --name stays {options} asks:1")).ok();
+    for name in ["asks", "stays"] {
+        poll("healthy", 20, || health(&host, name) == "healthy");
+        host.docker(&["exec", name, "touch", "/sick"]).ok();
+    }
+    // Also while no engine is there.
+    host.kill();
+    host.start();
+    poll("a restart", 20, || host.inspect("asks")["RestartCount"].as_u64() >= Some(1));
+    assert_eq!(host.inspect("stays")["RestartCount"], 0, "an image cannot ask for it");
+    poll("unhealthy", 20, || health(&host, "stays") == "unhealthy");
+    // The user's wish comes first.
+    host.docker("stop asks").ok();
+    assert_eq!(host.inspect("asks")["State"]["Status"], "exited");
 }

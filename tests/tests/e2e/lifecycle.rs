@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use wherry_tests::engine::Binary;
 use wherry_tests::{Host, poll};
 
 fn status(host: &Host, name: &str) -> String {
@@ -264,4 +265,39 @@ fn top_and_stats_and_update() {
     assert!(stats.stdout.starts_with("box 2 "), "{stats}");
     host.docker("update --memory 64m --memory-swap 64m box").prints("box");
     assert_eq!(host.inspect("box")["HostConfig"]["Memory"], 64 << 20);
+}
+
+#[test]
+fn a_start_that_fails_after_a_boot_is_tried_again() {
+    // Beyond dockerd, which leaves it.
+    if Binary::from_environment().is_reference() {
+        return;
+    }
+    let host = Host::new();
+    let (there, away) = (host.folder().join("disk"), host.folder().join("elsewhere"));
+    std::fs::create_dir(&there).expect("make a folder");
+    let mount = format!("type=bind,source={},target=/disk", there.display());
+    host.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--restart",
+        "always",
+        "--mount",
+        &mount,
+        "busybox",
+        "sleep",
+        "600",
+    ])
+    .ok();
+    assert_eq!(host.stop(), 0);
+    std::fs::rename(&there, &away).expect("take it away");
+    host.start();
+    poll("the failed start", 20, || {
+        host.inspect("box")["State"]["Error"].as_str().is_some_and(|e| e.contains("disk"))
+    });
+    assert_eq!(host.inspect("box")["State"]["Running"], false);
+    std::fs::rename(&away, &there).expect("bring it back");
+    poll("the container to run after all", 30, || host.inspect("box")["State"]["Running"] == true);
 }

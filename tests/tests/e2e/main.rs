@@ -40,5 +40,6 @@ mod pull;
 mod refusals;
 mod registries;
 mod run;
+mod runtimes;
 mod security;
 mod volumes;

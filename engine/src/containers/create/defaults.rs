@@ -30,7 +30,7 @@ pub(in crate::containers) fn fill(
     or(&mut host.ipc_mode, if version < ApiVersion(1, 40) { "shareable" } else { "private" });
     let own_cgroup = cgroup_v2 && !host.privileged && version >= ApiVersion(1, 41);
     or(&mut host.cgroupns_mode, if own_cgroup { "private" } else { "host" });
-    or(&mut host.runtime, "runc");
+    or(&mut host.runtime, &daemon.default_runtime);
     or(&mut host.restart_policy.name, "no");
     let disables_labels = host.privileged || host.ipc_mode == "host" || host.pid_mode == "host";
     let labelled = host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label"));

@@ -52,7 +52,7 @@ pub(super) fn gather(host: &HostConfig) -> Result<Devices, Error> {
             devices.rules.push(parse_rule(text)?);
         }
     }
-    if let Some(request) = host.device_requests.as_deref().unwrap_or_default().first() {
+    if let Some(request) = host.device_requests.iter().flatten().find(|request| !is_cdi(request)) {
         return Err(no_driver(request));
     }
     Ok(devices)
@@ -155,6 +155,17 @@ fn kind(metadata: &fs::Metadata) -> &'static str {
 
 fn numbers(metadata: &fs::Metadata) -> (u32, u32) {
     (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()))
+}
+
+fn is_cdi(request: &Value) -> bool {
+    request.get("Driver").and_then(Value::as_str) == Some("cdi")
+}
+
+/// The devices that are asked for by the names of CDI.
+pub(super) fn cdi_names(host: &HostConfig) -> Vec<String> {
+    let requests = host.device_requests.iter().flatten().filter(|request| is_cdi(request));
+    let ids = requests.filter_map(|request| request.get("DeviceIDs")?.as_array());
+    ids.flatten().filter_map(|id| Some(id.as_str()?.to_owned())).collect()
 }
 
 /// dockerd's text for a device request without a driver. There are none here: GPUs come through CDI or vendors' runtimes.

@@ -4,6 +4,7 @@
 //! `--privileged`), the mount table (for shared mounts) and which kernel this is.
 
 pub(crate) mod capabilities;
+pub(crate) mod cdi;
 mod devices;
 pub(crate) mod mounts;
 mod process;
@@ -122,6 +123,10 @@ pub(crate) fn generate(input: &Input<'_>) -> Result<Value, Error> {
         spec.insert("annotations".into(), json!(annotations));
     }
     spec.insert("linux".into(), linux.into());
+    let cdi: Vec<String> = devices::cdi_names(host);
+    if !cdi.is_empty() {
+        cdi::inject(&cdi, &input.config.cdi_spec_dirs, &mut spec)?;
+    }
     Ok(spec.into())
 }
 

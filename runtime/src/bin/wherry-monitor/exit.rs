@@ -101,7 +101,7 @@ impl Monitor {
             self.reply(caller, Ok(Reply::Ok));
         }
         self.timers.cancel(Timer::StopKill);
-        self.leftover = Some(run.container);
+        self.leftover = Some((run.container, run.external.take()));
         self.ship_the_rest();
         if !restarting {
             self.log = None;
@@ -115,8 +115,8 @@ impl Monitor {
     fn set_ended(&mut self, run: &Run, code: i32, finished_at_ns: i64, oom_killed: bool) -> bool {
         let started_at_ns = run.started_at_ns;
         let policy = self.plan.as_ref().map(|plan| plan.restart);
-        let restarting =
-            !run.unwanted && policy.is_some_and(|p| restart::applies(p, code, self.restart_count));
+        let restarting = !run.unwanted
+            && (run.unhealthy || policy.is_some_and(|p| restart::applies(p, code, self.restart_count)));
         self.phase = if restarting {
             let delay = self.backoff.next(run.started.elapsed());
             self.timers.set(Timer::Restart, delay);
@@ -171,9 +171,11 @@ impl Monitor {
 
     /// Removes the cgroups of a container that has ended, once nobody waits for anything else.
     pub(crate) fn remove_leftover(&mut self) {
-        if let Some(container) = self.leftover.take()
-            && let Err(error) = container.delete(true)
-        {
+        let Some((container, external)) = self.leftover.take() else { return };
+        if let Some(external) = external {
+            external.remove();
+        }
+        if let Err(error) = container.delete(true) {
             self.say(&format!("what it leaves behind cannot be removed: {error}"));
         }
     }

@@ -96,6 +96,7 @@ mod tests {
         start_period_ms: 10_000,
         start_interval_ms: 5_000,
         retries: 2,
+        restart: None,
     };
 
     fn result(at_s: i64, code: i32) -> HealthLogEntry {

@@ -19,6 +19,7 @@ mod control;
 mod dispatch;
 mod exec;
 mod exit;
+mod external;
 mod health;
 mod job;
 mod journal;

@@ -12,6 +12,7 @@ use wherry_runtime::Container;
 use crate::attach::attach_job;
 use crate::client::{Client, Role};
 use crate::control::{Caller, Control};
+use crate::external::External;
 use crate::health::Verdict;
 use crate::job::Job;
 use crate::journal::{Journal, start_time};
@@ -55,7 +56,7 @@ pub(crate) struct Monitor {
     /// The container, while its init runs or its output is not at its end.
     pub(crate) run: Option<Run>,
     /// One that has ended, and whose cgroups are still there.
-    pub(crate) leftover: Option<Container>,
+    pub(crate) leftover: Option<(Container, Option<External>)>,
     pub(crate) phase: Phase,
     pub(crate) journal: Journal,
     pub(crate) restart_count: u32,
@@ -87,6 +88,10 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) container: Container,
+    /// The runtime that has made it, if not ours.
+    pub(crate) external: Option<External>,
+    /// Whether it was told to end because it is unhealthy.
+    pub(crate) unhealthy: bool,
     /// Init's job.
     pub(crate) init: u32,
     pub(crate) started: Instant,

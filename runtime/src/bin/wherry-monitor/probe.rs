@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wherry_monitor_api::{EventKind, HealthLogEntry, Phase};
+use wherry_monitor_api::{EventKind, HealthLogEntry, HealthStatus, Phase};
 
 use crate::health::{duration_text, next_probe};
 use crate::job::{Connected, Kind};
@@ -112,10 +112,14 @@ impl Monitor {
             return;
         };
         let Some(health) = plan.health.as_ref().filter(|_| running) else { return };
+        let restart = health.restart;
         let changed = verdict.judge(health, run.started_at_ns, entry);
         self.persist_soon();
         if let Some(status) = changed {
             self.record(EventKind::Health { status });
+            if let (HealthStatus::Unhealthy, Some(restart)) = (status, restart) {
+                self.end_unhealthy(restart);
+            }
         }
         self.schedule_probe();
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
-use wherry_monitor_api::{EventKind, Failure, FailureKind, Phase, Reply, RestartPolicy, StartSpec};
+use wherry_monitor_api::{
+    EventKind, Failure, FailureKind, Phase, Reply, RestartPolicy, StartSpec, UnhealthyRestart,
+};
 use wherry_runtime::resize_terminal;
 
 use crate::control::{Answer, Caller, failure, system};
@@ -62,6 +64,20 @@ impl Monitor {
             self.timers.set_earlier(Timer::StopKill, Duration::from_millis(timeout_ms));
         }
         Ok(None)
+    }
+
+    /// The container is unhealthy, and is to be restarted for that.
+    pub(crate) fn end_unhealthy(&mut self, restart: UnhealthyRestart) {
+        let Some(run) = &mut self.run else { return };
+        run.unhealthy = true;
+        let sent = run.container.kill(restart.signal);
+        self.say("it is unhealthy and is restarted, as its annotation says");
+        if let Err(error) = sent {
+            self.say(&format!("signal {} cannot be sent: {error}", restart.signal));
+        }
+        if let Some(timeout_ms) = restart.timeout_ms {
+            self.timers.set_earlier(Timer::StopKill, Duration::from_millis(timeout_ms));
+        }
     }
 
     /// Frozen processes do not even die.

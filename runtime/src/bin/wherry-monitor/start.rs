@@ -3,11 +3,13 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use rustix::termios::{Winsize, tcsetwinsize};
 use wherry_container_log::{Options, Writer};
 use wherry_monitor_api::{EventKind, Failure, FailureKind, LogDriver, LogSpec, Phase, Reply, StartSpec};
 use wherry_runtime::{Container, Stdio};
 
 use crate::control::{Answer, Caller, failure, system};
+use crate::external::External;
 use crate::health::Verdict;
 use crate::job::{Connected, Io, Job, Kind};
 use crate::journal::now_ns;
@@ -110,20 +112,41 @@ impl Monitor {
         let parsed = Parsed::take(start)?;
         self.open_log(&start.log)?;
         let number = self.next_number();
-        let (container, io) = if parsed.terminal() {
+        let runtime = start.external.as_ref();
+        let (container, external, io) = if parsed.terminal() {
             let launch = parsed.launch(start, Stdio::Terminal { size: start.console_size });
-            let (container, master) = Container::run(&launch).map_err(|e| runtime_failure(&e))?;
+            let (container, master, external) = match runtime {
+                Some(runtime) => External::run(runtime, &launch, None).map(|(c, m, e)| (c, m, Some(e)))?,
+                None => {
+                    Container::run(&launch).map(|(c, m)| (c, m, None)).map_err(|e| runtime_failure(&e))?
+                }
+            };
             let master =
                 master.ok_or_else(|| failure(FailureKind::System, "the runtime library gave no terminal"))?;
-            (container, Io::terminal(&self.poller, number, master))
+            if let (Some(_), Some((rows, columns))) = (&external, start.console_size) {
+                let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+                // The program has a terminal of another size then, and can do without.
+                let _ = tcsetwinsize(&master, size);
+            }
+            (container, external, Io::terminal(&self.poller, number, master))
         } else {
             let connected = Connected { stdin: start.open_stdin, stdout: true, stderr: true };
             let (io, ends) =
                 Io::pipes(&self.poller, number, connected).map_err(|e| system("make pipes", &e.into()))?;
             let (stdin, stdout, stderr) = (ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd());
             let launch = parsed.launch(start, Stdio::Fds { stdin, stdout, stderr });
-            let (container, _) = Container::run(&launch).map_err(|e| runtime_failure(&e))?;
-            (container, Ok(io))
+            let (container, external) = match runtime {
+                Some(runtime) => {
+                    let owned = [stdin, stdout, stderr].map(|end| end.try_clone_to_owned());
+                    let [stdin, stdout, stderr] =
+                        owned.map(|end| end.map_err(|e| system("duplicate a pipe", &e)));
+                    let (container, _, external) =
+                        External::run(runtime, &launch, Some([stdin?, stdout?, stderr?]))?;
+                    (container, Some(external))
+                }
+                None => (Container::run(&launch).map_err(|e| runtime_failure(&e))?.0, None),
+            };
+            (container, external, Ok(io))
         };
         let (pid, started_at_ns, started) = (container.pid(), now_ns(), Instant::now());
         let job = io.map_err(std::io::Error::from).and_then(|io| {
@@ -135,6 +158,9 @@ impl Monitor {
             Err(error) => {
                 // Without a way to notice its end it must not run.
                 let _ = container.delete(true);
+                if let Some(external) = external {
+                    external.remove();
+                }
                 return Err(system("watch the container", &error));
             }
         };
@@ -142,6 +168,8 @@ impl Monitor {
         self.jobs.insert(number, job);
         self.run = Some(Run {
             container,
+            external,
+            unhealthy: false,
             init: number,
             started,
             started_at_ns,

@@ -1,0 +1,196 @@
+//! `integration/endpoints.md`: what of Docker's API v1.51 is proven by which test. The page is made here from the names of
+//! all endpoints, fields and flags (`integration/table/names.txt`), the cases of `tests/cases/options.json`, and
+//! `integration/table/proofs.txt`; a test that it names must exist. `UPDATE=1` writes it, otherwise it must be what stands there.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The specification of the API, where there is one beside the repository.
+const SPECIFICATION: &str = "../shared/api/docker-engine-api-v1.51.yaml";
+/// Paths below these are refused as a whole.
+const REFUSED: [(&str, &str); 7] = [
+    ("/swarm", "refused: swarm mode comes later"),
+    ("/nodes", "refused: swarm mode comes later"),
+    ("/services", "refused: swarm mode comes later"),
+    ("/tasks", "refused: swarm mode comes later"),
+    ("/secrets", "refused: swarm mode comes later"),
+    ("/configs", "refused: swarm mode comes later"),
+    ("/plugins", "refused: plugins are not supported"),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+#[derive(Default)]
+struct Row {
+    tests: Vec<String>,
+    cases: Vec<String>,
+    refused: usize,
+    differs: Vec<String>,
+    note: String,
+}
+
+/// `module::function` of all end-to-end tests.
+fn all_tests() -> BTreeSet<String> {
+    fn look_into(folder: &Path, module: &str, tests: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("the tests' folder") {
+            let path = entry.expect("an entry").path();
+            let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
+            let own = if name == "mod" { module.to_owned() } else { format!("{module}{name}::") };
+            if path.is_dir() {
+                look_into(&path, &own, tests);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let mut lines = text.lines();
+            while let Some(line) = lines.next() {
+                let name = (line.trim() == "#[test]").then(|| lines.next()).flatten();
+                if let Some((name, _)) =
+                    name.and_then(|line| line.trim().strip_prefix("fn ")?.split_once('('))
+                {
+                    tests.insert(format!("{own}{name}"));
+                }
+            }
+        }
+    }
+    let mut tests = BTreeSet::new();
+    look_into(&root().join("tests/tests/e2e"), "", &mut tests);
+    tests
+}
+
+fn rows() -> (Vec<String>, BTreeMap<String, Row>) {
+    let names: Vec<String> = read("integration/table/names.txt").lines().map(str::to_owned).collect();
+    let mut rows: BTreeMap<String, Row> = names.iter().map(|name| (name.clone(), Row::default())).collect();
+    let tests = all_tests();
+    for line in read("integration/table/proofs.txt").lines().filter(|l| !l.starts_with('#') && !l.is_empty())
+    {
+        let mut parts = line.split('|').map(str::trim);
+        let (name, proofs, note) = (parts.next(), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let row = name.and_then(|name| rows.get_mut(name)).unwrap_or_else(|| panic!("no such name: {line}"));
+        for test in proofs.split(',').map(str::trim).filter(|test| !test.is_empty()) {
+            assert!(tests.contains(test), "there is no test {test}, which proofs.txt names");
+            row.tests.push(test.to_owned());
+        }
+        note.clone_into(&mut row.note);
+    }
+    let cases: Value = serde_json::from_str(&read("tests/cases/options.json")).expect("JSON");
+    let recorded: Value = serde_json::from_str(&read("tests/cases/options.dockerd.json")).expect("JSON");
+    for case in cases.as_array().expect("a list") {
+        let name = case["name"].as_str().expect("a name");
+        assert!(recorded[name].is_object(), "{name} has no recorded answer of dockerd's");
+        for covered in case["covers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            // Some names are not in the specification, like options of old API versions.
+            let row = rows.entry(covered.to_owned()).or_default();
+            row.cases.push(name.to_owned());
+            row.refused += usize::from(recorded[name]["refused"].is_array());
+            if let Some(because) = case["because"].as_str() {
+                row.differs.push(format!("{name}: {because}"));
+            }
+        }
+    }
+    let mut order = names.clone();
+    order.extend(rows.keys().filter(|name| !names.contains(name)).cloned());
+    (order, rows)
+}
+
+fn cell(name: &str, row: &Row) -> (String, String) {
+    let mut proof = row.tests.join(", ");
+    if !row.cases.is_empty() {
+        let count = row.cases.len();
+        let shown: Vec<&str> = row.cases.iter().take(4).map(String::as_str).collect();
+        let more =
+            if count > shown.len() { format!(" and {} more", count - shown.len()) } else { String::new() };
+        let comma = if proof.is_empty() { "" } else { ", " };
+        write!(proof, "{comma}{count} cases: {}{more}", shown.join(", ")).expect("text");
+    }
+    let path = name.split(' ').nth(1).unwrap_or("");
+    let area = REFUSED.iter().find(|(area, _)| path == *area || path.starts_with(&format!("{area}/")));
+    let mut note = match area {
+        Some((_, why)) if row.note.is_empty() => (*why).to_owned(),
+        _ => row.note.clone(),
+    };
+    if proof.is_empty() && note.is_empty() {
+        "no test names it yet".clone_into(&mut note);
+    }
+    if !row.differs.is_empty() {
+        let space = if note.is_empty() { "" } else { "; " };
+        write!(note, "{space}differs: {}", row.differs.join("; ")).expect("text");
+    }
+    (proof, note)
+}
+
+fn page() -> String {
+    let (order, rows) = rows();
+    let sections: [(&str, fn(&str) -> bool); 3] = [
+        ("Endpoints", |name| name.contains(" /")),
+        ("Fields of a container's settings", |name| !name.contains(" /") && !name.starts_with("--")),
+        ("Flags of docker run, create and update", |name| name.starts_with("--")),
+    ];
+    let mut page = String::from(
+        "# Endpoints and options, and the tests that prove them\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table`, \
+         not by hand. Tests are those of `tests/tests/e2e`; a case is one of `tests/cases/options.json`, a request whose outcome (answer, \
+         settings, what the program in the container sees) is compared with what dockerd 28.5 answered.\n",
+    );
+    for (title, belongs) in sections {
+        let named: Vec<&String> = order.iter().filter(|name| belongs(name)).collect();
+        let proven = named.iter().filter(|name| !cell(name, &rows[**name]).0.is_empty()).count();
+        write!(
+            page,
+            "\n## {title}\n\n{proven} of {} have a test.\n\n| | proof | note |\n| --- | --- | --- |\n",
+            named.len()
+        )
+        .expect("text");
+        for name in named {
+            let (proof, note) = cell(name, &rows[name]);
+            writeln!(page, "| `{name}` | {proof} | {} |", note.replace('|', "\\|")).expect("text");
+        }
+    }
+    page
+}
+
+#[test]
+fn the_page_is_true() {
+    let path = root().join("integration/endpoints.md");
+    let page = page();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &page).expect("write the page");
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        there == page,
+        "integration/endpoints.md is not up to date: UPDATE=1 cargo nextest run -p wherry-tests --test table"
+    );
+}
+
+#[test]
+fn every_endpoint_of_the_specification_is_in_it() {
+    let Ok(specification) = std::fs::read_to_string(root().join(SPECIFICATION)) else { return };
+    let names = read("integration/table/names.txt");
+    let mut path = "";
+    let mut missing = Vec::new();
+    for line in specification.lines() {
+        if let Some(found) = line.strip_prefix("  /").and_then(|rest| rest.strip_suffix(':')) {
+            path = found;
+        } else if let Some(found) = line.strip_prefix("  \"/").and_then(|rest| rest.strip_suffix("\":")) {
+            path = found;
+        } else if let Some(method) = line.strip_prefix("    ").and_then(|rest| rest.strip_suffix(':'))
+            && matches!(method, "get" | "post" | "put" | "delete" | "head")
+        {
+            let name = format!("{} /{path}", method.to_uppercase());
+            if !names.lines().any(|known| known == name) {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
