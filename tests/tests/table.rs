@@ -129,9 +129,12 @@ fn cell(name: &str, row: &Row) -> (String, String) {
     (proof, note)
 }
 
+/// A heading, and which names stand below it.
+type Section = (&'static str, fn(&str) -> bool);
+
 fn page() -> String {
     let (order, rows) = rows();
-    let sections: [(&str, fn(&str) -> bool); 3] = [
+    let sections: [Section; 3] = [
         ("Endpoints", |name| name.contains(" /")),
         ("Fields of a container's settings", |name| !name.contains(" /") && !name.starts_with("--")),
         ("Flags of docker run, create and update", |name| name.starts_with("--")),

@@ -276,3 +276,27 @@ fn links_have_names() {
     assert_eq!(host.inspect("web")["HostConfig"]["Links"], Value::Null);
     host.api("GET", "/v1.51/containers/web/sql/json", &Value::Null).expect(404);
 }
+
+#[test]
+fn checkpoints_are_experimental() {
+    let host = Host::new();
+    host.docker("create --name idle busybox true").ok();
+    let off = "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to \
+               enable it.";
+    let null = Value::Null;
+    check(
+        &host,
+        &[
+            ("GET", "/containers/idle/checkpoints", null.clone(), 501, off),
+            ("POST", "/containers/idle/checkpoints", json!({ "CheckpointID": "a" }), 501, off),
+            ("DELETE", "/containers/idle/checkpoints/a", null.clone(), 501, off),
+            (
+                "POST",
+                "/containers/idle/start?checkpoint=a",
+                null,
+                400,
+                "checkpoint is only supported in experimental mode",
+            ),
+        ],
+    );
+}
