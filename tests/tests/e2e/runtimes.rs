@@ -29,13 +29,11 @@ fn containers_of_another_runtime() {
     host.docker("unpause box").ok();
     host.docker("update --memory 32m --memory-swap 32m box").ok();
     // Its end is followed by a restart, made by the same runtime.
-    let pid = host.inspect("box")["State"]["Pid"].to_string();
-    host.exec(&["kill", "-9", &pid]).ok();
+    let before = host.inspect("box")["State"]["Pid"].take();
+    host.exec(&["kill", "-9", &before.to_string()]).ok();
     poll("the restart", 20, || {
         let state = host.inspect("box");
-        state["RestartCount"] == 1
-            && state["State"]["Running"] == true
-            && state["State"]["Pid"].to_string() != pid
+        state["RestartCount"] == 1 && state["State"]["Running"] == true && state["State"]["Pid"] != before
     });
     host.docker("stop -t 0 box").ok();
     host.docker("start box").ok();
