@@ -132,8 +132,8 @@ impl External {
             msg: String,
         }
         let text = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let said = lines.filter(|line| line.level == "error").last();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let said = lines.rfind(|line| line.level == "error");
         let reason = said
             .map_or_else(|| format!("{} ended with {status}", self.runtime.path.display()), |line| line.msg);
         let kind =
