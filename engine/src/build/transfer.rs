@@ -151,6 +151,10 @@ impl Transfer<'_> {
             is_folder: ends_with_slash || count > 1,
             owner,
             style: self.style,
+            folder_mode: match (u32::from_str_radix(&self.step.chmod, 8), self.style) {
+                (Ok(mode), Style::BuildKit) => mode,
+                _ => FOLDER_MODE,
+            },
         };
         for material in &self.materials {
             let mut copier = Copier::new(owner.or(material.owner), mode.as_ref(), &*self.excluded);
@@ -172,7 +176,12 @@ struct Into<'a> {
     /// `--chown`.
     owner: Owner,
     style: Style,
+    /// Of folders that are made on the way: to BuildKit what `--chmod` says, if that is a number.
+    folder_mode: u32,
 }
+
+/// Folders that are made on the way.
+const FOLDER_MODE: u32 = 0o755;
 
 impl Into<'_> {
     fn one(
@@ -195,7 +204,7 @@ impl Into<'_> {
             || there.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
         let path = if is_folder { join(&self.path, selected.name()) } else { self.path.clone() };
         let (above, name) = split(&path);
-        let (parent, _) = self.root.ensure_all(above, self.owner_of_folders())?;
+        let (parent, _) = self.root.ensure_all(above, self.owner_of_folders(), self.folder_mode)?;
         file(material.root(), selected, (parent.as_fd(), name), copier)
     }
 
@@ -211,7 +220,8 @@ impl Into<'_> {
         copier: &mut Copier<'_>,
     ) -> Result<(), TransferError> {
         let source = material.root().open_folder(&selected.path)?;
-        let (target, made) = self.root.ensure(&self.path, self.owner_of_folders(), self.owner)?;
+        let (target, made) =
+            self.root.ensure(&self.path, (self.owner_of_folders(), self.owner), self.folder_mode)?;
         copier.contents(source.as_fd(), target.as_fd())?;
         if made && self.style == Style::BuildKit {
             let set = fstat(&source).and_then(|stat| futimens(&target, &times(&stat)));
@@ -230,7 +240,7 @@ impl Into<'_> {
             return Ok(false);
         }
         let owner = self.owner_of_folders();
-        let (target, _) = self.root.ensure_all(&self.path, owner)?;
+        let (target, _) = self.root.ensure_all(&self.path, owner, self.folder_mode)?;
         extract(target, open()?, Extract { keep_kinds: false, owner })?;
         Ok(true)
     }
@@ -247,10 +257,10 @@ impl Into<'_> {
         let below = below.strip_prefix(b"/").unwrap_or(below);
         let (folders, name) = split(below);
         let (mut from, mut to) = (pivot.to_vec(), self.path.clone());
-        self.root.ensure_all(&to, self.owner)?;
+        self.root.ensure_all(&to, self.owner, self.folder_mode)?;
         for part in folders.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
             (from, to) = (join(&from, part), join(&to, part));
-            let (target, made) = self.root.ensure_all(&to, copier.owner)?;
+            let (target, made) = self.root.ensure_all(&to, copier.owner, self.folder_mode)?;
             if made {
                 let source = material.root().open_folder(&from)?;
                 let set =
@@ -317,7 +327,7 @@ fn owner_of(root: Root<'_>, chown: &str, style: Style) -> Result<Owner, Transfer
 /// What the file system says; a user that is not in the image.
 pub(super) fn work_dir(root: Root<'_>, path: &str, user: &str, style: Style) -> Result<(), TransferError> {
     let owner = if style == Style::BuildKit { owner_of(root, user, style)? } else { None };
-    root.ensure_all(clean(path).as_bytes(), owner)?;
+    root.ensure_all(clean(path).as_bytes(), owner, FOLDER_MODE)?;
     Ok(())
 }
 

@@ -55,13 +55,13 @@ impl Root<'_> {
         self.open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed("open", path))
     }
 
-    /// Opens the folder at a clean `path`; it and those above it are made if they are not there, with mode 0755 and `owner` (root if
+    /// Opens the folder at a clean `path`; it and those above it are made if they are not there, with `mode` and owners (root if
     /// none). Whether it was made.
     pub(in super::super) fn ensure(
         &self,
         path: &[u8],
-        parents: Owner,
-        owner: Owner,
+        (parents, owner): (Owner, Owner),
+        mode: u32,
     ) -> Result<(OwnedFd, bool), FileError> {
         match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(folder) => return Ok((folder, false)),
@@ -69,7 +69,7 @@ impl Root<'_> {
             Err(errno) => return Err(failed("open", path)(errno)),
         }
         let (above, name) = split(path);
-        let (parent, _) = self.ensure(above, parents, parents)?;
+        let (parent, _) = self.ensure(above, (parents, parents), mode)?;
         match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed("mkdir", path)(errno)),
@@ -78,7 +78,7 @@ impl Root<'_> {
         set_owner(&folder, owner).map_err(failed("chown", path))?;
         // What a folder inherits of its parent stays: the group's bit.
         let inherited = fstat(&folder).map_or(0, |stat| stat.st_mode & Mode::SGID.bits());
-        let mode = Mode::from_raw_mode(0o755 | inherited);
+        let mode = Mode::from_raw_mode(mode | inherited);
         rustix::fs::fchmod(&folder, mode).map_err(failed("chmod", path))?;
         Ok((folder, true))
     }
@@ -88,8 +88,9 @@ impl Root<'_> {
         &self,
         path: &[u8],
         owner: Owner,
+        mode: u32,
     ) -> Result<(OwnedFd, bool), FileError> {
-        self.ensure(path, owner, owner)
+        self.ensure(path, (owner, owner), mode)
     }
 
     /// What is at `path` itself, a link not followed; `None` if nothing is.
