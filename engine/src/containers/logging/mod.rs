@@ -2,7 +2,7 @@
 //!
 //! Every driver but `none` keeps a file that `docker logs` reads: json-file its own, `local` another, and those that send entries
 //! elsewhere a cache (dockerd's "dual logging"), unless it is switched off. Logs are bounded unless somebody asks otherwise:
-//! see [`files`].
+//! see `files.rs`.
 
 mod address;
 mod attributes;
