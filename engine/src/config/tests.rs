@@ -64,6 +64,7 @@ fn what_is_wrong_is_told_with_its_place() {
     check(r#"{"labels":["a"]}"#, &[], &format!("{merged}bad attribute format: a"));
     check(r#"{"log-level":"foo"}"#, &[], &format!("{merged}invalid logging level: foo"));
     check("", &["--log-level=foo"], "invalid logging level: foo");
+    check("", &["--default-runtime=crun"], "specified default runtime 'crun' does not exist");
     check("", &["--mtu=-1"], "invalid default MTU: -1");
     check("", &["--max-concurrent-downloads=-1"], "invalid max concurrent downloads: -1");
     check("", &["--max-concurrent-uploads=-1"], "invalid max concurrent uploads: -1");
@@ -87,7 +88,6 @@ fn what_would_be_ignored_to_the_users_surprise_is_refused() {
         &["--userns-remap=default"],
         &["--authorization-plugin=x"],
         &["--storage-driver=vfs"],
-        &["--default-runtime=crun"],
         &["--no-new-privileges"],
     ] {
         assert!(load("", flags).unwrap_err().contains(" is not supported: "), "{flags:?}");

@@ -50,6 +50,27 @@ fn the_body_does_not_come_with_the_head() {
     }
 }
 
+/// Compose 1 attaches to what it has just started; with dockerd it misses the first output, if that comes at once.
+#[test]
+fn who_attaches_at_once_sees_it_all() {
+    let host = Host::new();
+    if wherry_tests::engine::Binary::from_environment().is_reference() {
+        return;
+    }
+    host.docker("create --name box --network none busybox sh -c 'echo first; sleep 600'").ok();
+    let (mut starting, mut attaching) = (host.connect(), host.connect());
+    starting.json("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
+    let path = "/v1.51/containers/box/attach?stdout=1&stream=1";
+    assert_eq!(attaching.open("POST", path, &UPGRADE, b"").status, 101);
+    assert_eq!(attaching.frame(), Some((1, b"first\n".to_vec())));
+    // Later it is what comes from then on, as ever.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let mut later = host.connect();
+    assert_eq!(later.open("POST", path, &UPGRADE, b"").status, 101);
+    host.docker("kill box").ok();
+    assert_eq!(later.frame(), None);
+}
+
 #[test]
 fn the_log_of_one_that_has_ended() {
     let host = Host::new();

@@ -12,6 +12,7 @@ mod buildkit;
 mod cases;
 mod commit;
 mod compose;
+mod compose_build;
 mod compose_v1;
 mod copy;
 mod crash;

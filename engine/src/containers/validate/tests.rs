@@ -109,10 +109,6 @@ fn namespaces_and_what_excludes_each_other() {
         "invalid IPC mode: container:",
     );
     check(
-        HostConfig { runtime: "foo".into(), ..HostConfig::default() },
-        "unknown or invalid runtime name: foo",
-    );
-    check(
         HostConfig { extra_hosts: Some(vec!["x".into()]), ..HostConfig::default() },
         "bad format for add-host: \"x\"",
     );

@@ -1,6 +1,7 @@
 //! Clients that are attached to a process's standard I/O.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use wherry_container_log::{Format, Query, Reader, Stream};
 use wherry_monitor_api::{AttachRequest, EventKind, Failure, FailureKind, Framing, LogDriver};
@@ -10,13 +11,15 @@ use crate::control::failure;
 use crate::job::Kind;
 use crate::keys::DetachKeys;
 use crate::logs;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Run};
 use crate::ship::Shipper;
 
 /// Output is no longer read while a client has more than this to take.
 const HIGH: usize = 128 << 10;
 /// It is read again from here on.
 const LOW: usize = 32 << 10;
+/// The first who attaches to a run that is younger sees it from its beginning.
+const YOUNG: Duration = Duration::from_millis(100);
 
 /// An attached client.
 #[derive(Debug)]
@@ -90,11 +93,16 @@ impl Monitor {
         if let (None, Some(_)) = (&self.run, self.released) {
             return Err(failure(FailureKind::State, "the container is being removed"));
         }
-        let logs = request.logs;
+        let news = self.run.as_mut().and_then(|run| run.is_news_to(&request).then_some(run));
+        let since_ns = match news {
+            _ if request.logs => Some(None),
+            Some(run) if request.stream => Some(Some(run.started_at_ns)),
+            _ => None,
+        };
         let job = self.run.as_ref().map(|run| run.init);
         let number = self.add_attached(request, socket, job);
-        if logs {
-            self.begin_history(number);
+        if let Some(since_ns) = since_ns {
+            self.begin_history(number, since_ns);
         }
         self.attached(number);
         Ok(())
@@ -126,7 +134,7 @@ impl Monitor {
         self.settle(number);
     }
 
-    fn begin_history(&mut self, number: u32) {
+    fn begin_history(&mut self, number: u32, since_ns: Option<i64>) {
         let Some(LogDriver::JsonFile(path)) = self.plan.as_ref().map(|plan| &plan.log.driver) else { return };
         let Some(Role::Attach(attach)) = self.clients.get_mut(&number).map(|client| &mut client.role) else {
             return;
@@ -135,7 +143,7 @@ impl Monitor {
         let query = Query {
             stdout: attach.stdout,
             stderr: attach.stderr,
-            since_ns: None,
+            since_ns,
             until_ns: None,
             tail: None,
             follow: true,
@@ -304,6 +312,16 @@ impl Monitor {
         if job.io.wait_for_output(job.throttled).is_err() {
             self.say("output cannot be waited for");
         }
+    }
+}
+
+impl Run {
+    /// Whether it has just begun, and nobody was attached to this output before. Compose 1 attaches to what it has just
+    /// started, and dockerd takes long enough over a start that it misses little.
+    fn is_news_to(&mut self, request: &AttachRequest) -> bool {
+        let (stdout, stderr) = self.attached;
+        self.attached = (stdout || request.stdout, stderr || request.stderr);
+        self.attached != (stdout, stderr) && self.started.elapsed() < YOUNG
     }
 }
 

@@ -96,6 +96,8 @@ pub(crate) struct Run {
     pub(crate) init: u32,
     pub(crate) started: Instant,
     pub(crate) started_at_ns: i64,
+    /// Whether somebody has been attached to its standard output, and to its standard error.
+    pub(crate) attached: (bool, bool),
     /// Becomes readable when memory runs out.
     pub(crate) memory: Option<Polled>,
     /// Whether memory ran out at all.

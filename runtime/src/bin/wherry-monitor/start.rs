@@ -175,6 +175,7 @@ impl Monitor {
             started_at_ns,
             memory: None,
             memory_ran_out: false,
+            attached: (false, false),
             oom_kills: 0,
             oom_killed: false,
             own_pid_namespace: parsed.own_pid_namespace(),
