@@ -25,7 +25,7 @@ use super::fetch::{self, FetchError};
 use super::job::{Built, Event, Failure, Folder, Job, NoCache, Place, StepId, Stream, Warning};
 use super::progress::Progress;
 use super::run::{Run, Shown};
-use super::transfer::{Material, Style, Transfer, TransferError, content_digest, work_dir};
+use super::transfer::{Style, Transfer, TransferError, content_digest, work_dir};
 use super::{files, key};
 use crate::clock;
 use crate::containers::signals;
@@ -204,11 +204,7 @@ impl<'a> Executor<'a> {
             history: &self.history(plan.target),
             layers: &file_system.diff_ids(),
         };
-        let step = match &stage.root {
-            Root::Step(step) => self.shown.get(step).copied(),
-            _ => None,
-        };
-        Ok(Built { config: document.render(), layers: file_system.layers, step })
+        Ok(Built { config: document.render(), layers: file_system.layers })
     }
 
     /// The image that a stage begins from, by way of other stages perhaps.

@@ -18,8 +18,6 @@ use crate::error::Error;
 pub(crate) struct Job {
     /// The Dockerfile's text.
     pub(crate) dockerfile: String,
-    /// How it is called in messages: `Dockerfile`, or a path in the context.
-    pub(crate) dockerfile_name: String,
     /// The stage that is wanted, by name or number; empty for the last one.
     pub(crate) target: String,
     /// `--build-arg`.
@@ -34,8 +32,6 @@ pub(crate) struct Job {
     pub(crate) pull: bool,
     /// What is done again although its result is known.
     pub(crate) no_cache: NoCache,
-    /// Images, by name or id, whose layers may be used as if they had been built here.
-    pub(crate) cache_from: Vec<String>,
     /// What RUN's programs may use.
     pub(crate) limits: Limits,
     /// Whether `RUN --security=insecure` has been allowed.
@@ -135,6 +131,7 @@ pub(crate) struct Folder {
     /// Deleted with this value.
     pub(crate) temporary: Option<PathBuf>,
     /// What it is a part of, and needs as long as it is used.
+    #[expect(dead_code, reason = "it is there to be dropped with this value")]
     pub(crate) inside: Option<Arc<Folder>>,
 }
 
@@ -246,8 +243,6 @@ pub(crate) struct Built {
     pub(crate) config: Vec<u8>,
     /// Its layers, the lowest first.
     pub(crate) layers: Vec<Arc<Layer>>,
-    /// The step that made the last of it.
-    pub(crate) step: Option<StepId>,
 }
 
 /// Lines of the Dockerfile, counted from 1.

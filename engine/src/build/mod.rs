@@ -8,8 +8,6 @@
 //!
 //! Steps run in the containers' own monitor and runtime; their layers are written where they stay ([`wherry_image_store::Draft`]).
 
-#![allow(dead_code, unused_imports, reason = "BuildKit's door is what uses them")]
-
 mod base;
 pub(crate) mod buildkit;
 mod builds;
@@ -35,7 +33,7 @@ pub(crate) use builds::Builds;
 pub(crate) use cache::Stored;
 pub(crate) use executor::execute;
 pub(crate) use job::{
-    Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Place, Sources, StepId, Stream, Warning,
+    Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Sources, StepId, Stream, Warning,
 };
 
 /// The folder of the contexts of running builds, in `DATA_ROOT/build`.

@@ -229,6 +229,10 @@ impl Door {
         events: mpsc::UnboundedSender<crate::build::Event>,
     ) -> Job {
         let wanted = &plan.wanted;
+        if !wanted.cache_from.is_empty() {
+            // It costs time and changes no result: dockerd, too, builds when it does not find a cache.
+            tracing::warn!(sources = ?wanted.cache_from, "caches of elsewhere are not read: what was not built here is built");
+        }
         let named = contexts.iter().map(|(name, place)| (name.clone(), place.as_named())).collect();
         let sources = Client {
             engine: engine.clone(),
@@ -245,14 +249,12 @@ impl Door {
         };
         Job {
             dockerfile: plan.definition.text.clone(),
-            dockerfile_name: plan.definition.name.clone(),
             target: wanted.target.clone(),
             build_args: wanted.build_args.clone(),
             labels: wanted.labels.clone(),
             platform: wanted.platform.clone(),
             pull: wanted.pull,
             no_cache: wanted.no_cache.clone(),
-            cache_from: wanted.cache_from.clone(),
             limits: wanted.limits.clone(),
             allow_insecure: false,
             allow_host_network: host_network,

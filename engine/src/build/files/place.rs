@@ -2,11 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat2, statat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat2};
 use rustix::io::Errno;
 
 use super::tree::{Owner, set_owner};
-use super::{FileError, failed, join};
+use super::{FileError, failed};
 
 /// The root of a file system that others have written. Paths are resolved as if it were the root of all links.
 #[derive(Debug, Clone, Copy)]
@@ -91,24 +91,6 @@ impl Root<'_> {
         mode: u32,
     ) -> Result<(OwnedFd, bool), FileError> {
         self.ensure(path, (owner, owner), mode)
-    }
-
-    /// What is at `path` itself, a link not followed; `None` if nothing is.
-    pub(super) fn stat_link(&self, path: &[u8]) -> Result<Option<Stat>, FileError> {
-        let (above, name) = split(path);
-        if name.is_empty() {
-            return self.stat(path);
-        }
-        let parent = match self.open(above, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(parent) => parent,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(errno) => return Err(failed("open", above)(errno)),
-        };
-        match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(failed("lstat", path)(errno)),
-        }
     }
 }
 
