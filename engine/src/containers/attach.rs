@@ -9,10 +9,10 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use wherry_monitor_api as api;
 
-use super::lifecycle::ensure_monitor;
-use super::monitor::Monitor;
+use super::lifecycle::{broken, ensure_monitor, stopped_within};
+use super::monitor::{CallError, Monitor};
 use super::state::State;
-use super::streams::{self, RAW, framing, give, hijack_head};
+use super::streams::{self, RAW, framing, hijack_head};
 use super::table::Container;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -28,11 +28,8 @@ pub(super) async fn attach(engine: Arc<Engine>, reference: &str, request: Reques
         Ok(Begun { container, monitor: None, attach }) => {
             super::stored_logs::send_raw(&engine, &container.record(), attach)
         }
-        Ok(Begun { monitor: Some(monitor), mut attach, .. }) => Reply::Hijack(Box::new(move |client| {
-            Box::pin(give(monitor, client, move |already_read| {
-                attach.already_read = already_read;
-                api::Request::Attach(attach)
-            }))
+        Ok(Begun { container, monitor: Some(monitor), attach }) => Reply::Hijack(Box::new(move |client| {
+            Box::pin(hand_over(engine, container, monitor, attach, client))
         })),
         Err(error) => {
             let status = error.status();
@@ -41,6 +38,41 @@ pub(super) async fn attach(engine: Arc<Engine>, reference: &str, request: Reques
             }
             let head = render_head(status, status.canonical_reason().unwrap_or(""), &[("Content-Type", RAW)]);
             streams::say(head, format!("{error}\r\n").into_bytes())
+        }
+    }
+}
+
+/// Gives a client to the monitor. One whose container has ended in the meantime takes none that wait for the next start:
+/// once the engine has done what follows an end, another monitor does.
+async fn hand_over(
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    mut monitor: Arc<Monitor>,
+    mut attach: api::AttachRequest,
+    client: Client,
+) {
+    let Ok((socket, already_read)) = client.into_unix() else { return };
+    attach.already_read = already_read;
+    loop {
+        let request = api::Request::Attach(attach.clone());
+        let error = match monitor.call(request, &[socket.as_fd()]).await {
+            Ok(_) => return,
+            Err(CallError::Refused(failure)) if failure.kind != api::FailureKind::State => {
+                return streams::refuse(socket, Error::server(failure.message)).await;
+            }
+            // A monitor that was let go may have ended, too.
+            Err(error) => error,
+        };
+        stopped_within(&container, None).await;
+        let _guard = container.transition.lock().await;
+        if engine.containers.find(&container.id).is_err() {
+            // There will be no next start: the end of a stream without content.
+            return streams::write_and_close(socket, attach.head, Vec::new()).await;
+        }
+        match ensure_monitor(&engine, &container).await {
+            Ok(other) if !Arc::ptr_eq(&other, &monitor) => monitor = other,
+            Ok(_) => return streams::refuse(socket, broken(&container, &error)).await,
+            Err(error) => return streams::refuse(socket, error).await,
         }
     }
 }

@@ -71,6 +71,36 @@ fn who_attaches_at_once_sees_it_all() {
     assert_eq!(later.frame(), None);
 }
 
+/// Compose 1 again: it starts once more what has ended when it had attached. Whenever that was, one run's output comes.
+#[test]
+fn who_attaches_while_it_ends_sees_the_next_run() {
+    let host = Host::new();
+    if wherry_tests::engine::Binary::from_environment().is_reference() {
+        return;
+    }
+    for round in 0..40_u32 {
+        host.api(
+            "POST",
+            "/v1.51/containers/create?name=box",
+            &json!({
+                "Image": "busybox", "Cmd": ["echo", "said"], "HostConfig": { "NetworkMode": "none" }
+            }),
+        )
+        .expect(201);
+        host.api("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
+        // Another moment of its end each time.
+        std::thread::sleep(std::time::Duration::from_micros(u64::from(round) * 300));
+        let mut attached = host.connect();
+        let path = "/v1.51/containers/box/attach?stdout=1&stream=1";
+        assert_eq!(attached.open("POST", path, &UPGRADE, b"").status, 101);
+        if host.inspect("box")["State"]["Running"] != json!(true) {
+            host.api("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
+        }
+        assert_eq!(attached.frame(), Some((1, b"said\n".to_vec())), "round {round}");
+        host.docker("rm -f box").ok();
+    }
+}
+
 #[test]
 fn the_log_of_one_that_has_ended() {
     let host = Host::new();

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use wherry_container_log::{Format, Query, Reader, Stream};
-use wherry_monitor_api::{AttachRequest, EventKind, Failure, FailureKind, Framing, LogDriver};
+use wherry_monitor_api::{AttachRequest, EventKind, Failure, FailureKind, Framing, LogDriver, Phase};
 
 use crate::client::{Client, Role};
 use crate::control::failure;
@@ -92,6 +92,10 @@ impl Monitor {
     pub(crate) fn attach(&mut self, request: AttachRequest, socket: OwnedFd) -> Result<(), Failure> {
         if let (None, Some(_)) = (&self.run, self.released) {
             return Err(failure(FailureKind::State, "the container is being removed"));
+        }
+        if let (None, Phase::Exited { .. }, true) = (&self.run, &self.phase, request.stream) {
+            // Whoever waits for the next start waits at the monitor that will make it.
+            return Err(failure(FailureKind::State, "the container has ended"));
         }
         let news = self.run.as_mut().and_then(|run| run.is_news_to(&request).then_some(run));
         let since_ns = match news {
