@@ -89,7 +89,7 @@ impl Run<'_> {
             self.prepare(mount, shown, &mounts.join(index.to_string()), &mut prepared).await?;
         }
         self.script(&mounts, &mut prepared)?;
-        let stubs = missing_targets(draft, &prepared.mounts)?;
+        let mount_points = missing_mount_points(draft, &prepared.mounts)?;
         let step = Step {
             id,
             writable: draft.writable(),
@@ -100,7 +100,7 @@ impl Run<'_> {
         };
         let code = step::run(self.engine, step, output).await;
         drop(prepared);
-        remove_stubs(draft, &stubs)?;
+        remove_mount_points(draft, &mount_points)?;
         code
     }
 
@@ -407,7 +407,7 @@ fn write_file(path: &Path, bytes: &[u8], mode: u32, (uid, gid): (u32, u32)) -> R
 }
 
 /// The paths at which mount points will have to be made, each with the folders above it that are missing, too; the lowest last.
-fn missing_targets(draft: &Draft, mounts: &[(MountPoint, MountExtra)]) -> Result<Vec<String>, Error> {
+fn missing_mount_points(draft: &Draft, mounts: &[(MountPoint, MountExtra)]) -> Result<Vec<String>, Error> {
     let root = draft.mount()?;
     let mut missing: Vec<String> = Vec::new();
     for (mount, _) in mounts {
@@ -425,12 +425,12 @@ fn missing_targets(draft: &Draft, mounts: &[(MountPoint, MountExtra)]) -> Result
 }
 
 /// Removes mount points that were made for the step alone, unless it has put something there.
-fn remove_stubs(draft: &Draft, stubs: &[String]) -> Result<(), Error> {
-    if stubs.is_empty() {
+fn remove_mount_points(draft: &Draft, made: &[String]) -> Result<(), Error> {
+    if made.is_empty() {
         return Ok(());
     }
     let root = draft.mount()?;
-    for path in stubs.iter().rev() {
+    for path in made.iter().rev() {
         let (above, name) = split(path.as_bytes());
         let Ok(folder) = Root(root.as_fd()).open(above, OFlags::RDONLY | OFlags::DIRECTORY) else { continue };
         let Ok(stat) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };

@@ -257,3 +257,18 @@ fn connections_are_taken_over_for_h2c_only() {
     }
     assert_eq!(host.connect().request("GET", "/_ping", &[], b"").header("builder-version"), "2");
 }
+
+#[test]
+fn what_is_left_out_is_told() {
+    let host = Host::new();
+    if wherry_tests::engine::Binary::from_environment().is_reference() {
+        return;
+    }
+    let folder = context(&host, "asks", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let options = "--cache-to type=inline --cache-from 127.0.0.1:9/none --build-arg SOURCE_DATE_EPOCH=0";
+    let told = build(&host, options, &folder).ok();
+    for what in ["cache to inline", "cache from registry 127.0.0.1:9/none", "build-arg:SOURCE_DATE_EPOCH"] {
+        assert!(told.stderr.contains(&format!("not supported, and left out: {what}")), "{what}: {told}");
+    }
+    assert!(!build(&host, "", &folder).ok().stderr.contains("left out"));
+}

@@ -52,7 +52,8 @@ pub(super) struct Wanted {
     pub(super) platform: Option<Platform>,
     pub(super) pull: bool,
     pub(super) no_cache: NoCache,
-    pub(super) cache_from: Vec<String>,
+    /// What was asked for and is not done, for the client to be told: it changes no file of the image.
+    pub(super) unheeded: Vec<String>,
     pub(super) limits: Limits,
     /// A question instead of a build.
     pub(super) request: Option<String>,
@@ -103,7 +104,7 @@ impl Wanted {
                 Some(stages) if stages.is_empty() => NoCache::Everything,
                 Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
             },
-            cache_from: cache_from(imports, text("cache-from").as_deref()),
+            unheeded: unheeded(options, imports),
             limits: limits(options)?,
             request: text("requestid"),
             syntax,
@@ -167,11 +168,22 @@ fn platform(text: &str) -> Result<Platform, Status> {
     Platform::parse(text).map_err(Status::unknown)
 }
 
-/// Images whose layers may be used: registries are the only kind of cache that says something about images.
-fn cache_from(imports: &[CacheOptionsEntry], older: Option<&str>) -> Vec<String> {
-    let registries = imports.iter().filter(|entry| entry.r#type == "registry");
-    let named = registries.filter_map(|entry| entry.attrs.get("ref").cloned());
-    named.chain(older.iter().flat_map(|list| list.split(',').map(str::to_owned))).collect()
+/// Options that this front end reads and does not follow.
+fn unheeded(options: &BTreeMap<String, String>, imports: &[CacheOptionsEntry]) -> Vec<String> {
+    let caches = imports.iter().map(|entry| {
+        let place = entry.attrs.get("ref").or_else(|| entry.attrs.get("src")).map_or("", String::as_str);
+        format!("cache from {} {place}", entry.r#type)
+    });
+    let older = options.get("cache-from").into_iter().flat_map(|list| list.split(','));
+    let older = older.filter(|name| !name.is_empty()).map(|name| format!("cache from registry {name}"));
+    let named = [
+        "hostname",
+        "build-arg:BUILDKIT_SANDBOX_HOSTNAME",
+        "source-date-epoch",
+        "build-arg:SOURCE_DATE_EPOCH",
+    ];
+    let named = named.into_iter().filter(|name| options.contains_key(*name)).map(str::to_owned);
+    caches.chain(older).chain(named).map(|what| format!("not supported, and left out: {what}")).collect()
 }
 
 fn limits(options: &BTreeMap<String, String>) -> Result<Limits, Status> {

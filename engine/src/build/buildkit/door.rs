@@ -18,7 +18,7 @@ use super::attributes::{Place, Wanted};
 use super::files::{self, Definition};
 use super::folders::Folders;
 use super::sources::{Agents, Client};
-use super::watch::Watch;
+use super::watch::{self, Watch};
 use super::{export, failure, remote, subrequests, worker};
 use crate::build::{Built, Folder, Job};
 use crate::engine::{Engine, blocking};
@@ -142,15 +142,14 @@ impl Backend for Door {
             let kind = crate::text::go_quote(&other.r#type);
             return Err(Status::unknown(format!("unknown cache exporter: {kind}")));
         }
-        let inline = request.cache_exports.iter().any(|cache| cache.r#type == "inline");
+        let inline = request.cache_exports.iter().map(|_| "not supported, and left out: cache to inline");
+        for what in request.plan.wanted.unheeded.iter().map(String::as_str).chain(inline) {
+            progress.warn(watch::plain_warning(what, &request.plan.definition));
+        }
         let host_network = host_network(&request.entitlements)?;
         let plan = &request.plan;
         let built = self.execute(&engine, plan, host_network, &progress).await?;
-        let response = export::export(&engine, &plan.session, &built, &request.exporters, &progress).await?;
-        if inline {
-            tracing::debug!(id = request.id, "an image's history is its inline cache");
-        }
-        Ok(response)
+        export::export(&engine, &plan.session, &built, &request.exporters, &progress).await
     }
 
     async fn resolve_image(
@@ -229,10 +228,6 @@ impl Door {
         events: mpsc::UnboundedSender<crate::build::Event>,
     ) -> Job {
         let wanted = &plan.wanted;
-        if !wanted.cache_from.is_empty() {
-            // It costs time and changes no result: dockerd, too, builds when it does not find a cache.
-            tracing::warn!(sources = ?wanted.cache_from, "caches of elsewhere are not read: what was not built here is built");
-        }
         let named = contexts.iter().map(|(name, place)| (name.clone(), place.as_named())).collect();
         let sources = Client {
             engine: engine.clone(),

@@ -101,6 +101,12 @@ pub(super) fn timestamp(at_ns: i64) -> Timestamp {
     Timestamp { seconds: at_ns.div_euclid(1_000_000_000), nanos: i32::try_from(nanos).unwrap_or(0) }
 }
 
+/// A warning about no line of the Dockerfile.
+pub(super) fn plain_warning(text: &str, definition: &Definition) -> VertexWarning {
+    let vertex = definition.vertex.clone();
+    VertexWarning { vertex, level: 1, short: text.as_bytes().to_vec(), ..VertexWarning::default() }
+}
+
 fn vertex_warning(warning: Warning, definition: &Definition) -> VertexWarning {
     let line = usize::try_from(warning.line).unwrap_or(0);
     VertexWarning {
