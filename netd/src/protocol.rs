@@ -207,6 +207,9 @@ pub struct Settings {
     /// The same for IPv6 (`--ip6tables`).
     #[serde(default)]
     pub ip6tables: bool,
+    /// Who writes them (`--firewall-backend`).
+    #[serde(default)]
+    pub firewall: FirewallBackend,
     /// Whether /proc/sys/net/ipv4/ip_forward is switched on, and the FORWARD policy set to DROP then.
     pub ip_forward: bool,
     /// Whether bridges masquerade (`--ip-masq`).
@@ -222,6 +225,16 @@ pub struct Settings {
     pub default_host_ip: IpAddr,
     /// Whether netd relays connections that the kernel's NAT does not catch (`--userland-proxy`).
     pub userland_proxy: bool,
+}
+
+/// What the host's firewall rules are written with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FirewallBackend {
+    /// The programs iptables-restore and ip6tables-restore.
+    #[default]
+    Iptables,
+    /// The program nft, in tables of our own: `ip docker-bridges` and `ip6 docker-bridges`.
+    Nftables,
 }
 
 /// The default bridge network, called `bridge`.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::service::DnsPorts;
-use crate::firewall::rules::Family;
+use crate::firewall::wanted::Family;
 use crate::protocol::{NetworkSpec, Sandbox, Settings, VERSION};
 
 /// Where things are.

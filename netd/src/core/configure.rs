@@ -7,11 +7,11 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use super::kernel::index_of;
 use super::networks::{bridge_rules, host_routes, now_ms};
 use super::{Netd, NetworkState, failed};
-use crate::firewall::rules::{self, Family};
+use crate::firewall::wanted::{Family, Part, Wanted};
 use crate::ipam;
 use crate::journal;
 use crate::netlink::{Socket, route};
-use crate::protocol::{DefaultBridge, Driver, Failure, NetworkSpec, Settings, SubnetSpec};
+use crate::protocol::{DefaultBridge, Driver, Failure, FirewallBackend, NetworkSpec, Settings, SubnetSpec};
 use crate::store::StoredSettings;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -33,17 +33,17 @@ impl Netd {
         self.ensure_fixed_network("host", Driver::Host)?;
         self.ensure_fixed_network("none", Driver::Null)?;
         self.ensure_default_bridge(&settings)?;
-        {
+        let before = {
             let mut state = self.state();
-            state.settings = Some(settings.clone());
             state.forward_drop = forward_drop.clone();
-        }
+            state.settings.replace(settings.clone()).map(|before| before.firewall)
+        };
         let any_v6 = self.state().networks.iter().any(|n| n.network.spec.ipv6);
         if any_v6 {
             self.note_ipv6_forwarding(&settings)?;
         }
         self.ensure_bridges(&settings);
-        self.ensure_rules(&settings)?;
+        self.ensure_rules(&settings, before)?;
         // Not before: a namespace inherits the host's settings when it is made.
         self.backstage.prepare();
         self.save_settings(settings)
@@ -57,7 +57,7 @@ impl Netd {
     /// Before the first network with IPv6: forwarding, and rules that forward nothing else.
     pub(super) fn forward_ipv6(&self, settings: &Settings) -> Result<(), Failure> {
         if self.note_ipv6_forwarding(settings)? {
-            self.ensure_rules(settings)?;
+            self.ensure_rules(settings, None)?;
             self.save_settings(settings.clone())?;
         }
         Ok(())
@@ -269,8 +269,8 @@ impl Netd {
         }
     }
 
-    /// Brings the host's rules to agree with all networks and ports.
-    fn ensure_rules(&self, settings: &Settings) -> Result<(), Failure> {
+    /// Brings the host's rules to agree with all networks and ports; `before`: the backend that made them until now.
+    fn ensure_rules(&self, settings: &Settings, before: Option<FirewallBackend>) -> Result<(), Failure> {
         let has_ipv6 = std::path::Path::new(IPV6).exists();
         let families = Family::ALL.into_iter().filter(|family| match family {
             Family::V4 => settings.iptables,
@@ -287,21 +287,19 @@ impl Netd {
             let endpoints = all.filter(|e| !e.ports.is_empty()).cloned().collect::<Vec<_>>();
             (networks, endpoints, state.forward_drop.clone())
         };
-        let mut wanted = families.into_iter().flat_map(rules::base).collect::<Vec<_>>();
-        wanted.extend(networks.iter().flat_map(rules::bridge));
-        wanted.extend(self.port_rules(&endpoints));
-        let done = self.firewall.reconcile(wanted.clone(), networks.clone(), forward_drop.clone());
-        let Err(failure) = done else { return Ok(()) };
-        if networks.iter().any(|n| n.family() == Family::V6) {
+        let rules = Part { networks, ports: self.port_rules(&endpoints) };
+        let mut wanted = Wanted { backend: settings.firewall, families, rules, forward_drop };
+        let Err(failure) = self.firewall.reconcile(wanted.clone(), before) else { return Ok(()) };
+        if wanted.rules.networks_of(Family::V6).next().is_some() {
             return Err(failure);
         }
         // As long as no network has IPv6 its firewall may be missing.
         journal::note(format_args!("{failure}; going on without rules for IPv6"));
-        wanted.retain(|rule| rule.family == Family::V4);
-        if wanted.is_empty() {
+        wanted.families.retain(|family| *family == Family::V4);
+        if wanted.families.is_empty() {
             return Ok(());
         }
-        self.firewall.reconcile(wanted, networks, forward_drop)
+        self.firewall.reconcile(wanted, before)
     }
 }
 

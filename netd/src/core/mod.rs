@@ -27,7 +27,7 @@ use crate::announce::Announcer;
 use crate::backstage::Backstage;
 use crate::dns::names::Names;
 use crate::dns::service::{DnsPorts, DnsService, Resolver};
-use crate::firewall::rules::Family;
+use crate::firewall::wanted::Family;
 use crate::firewall::{Firewall, Pending};
 use crate::handover::Handover;
 use crate::ipam::Pool;

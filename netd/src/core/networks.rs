@@ -9,7 +9,7 @@ use super::kernel::index_of;
 use super::plan::random_mac;
 use super::subnets::pools_of;
 use super::{Netd, NetworkState, failed, parents};
-use crate::firewall::rules::BridgeRules;
+use crate::firewall::wanted::BridgeRules;
 use crate::netlink::{Batch, Socket, route};
 use crate::protocol::{Driver, Failure, GatewayMode, Network, NetworkSpec, Settings, VERSION};
 use crate::store::{StoredNetwork, is_id};

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 
 use tokio::runtime::Handle;
 
-use crate::firewall::rules::{self, BridgeRules, Rule};
 use crate::journal;
 use crate::netlink::{Socket, conntrack};
 use crate::ports::HeldPort;
@@ -19,11 +18,6 @@ pub(super) struct Published {
     relays: Vec<Relay>,
     /// Sockets that only keep their port.
     kept: Vec<OwnedFd>,
-}
-
-/// The rules of an endpoint's ports.
-pub(super) fn rules_of(bridge: &BridgeRules, ip: IpAddr, bound: &[BoundPort]) -> Vec<Rule> {
-    rules::ports(bridge, ip, bound)
 }
 
 impl Published {

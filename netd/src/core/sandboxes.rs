@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use super::kernel::{self, DefaultRoutes, NamespacePlan};
 use super::networks::bridge_rules;
 use super::plan::{Reserved, addresses, free_number};
-use super::ports::{Published, forget_flows, rules_of};
+use super::ports::{Published, forget_flows};
 use super::{Netd, SandboxState, State, failed};
 use crate::backstage::Remains;
 use crate::dns::names::{Addresses, EndpointNames, Outside};
 use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
-use crate::firewall::rules::{Family, Rule};
+use crate::firewall::wanted::{Family, PortRules};
 use crate::journal;
 use crate::protocol::{Driver, Endpoint, Failure, Sandbox, SandboxSpec, VERSION};
 use crate::store::{StoredSandbox, is_id};
@@ -162,24 +162,22 @@ impl Netd {
     }
 
     /// The rules of these endpoints' ports; none if we make no rules.
-    pub(super) fn port_rules<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<Rule> {
+    pub(super) fn port_rules<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<PortRules> {
         let state = self.state();
         let Some(settings) = &state.settings else { return Vec::new() };
         let mut rules = Vec::new();
         for endpoint in endpoints.into_iter().filter(|e| !e.ports.is_empty()) {
             let Ok(network) = state.network(&endpoint.spec.network) else { continue };
-            for families_rules in bridge_rules(network, settings) {
-                let same = addresses(endpoint).find(|a| Family::of(a.ip()) == families_rules.family());
-                if let Some(address) = same {
-                    rules.extend(rules_of(&families_rules, address.ip(), &endpoint.ports));
-                }
+            for bridge in bridge_rules(network, settings) {
+                let same = addresses(endpoint).find(|a| Family::of(a.ip()) == bridge.family());
+                rules.extend(same.and_then(|ip| PortRules::new(&bridge, ip.ip(), &endpoint.ports)));
             }
         }
         rules
     }
 
     /// Removes rules; if that fails the firewall has said so in the log, and tries again with its next change.
-    pub(super) fn remove_rules(&self, rules: &[Rule]) {
+    pub(super) fn remove_rules(&self, rules: &[PortRules]) {
         if !rules.is_empty() {
             let _ = self.firewall.remove(rules.to_vec()).finish();
         }
@@ -187,20 +185,12 @@ impl Netd {
 
     /// Has the rules of a sandbox's ports removed without waiting for it: the kernel takes some 20 ms for that.
     fn forget_rules(&self, sandbox: &Sandbox) {
-        for endpoint in &sandbox.endpoints {
-            let rules = self.port_rules([endpoint]);
-            let by_family = Family::ALL.map(|family| {
-                let of_family = rules.iter().filter(|r| r.family == family).cloned();
-                (family, of_family.collect::<Vec<_>>())
-            });
-            for (family, rules) in by_family.into_iter().filter(|f| !f.1.is_empty()) {
-                let address = addresses(endpoint).find(|a| Family::of(a.ip()) == family);
-                let Some(address) = address else { continue };
-                let pending = self.firewall.remove(rules);
-                let mut state = self.state();
-                state.leaving.retain(|_, pending| !pending.is_over());
-                state.leaving.insert(address.ip(), pending);
-            }
+        for rules in self.port_rules(&sandbox.endpoints) {
+            let ip = rules.ip;
+            let pending = self.firewall.remove(vec![rules]);
+            let mut state = self.state();
+            state.leaving.retain(|_, pending| !pending.is_over());
+            state.leaving.insert(ip, pending);
         }
     }
 

@@ -1,26 +1,26 @@
 //! The host's firewall: what rules we want, and bringing the host to have them.
 //!
+//! What is wanted is data ([`wanted`]); how it is written is one of two backends' business: [`iptables`] and [`nftables`]. Each
+//! can make a difference, compare and mend, and clear what is its own; nothing here knows how.
+//!
 //! One thread makes all changes, in the order in which they were asked for; those that wait while it works are
-//! made together. Each change is one run of iptables-restore, and of ip6tables-restore beside it where it is about
-//! IPv6, each of which takes all of its part or nothing. If the host
+//! made together, in one run of the backend's program, which takes all of it or nothing. If the host
 //! turns out to lack what a change builds on (an administrator flushed the rules),
 //! everything is compared and mended.
 
-mod mend;
-pub(crate) mod rules;
+mod iptables;
+mod nftables;
+mod program;
+pub(crate) mod wanted;
 mod watch;
 
-use std::io::{self, Write};
-use std::process::{Child, Command, Stdio};
+use std::io;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::journal;
-use crate::protocol::Failure;
-use rules::{BridgeRules, Change, Family, Rule};
+use crate::protocol::{Failure, FirewallBackend};
+use wanted::{BridgeRules, Part, PortRules, Wanted};
 use watch::Helpers;
-
-/// Seconds to wait for another program that changes the rules (iptables' legacy variant has such a lock).
-const LOCK_SECONDS: &str = "60";
 
 /// The firewall of the host.
 #[derive(Debug)]
@@ -43,20 +43,13 @@ struct Job {
 
 #[derive(Debug)]
 enum Order {
-    /// These rules and no others of these networks.
+    /// This and nothing else of these networks; nothing is to be left of the backend that did it before.
     Reconcile {
-        rules: Vec<Rule>,
-        networks: Vec<BridgeRules>,
-        forward_drop: Vec<Family>,
+        wanted: Wanted,
+        before: Option<FirewallBackend>,
     },
-    Add {
-        rules: Vec<Rule>,
-        networks: Vec<BridgeRules>,
-    },
-    Remove {
-        rules: Vec<Rule>,
-        networks: Vec<BridgeRules>,
-    },
+    Add(Part),
+    Remove(Part),
     /// Somebody else has changed the rules.
     Check,
 }
@@ -66,7 +59,12 @@ impl Pending {
     /// any more, and goes with the next change that succeeds.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         self.done.recv().unwrap_or_else(|_| {
-            Err(not_run("iptables-restore", &io::Error::other("the thread that changes the rules has ended")))
+            Err(Failure::System {
+                step: "change".into(),
+                subject: "the firewall rules".into(),
+                reason: "the thread that changes them has ended".into(),
+                errno: None,
+            })
         })
     }
 
@@ -90,36 +88,30 @@ impl Firewall {
         Ok(Self { jobs })
     }
 
-    /// Sets what is wanted altogether, and brings the host to agree: what is right already stays as it is.
-    pub(crate) fn reconcile(
-        &self,
-        rules: Vec<Rule>,
-        networks: Vec<BridgeRules>,
-        forward_drop: Vec<Family>,
-    ) -> Result<(), Failure> {
-        self.order(Order::Reconcile { rules, networks, forward_drop }).finish()
+    /// Sets what is wanted altogether, and brings the host to agree: what is right already stays as it is. Then removes what is
+    /// left of the backend that did it `before`, if that was the other one.
+    pub(crate) fn reconcile(&self, wanted: Wanted, before: Option<FirewallBackend>) -> Result<(), Failure> {
+        self.order(Order::Reconcile { wanted, before }).finish()
     }
 
-    /// Begins to add rules; they hold once [`Pending::finish`] returns.
-    pub(crate) fn add(&self, rules: Vec<Rule>) -> Pending {
-        self.order(Order::Add { rules, networks: Vec::new() })
+    /// Begins to add the rules of ports; they hold once [`Pending::finish`] returns.
+    pub(crate) fn add(&self, ports: Vec<PortRules>) -> Pending {
+        self.order(Order::Add(Part { ports, ..Part::default() }))
     }
 
-    /// Begins to remove rules.
-    pub(crate) fn remove(&self, rules: Vec<Rule>) -> Pending {
-        self.order(Order::Remove { rules, networks: Vec::new() })
+    /// Begins to remove the rules of ports.
+    pub(crate) fn remove(&self, ports: Vec<PortRules>) -> Pending {
+        self.order(Order::Remove(Part { ports, ..Part::default() }))
     }
 
     /// Adds the rules of a network, of each of its families.
     pub(crate) fn add_network(&self, networks: Vec<BridgeRules>) -> Result<(), Failure> {
-        let rules = networks.iter().flat_map(rules::bridge).collect();
-        self.order(Order::Add { rules, networks }).finish()
+        self.order(Order::Add(Part { networks, ..Part::default() })).finish()
     }
 
     /// Removes the rules of a network.
     pub(crate) fn remove_network(&self, networks: Vec<BridgeRules>) -> Result<(), Failure> {
-        let rules = networks.iter().flat_map(rules::bridge).collect();
-        self.order(Order::Remove { rules, networks }).finish()
+        self.order(Order::Remove(Part { networks, ..Part::default() })).finish()
     }
 
     fn order(&self, order: Order) -> Pending {
@@ -131,11 +123,11 @@ impl Firewall {
 }
 
 fn work(jobs: &Receiver<Job>, helpers: Helpers) {
-    let mut wanted = Wanted { helpers, ..Wanted::default() };
+    let mut keeper = Keeper { helpers, ..Keeper::default() };
     while let Ok(first) = jobs.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
         let orders = batch.iter().map(|job| &job.order).collect::<Vec<_>>();
-        let result = wanted.carry_out(&orders);
+        let result = keeper.carry_out(&orders);
         if let Err(failure) = &result {
             journal::note(failure);
         }
@@ -146,13 +138,12 @@ fn work(jobs: &Receiver<Job>, helpers: Helpers) {
     }
 }
 
-/// The rules that ought to be there, and for which networks.
+/// Keeps the host's rules as they ought to be.
 #[derive(Debug, Default)]
-struct Wanted {
-    rules: Vec<Rule>,
-    networks: Vec<BridgeRules>,
-    /// The families whose forwarded packets are dropped unless a rule accepts them.
-    forward_drop: Vec<Family>,
+struct Keeper {
+    wanted: Wanted,
+    /// The backend whose rules are to go once ours hold.
+    stale: Option<FirewallBackend>,
     /// A change has failed: the next one compares everything.
     uncertain: bool,
     helpers: Helpers,
@@ -161,199 +152,149 @@ struct Wanted {
 /// The difference that some orders make together.
 #[derive(Debug, Default)]
 struct Difference {
-    add: Vec<Rule>,
-    remove: Vec<Rule>,
+    add: Part,
+    remove: Part,
     /// Nothing is known about what is there.
     all: bool,
 }
 
-impl Wanted {
+impl Keeper {
     fn carry_out(&mut self, orders: &[&Order]) -> Result<(), Failure> {
         let mut difference = Difference::default();
         for order in orders {
             self.note(order, &mut difference);
         }
-        if !difference.all && !self.uncertain && difference.apply(&self.helpers).is_ok() {
+        if !difference.all && !self.uncertain && self.apply(&difference).is_ok() {
             return Ok(());
         }
         let mended = self.mend();
         self.uncertain = mended.is_err();
         mended.inspect_err(|_| {
             for order in orders {
-                if let Order::Add { rules, networks } = order {
-                    self.rules.retain(|r| !rules.contains(r));
-                    self.networks.retain(|n| !networks.contains(n));
+                if let Order::Add(part) = order {
+                    self.forget(part);
                 }
             }
             // What is wrong with the host's firewall has been said by the first attempt.
             let _ = self.mend();
-        })
+        })?;
+        self.clear();
+        Ok(())
     }
 
     fn note(&mut self, order: &Order, difference: &mut Difference) {
         match order {
-            Order::Reconcile { rules, networks, forward_drop } => {
-                let (rules, networks) = (rules.clone(), networks.clone());
-                *self = Self {
-                    rules,
-                    networks,
-                    forward_drop: forward_drop.clone(),
-                    uncertain: true,
-                    helpers: self.helpers.clone(),
-                };
+            Order::Reconcile { wanted, before } => {
+                self.wanted = wanted.clone();
                 difference.all = true;
+                self.stale = before.or(self.stale).filter(|stale| *stale != wanted.backend);
             }
-            Order::Check => difference.all |= !self.rules.is_empty(),
-            Order::Add { rules, networks } => {
-                self.rules.extend(rules.iter().cloned());
-                self.networks.extend(networks.iter().cloned());
-                difference.add.extend(rules.iter().cloned());
-            }
-            Order::Remove { rules, networks } => {
-                self.rules.retain(|r| !rules.contains(r));
-                self.networks.retain(|n| !networks.iter().any(|gone| gone.bridge == n.bridge));
-                for rule in rules {
-                    // One that was to be added together with this is not even made.
-                    match difference.add.iter().position(|r| r == rule) {
-                        Some(index) => drop(difference.add.remove(index)),
-                        None => difference.remove.push(rule.clone()),
+            Order::Check => difference.all |= !self.wanted.families.is_empty(),
+            Order::Add(part) => {
+                for family in part.networks.iter().map(BridgeRules::family) {
+                    if !self.wanted.families.contains(&family) {
+                        // One that could not be had at the start, and is needed now.
+                        self.wanted.families.push(family);
+                        difference.all = true;
                     }
                 }
+                self.wanted.rules.extend(part.clone());
+                difference.add.extend(part.clone());
             }
+            Order::Remove(part) => {
+                self.forget(part);
+                // What was to be added together with this is not even made.
+                cancel(&part.networks, &mut difference.add.networks, &mut difference.remove.networks);
+                cancel(&part.ports, &mut difference.add.ports, &mut difference.remove.ports);
+            }
+        }
+    }
+
+    /// Does not want these any more.
+    fn forget(&mut self, part: &Part) {
+        self.wanted.rules.ports.retain(|p| !part.ports.contains(p));
+        self.wanted.rules.networks.retain(|n| {
+            !part.networks.iter().any(|gone| gone.bridge == n.bridge && gone.family() == n.family())
+        });
+    }
+
+    fn apply(&self, difference: &Difference) -> Result<(), Failure> {
+        let Difference { add, remove, .. } = difference;
+        match self.wanted.backend {
+            FirewallBackend::Iptables => iptables::apply(remove, add, &self.helpers),
+            FirewallBackend::Nftables => nftables::apply(remove, add, &self.helpers),
         }
     }
 
     /// Compares what is there with what is wanted, and changes what differs.
     fn mend(&self) -> Result<(), Failure> {
-        Family::ALL.into_iter().try_for_each(|family| self.mend_family(family))
-    }
-
-    fn mend_family(&self, family: Family) -> Result<(), Failure> {
-        let ours = self.rules.iter().any(|r| r.family == family)
-            || self.networks.iter().any(|n| n.family() == family);
-        if !ours {
-            return Ok(());
+        match self.wanted.backend {
+            FirewallBackend::Iptables => iptables::mend(&self.wanted, &self.helpers),
+            FirewallBackend::Nftables => nftables::mend(&self.wanted, &self.helpers),
         }
-        let program = family.save();
-        let output = Command::new(program)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .map_err(|e| not_run(program, &e))?;
-        if !output.status.success() {
-            return Err(refused(program, &output.stderr));
-        }
-        let saved = String::from_utf8_lossy(&output.stdout);
-        let existing = mend::parse(&saved);
-        let networks = self.networks.iter().filter(|n| n.family() == family).cloned().collect::<Vec<_>>();
-        let drop = self.forward_drop.contains(&family);
-        let change = mend::compare(&existing, family, &self.rules, &networks, drop);
-        start(family, change.render(), &self.helpers).and_then(Running::finish)
-    }
-}
-
-impl Difference {
-    fn apply(&self, helpers: &Helpers) -> Result<(), Failure> {
-        // Both at the same time.
-        let started = Family::ALL.map(|family| start(family, self.of(family).render(), helpers));
-        let ended = started.map(|started| started.and_then(Running::finish));
-        ended.into_iter().collect()
     }
 
-    fn of(&self, family: Family) -> Change<'_> {
-        let removed = self.remove.iter().filter(|r| r.family == family);
-        Change {
-            remove: removed.map(|r| (r.table, r.chain, r.spec.as_str())).collect(),
-            add: self.add.iter().filter(|r| r.family == family).collect(),
-            ..Change::default()
+    /// Removes what another backend has left. Ours holds already, so a failure is only noted.
+    fn clear(&mut self) {
+        let cleared = match self.stale.take() {
+            None => return,
+            Some(FirewallBackend::Iptables) => iptables::clear(&self.wanted, &self.helpers),
+            Some(FirewallBackend::Nftables) => nftables::clear(&self.wanted, &self.helpers),
+        };
+        if let Err(failure) = cleared {
+            journal::note(format_args!("rules of the firewall backend that was used before stay: {failure}"));
         }
     }
 }
 
-/// A change that is being made; `None` if there was nothing to change.
-struct Running(Option<(&'static str, Child)>);
-
-impl Running {
-    fn finish(self) -> Result<(), Failure> {
-        let Some((program, child)) = self.0 else { return Ok(()) };
-        let output = child.wait_with_output().map_err(|e| not_run(program, &e))?;
-        if output.status.success() { Ok(()) } else { Err(refused(program, &output.stderr)) }
-    }
-}
-
-fn start(family: Family, text: Option<String>, helpers: &Helpers) -> Result<Running, Failure> {
-    let Some(text) = text else { return Ok(Running(None)) };
-    let program = family.restore();
-    let mut child = Command::new(program)
-        .args(["--noflush", "-w", LOCK_SECONDS])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| not_run(program, &e))?;
-    helpers.note(child.id());
-    if let Some(mut stdin) = child.stdin.take() {
-        // Should it end early, its own message says more than our broken pipe.
-        let _ = stdin.write_all(text.as_bytes());
-    }
-    Ok(Running(Some((program, child))))
-}
-
-fn not_run(program: &str, error: &io::Error) -> Failure {
-    let reason = match error.kind() {
-        io::ErrorKind::NotFound => {
-            "not found in PATH; install the package iptables, or run with --iptables=false".into()
+/// Takes what goes out of what was to be added, or else notes it as to be removed.
+fn cancel<T: Clone + PartialEq>(goes: &[T], add: &mut Vec<T>, remove: &mut Vec<T>) {
+    for one in goes {
+        match add.iter().position(|added| added == one) {
+            Some(index) => drop(add.remove(index)),
+            None => remove.push(one.clone()),
         }
-        _ => error.to_string(),
-    };
-    Failure::System { step: "run".into(), subject: program.into(), reason, errno: error.raw_os_error() }
-}
-
-fn refused(program: &str, stderr: &[u8]) -> Failure {
-    Failure::System {
-        step: "set the firewall rules with".into(),
-        subject: program.into(),
-        reason: String::from_utf8_lossy(stderr).trim().replace('\n', "; "),
-        errno: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::rules::{Place, Table};
     use super::*;
+    use crate::protocol::{BoundPort, GatewayMode, Protocol};
 
-    fn rule(spec: &str) -> Rule {
-        Rule {
-            family: Family::V4,
-            table: Table::Nat,
-            chain: "DOCKER",
-            place: Place::Bottom,
-            spec: spec.into(),
+    fn port(host_port: u16) -> PortRules {
+        let bound = BoundPort {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: "0.0.0.0".parse().unwrap(),
+            host_port,
+        };
+        PortRules {
+            bridge: "br0".into(),
+            mode: GatewayMode::Nat,
+            ip: "172.18.0.2".parse().unwrap(),
+            ports: vec![bound],
         }
     }
 
     #[test]
     fn orders_that_wait_together_become_one_change() {
-        let mut wanted = Wanted::default();
+        let mut keeper = Keeper::default();
         let mut difference = Difference::default();
+        let part =
+            |ports: &[u16]| Part { ports: ports.iter().copied().map(port).collect(), ..Part::default() };
+        let (old, one, two) = (1, 2, 3);
         for order in [
-            Order::Remove { rules: vec![rule("old")], networks: Vec::new() },
-            Order::Add { rules: vec![rule("one"), rule("two")], networks: Vec::new() },
-            Order::Remove { rules: vec![rule("one")], networks: Vec::new() },
-            // A container that restarts: its rule goes and comes.
-            Order::Add { rules: vec![rule("old")], networks: Vec::new() },
+            Order::Remove(part(&[old])),
+            Order::Add(part(&[one, two])),
+            Order::Remove(part(&[one])),
+            // A container that restarts: its rules go and come.
+            Order::Add(part(&[old])),
         ] {
-            wanted.note(&order, &mut difference);
+            keeper.note(&order, &mut difference);
         }
-        assert_eq!(difference.remove, [rule("old")]);
-        assert_eq!(difference.add, [rule("two"), rule("old")]);
-        assert_eq!(wanted.rules, [rule("two"), rule("old")]);
-    }
-
-    #[test]
-    fn a_missing_program_is_named() {
-        let failure = not_run("iptables-restore", &io::ErrorKind::NotFound.into());
-        assert!(failure.to_string().contains("iptables-restore: not found in PATH"), "{failure}");
+        assert_eq!(difference.remove, part(&[old]));
+        assert_eq!(difference.add, part(&[two, old]));
+        assert_eq!(keeper.wanted.rules, part(&[two, old]));
     }
 }

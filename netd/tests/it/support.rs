@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use wherry_netd::client::Client;
 use wherry_netd::protocol::{
-    DefaultBridge, Driver, EndpointSpec, Network, NetworkSpec, PortSpec, Protocol, Sandbox, SandboxSpec,
-    Settings, SubnetSpec,
+    DefaultBridge, Driver, EndpointSpec, FirewallBackend, Network, NetworkSpec, PortSpec, Protocol, Sandbox,
+    SandboxSpec, Settings, SubnetSpec,
 };
 
 const INSIDE: &str = "WHERRY_NETD_TEST_INSIDE";
@@ -49,6 +49,8 @@ impl Host {
     fn start() -> Self {
         for line in [
             "mount -t tmpfs tmpfs /run",
+            // A new namespace has it as the machine does.
+            "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding",
             "ip link set lo up",
             "ip link add eth0 type veth peer name eth0-peer",
             "ip link set eth0-peer up",
@@ -132,6 +134,7 @@ pub(crate) fn settings() -> Settings {
     let pool = |text: &str, length| (text.parse().unwrap(), length);
     Settings {
         iptables: true,
+        firewall: FirewallBackend::Iptables,
         ip6tables: true,
         ip_forward: true,
         ip_masq: true,

@@ -1,6 +1,12 @@
 use super::*;
 use crate::protocol::Protocol;
 
+fn ports(network: &BridgeRules, ip: &str, bound: &[BoundPort]) -> Vec<Rule> {
+    let ip = ip.parse().unwrap();
+    let ports = PortRules::new(network, ip, bound).into_iter().collect();
+    of(&Part { ports, ..Part::default() }, Family::of(ip))
+}
+
 fn plain(subnet: &str) -> BridgeRules {
     BridgeRules {
         bridge: "br0".into(),
@@ -107,7 +113,7 @@ fn published_ports() {
         bound(Protocol::Udp, "192.0.2.1", 53),
     ];
     golden(
-        &ports(&plain("172.18.0.0/16"), "172.18.0.2".parse().unwrap(), &list),
+        &ports(&plain("172.18.0.0/16"), "172.18.0.2", &list),
         "*raw
 -A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8081 -m comment --comment br0 -j DROP
 COMMIT
@@ -154,11 +160,7 @@ COMMIT
         host_port: 8080,
     };
     golden(
-        &ports(
-            &plain("fd00:1::/64"),
-            "fd00:1::2".parse().unwrap(),
-            &[bound("0.0.0.0"), bound("::"), bound("2001:db8::1")],
-        ),
+        &ports(&plain("fd00:1::/64"), "fd00:1::2", &[bound("0.0.0.0"), bound("::"), bound("2001:db8::1")]),
         "*nat
 -A DOCKER ! -s fe80::/10 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::2]:80
 -A DOCKER ! -s fe80::/10 -d 2001:db8::1/128 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::2]:80
@@ -193,7 +195,7 @@ fn gateway_modes_and_trusted_interfaces() {
         host_ip: "0.0.0.0".parse().unwrap(),
         host_port: 0,
     };
-    let opened = ports(&routed, "172.18.0.2".parse().unwrap(), &[port]);
+    let opened = ports(&routed, "172.18.0.2", &[port]);
     assert_eq!(opened.len(), 1);
     assert_eq!(opened[0].spec, "-d 172.18.0.2/32 ! -i br0 -o br0 -p tcp -m tcp --dport 80 -j ACCEPT");
     let open = BridgeRules { mode: GatewayMode::NatUnprotected, ..plain("172.18.0.0/16") };

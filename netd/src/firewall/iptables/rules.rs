@@ -6,55 +6,24 @@
 //! host's loopback and from the containers' own bridges are translated in the kernel, too, where
 //! dockerd sends them through docker-proxy. (Only IPv6's loopback cannot be translated: the kernel routes it nowhere else.)
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-
+use crate::firewall::wanted::{BridgeRules, Family, Part, PortRules};
 use crate::protocol::{BoundPort, GatewayMode};
 
-/// The two firewalls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    pub(crate) fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// The program that changes its rules.
-    pub(crate) fn restore(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-restore",
-            Self::V6 => "ip6tables-restore",
-        }
-    }
-
-    /// The program that prints its rules.
-    pub(crate) fn save(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-save",
-            Self::V6 => "ip6tables-save",
-        }
-    }
-}
-
 /// iptables' tables, in the order in which packets meet them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Table {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Table {
     Raw,
     Nat,
     Filter,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 3] = [Self::Raw, Self::Nat, Self::Filter];
+    pub(super) const ALL: [Self; 3] = [Self::Raw, Self::Nat, Self::Filter];
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Nat => "nat",
@@ -63,7 +32,7 @@ impl Table {
     }
 
     /// The chains of ours in it.
-    pub(crate) fn chains(self) -> &'static [&'static str] {
+    pub(super) fn chains(self) -> &'static [&'static str] {
         match self {
             Self::Raw => &[],
             Self::Nat => &["DOCKER"],
@@ -81,8 +50,8 @@ impl Table {
 }
 
 /// Where a rule goes in its chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Place {
     /// Before all others; of several such, the first one stays first.
     Top,
     /// Behind all others.
@@ -90,14 +59,14 @@ pub(crate) enum Place {
 }
 
 /// One rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
-    pub(crate) family: Family,
-    pub(crate) table: Table,
-    pub(crate) chain: &'static str,
-    pub(crate) place: Place,
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Rule {
+    pub(super) family: Family,
+    pub(super) table: Table,
+    pub(super) chain: &'static str,
+    pub(super) place: Place,
     /// As iptables-save prints it behind `-A CHAIN `.
-    pub(crate) spec: String,
+    pub(super) spec: String,
 }
 
 /// Rules of one family, in the making.
@@ -121,7 +90,7 @@ impl Rules {
 }
 
 /// The rules that do not belong to a network.
-pub(crate) fn base(family: Family) -> Vec<Rule> {
+pub(super) fn base(family: Family) -> Vec<Rule> {
     use Place::Top;
     use Table::{Filter, Nat};
     let mut rules = Rules::new(family);
@@ -141,31 +110,8 @@ pub(crate) fn base(family: Family) -> Vec<Rule> {
     rules.made
 }
 
-/// What the rules of a bridge in one family depend on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BridgeRules {
-    pub(crate) bridge: String,
-    pub(crate) subnet: IpNetwork,
-    pub(crate) internal: bool,
-    pub(crate) icc: bool,
-    pub(crate) masquerade: bool,
-    pub(crate) mode: GatewayMode,
-    /// Interfaces through which the containers' own addresses may be reached.
-    pub(crate) trusted: Vec<String>,
-}
-
-impl BridgeRules {
-    pub(crate) fn family(&self) -> Family {
-        Family::of(self.subnet.ip())
-    }
-
-    fn subnet(&self) -> String {
-        format!("{}/{}", self.subnet.network(), self.subnet.prefix())
-    }
-}
-
 /// The rules of a bridge network.
-pub(crate) fn bridge(network: &BridgeRules) -> Vec<Rule> {
+pub(super) fn bridge(network: &BridgeRules) -> Vec<Rule> {
     use Table::Filter;
     let br = &network.bridge;
     let mut rules = Rules::new(network.family());
@@ -272,22 +218,18 @@ fn translation(network: &BridgeRules, rules: &mut Rules) {
     }
 }
 
-/// The rules of one published port to the container's address `ip`: none for those on host addresses of the other
-/// family, which the relay serves.
-fn port(network: &BridgeRules, ip: IpAddr, port: &BoundPort) -> Vec<Rule> {
+/// The rules of one published port.
+fn port(endpoint: &PortRules, port: &BoundPort) -> Vec<Rule> {
     use Place::Top;
     use Table::{Filter, Nat, Raw};
-    let family = Family::of(ip);
-    if family != Family::of(port.host_ip) {
-        return Vec::new();
-    }
+    let family = endpoint.family();
     let mut rules = Rules::new(family);
-    let (bridge, host_ip) = (&network.bridge, port.host_ip);
+    let (bridge, ip, host_ip) = (&endpoint.bridge, endpoint.ip, port.host_ip);
     let BoundPort { protocol, container_port, host_port, .. } = port;
     let matching = |number: &u16| format!("-p {protocol} -m {protocol} --dport {number}");
     let to_container = matching(container_port);
     let length = if family == Family::V4 { 32 } else { 128 };
-    if network.mode != GatewayMode::Routed {
+    if endpoint.mode != GatewayMode::Routed {
         let to_host = matching(host_port);
         let destination =
             if host_ip.is_unspecified() { String::new() } else { format!("-d {host_ip}/{length} ") };
@@ -322,33 +264,37 @@ fn port(network: &BridgeRules, ip: IpAddr, port: &BoundPort) -> Vec<Rule> {
     rules.made
 }
 
-/// The rules of all published ports of an endpoint, each once.
-pub(crate) fn ports(network: &BridgeRules, ip: IpAddr, ports: &[BoundPort]) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Vec::new();
-    for rule in ports.iter().flat_map(|p| port(network, ip, p)) {
-        if !rules.contains(&rule) {
-            rules.push(rule);
-        }
+/// The rules of a part in one family, each once (several host ports may lead to one of the container's).
+pub(super) fn of(part: &Part, family: Family) -> Vec<Rule> {
+    let mut rules = part.networks_of(family).flat_map(bridge).collect::<Vec<_>>();
+    for endpoint in part.ports_of(family) {
+        let mut seen = HashSet::new();
+        let all = endpoint.ports.iter().flat_map(|bound| port(endpoint, bound));
+        rules.extend(all.filter(|rule| seen.insert(rule.clone())));
     }
     rules
 }
 
 /// A change of the rules of one family: one input for iptables-restore.
 #[derive(Debug, Default)]
-pub(crate) struct Change<'a> {
+pub(super) struct Change<'a> {
     /// Chains to be made.
-    pub(crate) chains: Vec<(Table, &'a str)>,
+    pub(super) chains: Vec<(Table, &'a str)>,
     /// Whether forwarded packets that no rule accepts are dropped from now on.
-    pub(crate) forward_drop: bool,
+    pub(super) forward_drop: bool,
+    /// Whether they are let through again.
+    pub(super) forward_accept: bool,
+    /// Chains to be removed, with all that is in them.
+    pub(super) gone: Vec<(Table, &'a str)>,
     /// Rules to be removed: table, chain, spec.
-    pub(crate) remove: Vec<(Table, &'a str, &'a str)>,
+    pub(super) remove: Vec<(Table, &'a str, &'a str)>,
     /// Rules to be added.
-    pub(crate) add: Vec<&'a Rule>,
+    pub(super) add: Vec<&'a Rule>,
 }
 
 impl Change<'_> {
     /// The text, or `None` if there is nothing to do.
-    pub(crate) fn render(&self) -> Option<String> {
+    pub(super) fn render(&self) -> Option<String> {
         let tables = Table::ALL.map(|table| self.table(table));
         let text = tables.concat();
         (!text.is_empty()).then_some(text)
@@ -358,6 +304,9 @@ impl Change<'_> {
         let mut lines = String::new();
         if table == Table::Filter && self.forward_drop {
             lines.push_str(":FORWARD DROP [0:0]\n");
+        }
+        if table == Table::Filter && self.forward_accept {
+            lines.push_str(":FORWARD ACCEPT [0:0]\n");
         }
         for (_, chain) in self.chains.iter().filter(|c| c.0 == table) {
             lines += &format!(":{chain} - [0:0]\n");
@@ -373,6 +322,12 @@ impl Change<'_> {
         }
         for rule in bottom {
             lines += &format!("-A {} {}\n", rule.chain, rule.spec);
+        }
+        // All are emptied before the first one goes: they refer to each other.
+        for option in ["-F", "-X"] {
+            for (_, chain) in self.gone.iter().filter(|c| c.0 == table) {
+                lines += &format!("{option} {chain}\n");
+            }
         }
         if lines.is_empty() {
             return lines;
