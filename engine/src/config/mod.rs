@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use wherry_netd::protocol::{DefaultBridge, Settings as NetworkSettings};
+use wherry_netd::protocol::{DefaultBridge, FirewallBackend, Settings as NetworkSettings};
 use wherry_registry::Proxies;
 
 use file::FileSettings;
@@ -322,6 +322,9 @@ fn check_values(given: &Settings) -> Result<(), String> {
     if let Some(number) = given.int("max-download-attempts").filter(|n| *n <= 0) {
         return Err(format!("invalid max download attempts: {number}"));
     }
+    if !matches!(given.text("firewall-backend"), None | Some("" | "iptables" | "nftables")) {
+        return Err("invalid firewall-backend: allowed values are \"iptables\" and \"nftables\"".into());
+    }
     for option in given.list("exec-opts") {
         match option.split_once('=') {
             None => return Err(format!("invalid exec-opt ({option}): must be formatted 'opt=value'")),
@@ -401,6 +404,10 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
     };
     Ok(NetworkSettings {
         iptables: on("iptables"),
+        firewall: match given.text("firewall-backend") {
+            Some("nftables") => FirewallBackend::Nftables,
+            _ => FirewallBackend::Iptables,
+        },
         ip6tables: on("ip6tables"),
         ip_forward: on("ip-forward"),
         ip_masq: on("ip-masq"),

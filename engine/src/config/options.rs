@@ -150,6 +150,11 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("feature", Kind::Opaque, "Enable feature in the daemon")
         .key("features")
         .no_effect("there are none to switch"),
+    option(
+        "firewall-backend",
+        Kind::Text,
+        "What firewall rules are written with (\"iptables\"|\"nftables\") (default \"iptables\")",
+    ),
     option("fixed-cidr", Kind::Text, "IPv4 subnet for the default bridge network"),
     option("fixed-cidr-v6", Kind::Text, "IPv6 subnet for the default bridge network"),
     option("group", Kind::Text, "Group for the unix socket (default \"docker\")").short('G'),

@@ -50,6 +50,9 @@ fn flags_and_file_are_put_together() {
         ("br9", "10.9.0.1/24")
     );
     assert_eq!(config.without_effect, ["--feature has no effect: there are none to switch"]);
+    assert_eq!(load("", &[]).unwrap().network.firewall, FirewallBackend::Iptables);
+    let nftables = load(r#"{"firewall-backend":"nftables"}"#, &[]).unwrap().network.firewall;
+    assert_eq!(nftables, FirewallBackend::Nftables);
     assert_eq!(load("", &["--bridge=none"]).unwrap().network.default_bridge, None);
 }
 
@@ -65,6 +68,9 @@ fn what_is_wrong_is_told_with_its_place() {
     check(r#"{"log-level":"foo"}"#, &[], &format!("{merged}invalid logging level: foo"));
     check("", &["--log-level=foo"], "invalid logging level: foo");
     check("", &["--default-runtime=crun"], "specified default runtime 'crun' does not exist");
+    let backends = "invalid firewall-backend: allowed values are \"iptables\" and \"nftables\"";
+    check("", &["--firewall-backend=ufw"], backends);
+    check(r#"{"firewall-backend":"ufw"}"#, &[], &format!("{merged}{backends}"));
     check("", &["--mtu=-1"], "invalid default MTU: -1");
     check("", &["--max-concurrent-downloads=-1"], "invalid max concurrent downloads: -1");
     check("", &["--max-concurrent-uploads=-1"], "invalid max concurrent uploads: -1");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
+use wherry_netd::protocol::FirewallBackend;
 
 use super::cgroup::Abilities;
 use super::host;
@@ -180,7 +181,11 @@ fn runtimes(config: &Config) -> Value {
         "SecurityOptions": security_options(),
     });
     if config.network.iptables {
-        document["FirewallBackend"] = json!({ "Driver": "iptables" });
+        let driver = match config.network.firewall {
+            FirewallBackend::Iptables => "iptables",
+            FirewallBackend::Nftables => "nftables",
+        };
+        document["FirewallBackend"] = json!({ "Driver": driver });
     }
     document["CDISpecDirs"] = json!(config.cdi_spec_dirs);
     let devices = crate::containers::spec::cdi::names(&config.cdi_spec_dirs);
