@@ -14,6 +14,8 @@ use wherry_netd::protocol::{
 };
 
 const INSIDE: &str = "WHERRY_NETD_TEST_INSIDE";
+/// Set to run a test with nftables.
+const NFTABLES: &str = "WHERRY_NETD_TEST_NFTABLES";
 
 /// Runs `body` in namespaces of its own. The caller's name is the test's, as `module::name`.
 pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
@@ -34,6 +36,48 @@ pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
         .status()
         .expect("run unshare (package util-linux)");
     assert!(status.success(), "{test} failed in its namespaces");
+}
+
+/// Runs another test with netd's nftables backend.
+pub(crate) fn again_with_nftables(test: &str) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let status = command.args(["--exact", "--nocapture", test]).env(NFTABLES, "1").status().unwrap();
+    assert!(status.success(), "{test} failed with nftables");
+}
+
+/// The backend that this test runs with.
+pub(crate) fn backend() -> FirewallBackend {
+    if std::env::var_os(NFTABLES).is_some() { FirewallBackend::Nftables } else { FirewallBackend::Iptables }
+}
+
+/// What leads from the host to containers by IPv4, each as `tcp 0.0.0.0:8080 172.17.0.2:80`.
+pub(crate) fn translations() -> Vec<String> {
+    if backend() == FirewallBackend::Nftables {
+        // An element on any address has one part fewer.
+        let elements = [("published", "0.0.0.0 . "), ("published-at", "")].map(|(map, address)| {
+            let text = out(&format!("nft list map ip docker-bridges {map}"));
+            let inside = text.split_once("elements = {").map_or("", |(_, rest)| rest);
+            let elements = inside.split([',', '}']).map(str::trim).filter(|e| e.contains(" : "));
+            let parts = elements.map(|e| format!("{address}{e}").replace(" : ", " . "));
+            let lines = parts.map(|parts| match parts.split(" . ").collect::<Vec<_>>()[..] {
+                [at, protocol, port, to, container] => format!("{protocol} {at}:{port} {to}:{container}"),
+                _ => panic!("{parts}"),
+            });
+            lines.collect::<Vec<_>>()
+        });
+        return elements.concat();
+    }
+    let rules = out("iptables -t nat -S DOCKER | grep DNAT");
+    let rules = rules.lines().map(|rule| {
+        let behind = |option: &str| {
+            let mut words = rule.split(' ').skip_while(|word| *word != option).skip(1);
+            words.next().map(str::to_owned)
+        };
+        let address = behind("-d").map_or("0.0.0.0".into(), |d| d.replace("/32", ""));
+        let (protocol, port) = (behind("-p").unwrap(), behind("--dport").unwrap());
+        format!("{protocol} {address}:{port} {}", behind("--to-destination").unwrap())
+    });
+    rules.collect()
 }
 
 /// A host with one address of its own and a running netd.
@@ -106,7 +150,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("netd's log:\n{}", self.log());
-            eprintln!("{}", out("ip addr; ip route; iptables-save"));
+            eprintln!("{}", out("ip addr; ip route; iptables-save; nft list ruleset"));
         }
         let _ = self.client.shutdown();
         for path in self.namespaces() {
@@ -134,7 +178,7 @@ pub(crate) fn settings() -> Settings {
     let pool = |text: &str, length| (text.parse().unwrap(), length);
     Settings {
         iptables: true,
-        firewall: FirewallBackend::Iptables,
+        firewall: backend(),
         ip6tables: true,
         ip_forward: true,
         ip_masq: true,

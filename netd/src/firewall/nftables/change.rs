@@ -240,7 +240,9 @@ fn elements_of(line: &str) -> impl Iterator<Item = String> {
         quoted ^= c == '"';
         c == ',' && !quoted
     });
-    parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned)
+    // A star that stands for itself is escaped in commands and in rules, but not here.
+    let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.replace("\\*\"", "*\"").replace("*\"", "\\*\""))
 }
 
 #[cfg(test)]

@@ -44,14 +44,14 @@ pub(super) fn clear(wanted: &Wanted, helpers: &Helpers) -> Result<(), Failure> {
 /// The table as it is; none if there is none.
 fn existing(family: Family) -> Result<Option<Table>, Failure> {
     let family = name(family);
+    // Without counters' values.
+    let refused = match program::read(PROGRAM, &["-s", "list", "table", family, NAME]) {
+        Ok(listed) => return Ok(Some(parse(&listed))),
+        Err(refused) => refused,
+    };
     let tables = program::read(PROGRAM, &["list", "tables", family])?;
     let ours = format!("table {family} {NAME}");
-    if !tables.lines().any(|line| line.trim() == ours) {
-        return Ok(None);
-    }
-    // Without counters' values.
-    let listed = program::read(PROGRAM, &["-s", "list", "table", family, NAME])?;
-    Ok(Some(parse(&listed)))
+    if tables.lines().any(|line| line.trim() == ours) { Err(refused) } else { Ok(None) }
 }
 
 fn run(text: String, helpers: &Helpers) -> Result<(), Failure> {
