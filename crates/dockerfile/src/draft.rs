@@ -64,6 +64,10 @@ impl Drafts {
                 LocatedError::new(error, Lines { first, last }, Phase::Form)
             });
             statements.push(draft?);
+            if statements.len() > MAX_INSTRUCTIONS {
+                let at = Lines { first, last: reader.line };
+                return Err(LocatedError::new(Error::TooMany(MAX_INSTRUCTIONS), at, Phase::Form));
+            }
         }
         if statements.is_empty() {
             let at = Lines { first: reader.line, last: reader.line };
@@ -73,6 +77,9 @@ impl Drafts {
         Ok(Self { statements, directives: reader.into_directives(), escape, empty_continuations })
     }
 }
+
+/// A build has no more: its steps are walked by recursion, and each keeps a configuration.
+pub(crate) const MAX_INSTRUCTIONS: usize = 1000;
 
 /// A statement, taken apart as far as all instructions have it.
 #[derive(Debug)]
@@ -136,6 +143,9 @@ impl Draft {
             "ONBUILD" if text.is_empty() => Ok(Arguments::Trigger(None)),
             "ONBUILD" => {
                 let source = Source { text: text.to_owned(), ..source.clone() };
+                // A chain is refused by the trigger's name; reading on would recurse as deep as it is long.
+                let inner = text.split(blank).next().unwrap_or_default();
+                let text = if inner.to_uppercase() == "ONBUILD" { inner } else { text };
                 Ok(Arguments::Trigger(Some(Box::new(Self::read(source, text, escape)?))))
             }
             _ => Ok(Arguments::Text(text.to_owned())),

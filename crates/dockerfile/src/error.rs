@@ -5,6 +5,12 @@ use crate::Lines;
 /// Why text is no instruction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// More than a build may have.
+    #[error("more than {0} instructions or ports are not supported by this engine")]
+    TooMany(usize),
+    /// `RUN --device`.
+    #[error("RUN --device={0} is not supported by this engine")]
+    Device(String),
     /// There is nothing but comments and blanks.
     #[error("file with no instructions")]
     NoInstructions,

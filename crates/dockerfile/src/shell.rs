@@ -91,7 +91,7 @@ impl<'a> Lexer<'a> {
 
     fn run(&self, text: &str) -> (Result<Output>, LookedUp) {
         let chars = text.chars().peekable();
-        let mut scanner = Scanner { lexer: self, chars, depth: 0, names: LookedUp::default() };
+        let mut scanner = Scanner { lexer: self, chars, depth: 0, expanded: 0, names: LookedUp::default() };
         let output = scanner.until(None, self.keep_escapes);
         let output = output.map_err(|reason| Error::Word { word: text.to_owned(), reason });
         (output, scanner.names)
@@ -137,11 +137,20 @@ type Parsed<T> = std::result::Result<T, String>;
 
 /// Substitutions within substitutions go no deeper.
 const MAX_DEPTH: u32 = 64;
+/// So many bytes may variables make of one text: no program takes as much, and `A=$A$A` doubles.
+const MAX_EXPANDED: usize = 1 << 20;
+/// So many may a replacement make, before it is seen how many they are.
+const MAX_REPLACED: usize = 64 << 20;
+
+fn too_much() -> String {
+    format!("variables make more than {MAX_EXPANDED} bytes of it")
+}
 
 struct Scanner<'a> {
     lexer: &'a Lexer<'a>,
     chars: Peekable<Chars<'a>>,
     depth: u32,
+    expanded: usize,
     names: LookedUp,
 }
 
@@ -259,6 +268,12 @@ impl Scanner<'_> {
     }
 
     fn dollar(&mut self) -> Parsed<String> {
+        let value = self.substitution()?;
+        self.expanded = self.expanded.saturating_add(value.len());
+        if self.expanded > MAX_EXPANDED { Err(too_much()) } else { Ok(value) }
+    }
+
+    fn substitution(&mut self) -> Parsed<String> {
         self.chars.next();
         if self.chars.peek() != Some(&'{') {
             let name = self.name();
@@ -341,6 +356,10 @@ impl Scanner<'_> {
         };
         let pattern = Pattern::parse(&text)
             .map_err(|reason| format!("invalid pattern ({text}) in substitution: {reason}"))?;
+        // What it makes cannot be more.
+        if value.len().saturating_add(1).saturating_mul(by.len()) > MAX_REPLACED {
+            return Err(too_much());
+        }
         Ok(pattern.replace(&value, &by, all))
     }
 

@@ -232,6 +232,28 @@ fn errors_are_buildkits() {
 }
 
 #[test]
+fn what_would_grow_without_end_is_refused() {
+    let fails = |text: &str, expect: &str| {
+        let result = plan_with(text, request(Frontend::BuildKit, &[]), &BTreeMap::new());
+        let error = result.map(drop).expect_err(expect);
+        assert!(error.contains(expect), "{}", &error[..error.len().min(200)]);
+    };
+    let too_much = "variables make more than 1048576 bytes of it";
+    fails(&format!("FROM a\nENV A=x\n{}", "ENV A=$A$A\n".repeat(40)), too_much);
+    let word = "y".repeat(60_000);
+    let long = format!("FROM a\nENV A={}\nENV B=${{A//x/{word}}}\n", "x".repeat(60_000));
+    fails(&long, too_much);
+    plan(&format!("FROM a\n{}", "ENV A=1\n".repeat(999)));
+    let many = "more than 1000 instructions or ports are not supported by this engine";
+    fails(&format!("FROM a\n{}", "ENV A=1\n".repeat(1000)), many);
+    let chain = "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed";
+    fails(&format!("FROM a\n{}RUN x\n", "ONBUILD ".repeat(8_000)), chain);
+    plan("FROM a\nEXPOSE 1-65535 1-65535/udp 1-65535/sctp\n");
+    fails(&format!("FROM a\nEXPOSE {}\n", "1-65535 ".repeat(4)), "more than 196605 instructions or ports");
+    fails("FROM a\nRUN --device=x.org/y=z true\n", "RUN --device=x.org/y=z is not supported by this engine");
+}
+
+#[test]
 fn the_classic_builder_counts_and_remembers_otherwise() {
     let text = "ARG V=latest\nFROM busybox:$V AS a\nENV A=9\nONBUILD ENV Q=1\nFROM a\nARG A=1 B=${A}2\nARG V\nRUN echo\n\
                 HEALTHCHECK --retries=3 CMD [\"x\"]\nHEALTHCHECK NONE\nSHELL [\"/bin/sh\",\"-e\"]\nWORKDIR /w/../q/\n\

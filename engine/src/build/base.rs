@@ -105,9 +105,6 @@ impl Finder {
 
     /// An image of another platform is none.
     fn here(&self, name: &str, platform: Option<&Platform>) -> Option<Arc<Image>> {
-        // No image may be called `sha256`, so this is an id: the result of another build.
-        let id = name.strip_prefix("docker.io/library/").filter(|id| id.starts_with("sha256:"));
-        let name = id.unwrap_or(name);
         let id: ImageId = self.engine.store.resolve(name).ok()?;
         let image = self.engine.store.image(&id).ok()?;
         let fits = platform.is_none_or(|platform| {

@@ -134,6 +134,9 @@ async fn find_image(
     platform: &wherry_dockerfile::plan::Platform,
     (progress, step): (&Progress, StepId),
 ) -> Result<Arc<Image>, Error> {
+    if let Some(result) = result_of(job, name) {
+        return result.image().map(Arc::new);
+    }
     let reference: Reference = name.parse().map_err(wherry_image_store::Error::Reference)?;
     let platform = wherry_registry::Platform {
         os: platform.os.clone(),
@@ -146,6 +149,12 @@ async fn find_image(
     let finder = Finder { engine: engine.clone(), pull: job.pull, messages: progress.of_pull(step) };
     let credentials = job.sources.credentials(reference.domain()).await?;
     finder.find(name, platform.as_ref(), credentials).await
+}
+
+/// The build whose result a context names. No image of a registry may be called `sha256`.
+fn result_of<'a>(job: &'a Job, name: &str) -> Option<&'a Arc<Built>> {
+    let id = name.strip_prefix("docker.io/library/").unwrap_or(name);
+    job.results.iter().find(|built| built.id().to_string() == id)
 }
 
 struct Executor<'a> {

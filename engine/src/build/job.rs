@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use wherry_dockerfile::plan::NamedContext;
-use wherry_image_store::Layer;
+use wherry_image_ref::Digest;
+use wherry_image_store::{Image, ImageId, Layer};
 use wherry_registry::{Credentials, Platform};
 
 use crate::containers::config::{HostConfig, Ulimit};
@@ -38,6 +39,8 @@ pub(crate) struct Job {
     pub(crate) allow_insecure: bool,
     /// Whether `RUN --network=host` has been allowed.
     pub(crate) allow_host_network: bool,
+    /// Results of other builds, which contexts name by their ids.
+    pub(crate) results: Vec<Arc<Built>>,
     /// What the client has.
     pub(crate) sources: Arc<dyn Sources>,
     /// What happens is told here. The receiver may go at any time.
@@ -243,6 +246,29 @@ pub(crate) struct Built {
     pub(crate) config: Vec<u8>,
     /// Its layers, the lowest first.
     pub(crate) layers: Vec<Arc<Layer>>,
+}
+
+impl Built {
+    /// The digest of its document.
+    pub(crate) fn id(&self) -> ImageId {
+        ImageId(Digest::of(&self.config))
+    }
+
+    /// It as an image, which the store need not have.
+    pub(super) fn image(&self) -> Result<Image, Error> {
+        let document = serde_json::from_slice(&self.config);
+        let document =
+            document.map_err(|error| Error::server(format!("read an image that was built: {error}")))?;
+        Ok(Image {
+            id: self.id(),
+            parent: None,
+            document: Arc::new(document),
+            size_bytes: self.layers.iter().map(|layer| layer.size_bytes()).sum(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            last_tagged: None,
+        })
+    }
 }
 
 /// Lines of the Dockerfile, counted from 1.

@@ -331,7 +331,7 @@ pub(super) fn addresses(joined: &Joined) -> Vec<IpAddr> {
 }
 
 /// What `host-gateway` stands for.
-pub(super) fn host_gateway(config: &Config) -> Option<IpAddr> {
+pub(crate) fn host_gateway(config: &Config) -> Option<IpAddr> {
     config
         .network
         .default_bridge

@@ -28,6 +28,8 @@ use crate::volumes::{self, Volumes};
 
 /// Requests are short, and blocking work has threads of its own.
 const WORKERS: usize = 2;
+/// Of each thread: the steps of a build wait for each other one within the other, a thousand deep. Unused, it takes no memory.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Runs the daemon until it is told to end.
 pub(super) fn run(config: Config) -> Result<(), StartError> {
@@ -46,6 +48,7 @@ pub(super) fn run(config: Config) -> Result<(), StartError> {
     let _lock = lock_data_root(&config.data_root)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(StartError::system("start threads"))?;

@@ -45,6 +45,8 @@ pub(crate) async fn serve(engine: Arc<Engine>, stream: Stream) {
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // hyper would count the time between requests, too, and end a connection that a client keeps for later; dockerd does not.
+        .header_read_timeout(None)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service);
     let taken = poll_fn(|cx| {

@@ -124,11 +124,18 @@ impl Contestant {
         Memory::of(&self.host.servants())
     }
 
+    /// Ends and removes a running container. Podman's removal by force alone waits ten seconds for programs that ignore
+    /// SIGTERM.
+    pub fn remove_running(&mut self, id: &str) {
+        self.request("POST", &format!("/containers/{id}/kill"), &Value::Null);
+        self.request("DELETE", &format!("/containers/{id}?force=1"), &Value::Null);
+    }
+
     /// Removes all, without the checks that a test would make.
     pub fn end(mut self) {
         let ids: Vec<String> = self.idle.drain(..).chain(self.exec_target.take()).collect();
         for id in ids {
-            self.request("DELETE", &format!("/containers/{id}?force=1"), &Value::Null);
+            self.remove_running(&id);
         }
         self.host.discard();
     }

@@ -137,6 +137,16 @@ fn one_connection_serves_many_requests() {
 }
 
 /// A container that waits for a line on its standard input and answers on both outputs.
+#[test]
+fn a_connection_may_wait_between_requests() {
+    let host = Host::new();
+    let mut connection = host.connect();
+    connection.request("GET", "/_ping", &[], b"").expect(200);
+    // hyper's own limit is 30 seconds; dockerd has none. Pools of clients count on that.
+    std::thread::sleep(std::time::Duration::from_secs(31));
+    connection.request("GET", "/_ping", &[], b"").expect(200);
+}
+
 fn create_echo(host: &Host, name: &str, terminal: bool) {
     let body = json!({
         "Image": "busybox", "Cmd": ["sh", "-c", "read x; echo out $x; echo err $x >&2; exit 5"], "Tty": terminal,

@@ -51,7 +51,7 @@ impl History {
 
     /// Tells that a build has begun.
     pub(super) fn begin(self: &Arc<Self>, build: &Arc<Build>) -> Running {
-        let running = Running { history: self.clone(), build: build.clone() };
+        let running = Running { history: self.clone(), build: build.clone(), has_ended: false };
         self.tell(BuildHistoryEventType::Started, running.record());
         running
     }
@@ -207,6 +207,7 @@ fn record_of(build: &Build) -> BuildHistoryRecord {
 pub(super) struct Running {
     history: Arc<History>,
     build: Arc<Build>,
+    has_ended: bool,
 }
 
 impl Running {
@@ -215,7 +216,19 @@ impl Running {
     }
 
     /// The build has ended.
-    pub(super) async fn end(self, result: &Result<BTreeMap<String, String>, Status>) {
+    pub(super) async fn end(mut self, result: &Result<BTreeMap<String, String>, Status>) {
+        let work = tokio::task::spawn_blocking(self.keeping(result));
+        if let Err(error) = work.await {
+            tracing::warn!(%error, "a build's history was not written");
+        }
+    }
+
+    /// What writes it down.
+    fn keeping(
+        &mut self,
+        result: &Result<BTreeMap<String, String>, Status>,
+    ) -> impl FnOnce() + Send + 'static {
+        self.has_ended = true;
         let mut record = self.record();
         record.completed_at = Some(Timestamp::now());
         match result {
@@ -225,12 +238,20 @@ impl Running {
             }
             Err(status) => record.error = Some(status.to_message()),
         }
-        let work = tokio::task::spawn_blocking(move || {
-            let log = self.build.progress.all();
-            self.history.keep(record, &log);
-        });
-        if let Err(error) = work.await {
-            tracing::warn!(%error, "a build's history was not written");
+        let (history, build) = (self.history.clone(), self.build.clone());
+        move || history.keep(record, &build.progress.all())
+    }
+}
+
+/// Nobody waits for the build any more: its client has gone.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let cancelled = Err(Status::new(Code::Cancelled, "context canceled"));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(self.keeping(&cancelled));
         }
     }
 }

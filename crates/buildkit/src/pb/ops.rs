@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 /// What an image or a worker is made for.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Platform {
@@ -63,8 +65,8 @@ pub struct SourceOp {
 pub struct SourceInfo {
     #[prost(string, tag = "1")]
     pub filename: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub data: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: Bytes,
     #[prost(string, tag = "4")]
     pub language: String,
 }

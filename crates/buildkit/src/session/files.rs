@@ -65,6 +65,7 @@ pub struct FileTarget {
 
 impl Session {
     /// Makes `root` equal to the client's files; `progress` is told how many bytes of packets have come so far.
+    /// `hold` is kept as long as anything is written, which may be longer than anybody waits for it.
     /// Gives how many files there are.
     ///
     /// # Errors
@@ -73,6 +74,7 @@ impl Session {
         &self,
         options: &SyncOptions,
         root: OwnedFd,
+        hold: impl Send + 'static,
         progress: impl FnMut(u64) + Send,
     ) -> Result<usize, Error> {
         self.require(FILE_SYNC)?;
@@ -80,6 +82,7 @@ impl Session {
         let (packets, mut incoming) = mpsc::channel::<Packet>(QUEUED_PACKETS);
         let (asks, wanted) = mpsc::unbounded_channel();
         let disk = tokio::task::spawn_blocking(move || {
+            let _hold = hold;
             let mut receiver = receive::Receiver::new(root)?;
             while let Some(packet) = incoming.blocking_recv() {
                 match receiver.packet(packet)? {
@@ -186,11 +189,12 @@ impl Session {
             drop(asks);
             Ok::<_, Error>(reader)
         };
-        let moved = tokio::try_join!(sending, receiving);
-        if let Ok(result) = disk.await {
-            result?;
-        }
-        let (mut writer, mut reader) = moved?;
+        let disk = async {
+            let done = disk.await.map_err(|gone| Error::Read(std::io::Error::other(gone)))?;
+            done.map_err(Error::from)
+        };
+        // An error of one ends all three: none may wait for one that has given up.
+        let (mut writer, mut reader, ()) = tokio::try_join!(sending, receiving, disk)?;
         writer.send(&fin()).await?;
         writer.finish()?;
         while reader.message::<Packet>().await?.is_some() {}

@@ -12,6 +12,11 @@ use super::remove::{ENTER, names, remove};
 use super::{Error, MAX_ENTRIES, check_path};
 use crate::pb::services::{Packet, PacketType, Stat};
 
+/// So many files may be written at the same time: each is open.
+const MAX_WRITING: usize = 128;
+/// So many bytes may a file's extended attributes have: Linux keeps no more in a list of names, nor in a value.
+const MAX_ATTRIBUTES: usize = 64 << 10;
+
 /// A folder that is being made equal to a list.
 #[derive(Debug)]
 pub struct Receiver {
@@ -108,6 +113,12 @@ impl Receiver {
             return Err(Error::Limit { what: "files", limit: MAX_ENTRIES });
         }
         check_path(&stat.path, &self.previous)?;
+        if stat.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_ATTRIBUTES {
+            return Err(Error::Limit {
+                what: "bytes of a file's extended attributes",
+                limit: MAX_ATTRIBUTES,
+            });
+        }
         let id = u32::try_from(self.listed).unwrap_or(u32::MAX);
         self.listed += 1;
         self.previous.clone_from(&stat.path);
@@ -200,6 +211,9 @@ impl Receiver {
             let path = stat.path.clone();
             move |source| Error::Disk { step, path, source }
         };
+        if self.writing.len() >= MAX_WRITING && !self.writing.contains_key(&id) {
+            return Err(Error::Limit { what: "files at the same time", limit: MAX_WRITING });
+        }
         let file = match self.writing.entry(id) {
             std::collections::hash_map::Entry::Occupied(begun) => begun.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => place.insert(create(&self.root, &stat.path)?),

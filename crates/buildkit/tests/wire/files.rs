@@ -20,7 +20,7 @@ fn context() -> SyncOptions {
 }
 
 async fn sync(session: &Session, to: &Path) -> Result<usize, wherry_buildkit::session::Error> {
-    session.sync_to_folder(&context(), File::open(to).unwrap().into(), |_| {}).await
+    session.sync_to_folder(&context(), File::open(to).unwrap().into(), (), |_| {}).await
 }
 
 /// Everything of a folder that must survive a transfer.

@@ -26,6 +26,9 @@ impl State {
         if let (Frontend::Classic, Some(flag)) = (self.frontend, run.first_flag) {
             return Err(Error::NeedsBuildKit(flag.to_owned()));
         }
+        if let Some(device) = run.devices.first() {
+            return Err(Error::Device(device.clone()));
+        }
         let environment = self.environment(&planner.request);
         let mounts = self.mounts(run, sources, &environment)?;
         let (args, script, summary) = self.run_args(run);

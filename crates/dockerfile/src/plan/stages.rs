@@ -7,6 +7,7 @@ use super::planner::{Draft, Origin, Planner};
 use super::request::{Frontend, PROXIES, Request};
 use super::state::State;
 use super::{ClassicStep, Plan, PlannedStage, Platform, Root, Step};
+use crate::draft::MAX_INSTRUCTIONS;
 use crate::file::GlobalArgs;
 use crate::instruction::{Change, Instruction, Pair};
 use crate::lint::Rule;
@@ -115,6 +116,11 @@ impl Building {
         });
         let is_target = at == planner.target;
         for command in draft.commands {
+            // Triggers of base images count, too.
+            if self.plan.steps.len() >= MAX_INSTRUCTIONS {
+                let error = Error::TooMany(MAX_INSTRUCTIONS);
+                return Err(LocatedError::new(error, command.statement.source.lines, Phase::Whole));
+            }
             let sources = self.roots(&command.sources, &command.statement, &draft.display)?;
             let source = command.statement.source.clone();
             names.is_trigger = command.is_trigger;

@@ -43,6 +43,9 @@ pub(super) struct Made {
     pub(super) history: History,
 }
 
+/// All that there are, of three protocols.
+const MAX_PORTS: usize = 3 * u16::MAX as usize;
+
 impl State {
     pub(super) fn new(frontend: Frontend, escape: char, platform: Platform, root: Root) -> Self {
         Self {
@@ -391,7 +394,7 @@ impl State {
     }
 
     fn expose(&mut self, words: &[String], linter: &mut Linter, lines: Lines) -> Result<Made> {
-        let mut ports = Vec::new();
+        let mut ports: Vec<String> = Vec::new();
         for word in words {
             let exposed = crate::exposed(word);
             ports.extend(match (self.frontend, exposed) {
@@ -402,6 +405,9 @@ impl State {
                 }
                 (Frontend::Classic, exposed) => exposed?,
             });
+            if ports.len() > MAX_PORTS {
+                return Err(Error::TooMany(MAX_PORTS));
+            }
         }
         self.config.exposed_ports.extend(ports.iter().cloned());
         let created_by = format!("EXPOSE [{}]", ports.join(" "));

@@ -23,6 +23,9 @@ use super::{export, failure, remote, subrequests, worker};
 use crate::build::{Built, Folder, Job};
 use crate::engine::{Engine, blocking};
 
+/// Of so many builds may one consist, those that it uses counted each time.
+const MAX_WEIGHT: usize = 256;
+
 /// The engine.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -39,6 +42,8 @@ pub(crate) struct Plan {
     fetched: Option<Arc<Folder>>,
     /// Builds whose results this one uses, by name.
     inputs: BTreeMap<String, Arc<Plan>>,
+    /// How many builds it is, with all that it uses as often as they are used.
+    weight: usize,
     session: Arc<Session>,
 }
 
@@ -127,7 +132,14 @@ impl Backend for Door {
         if let Err(error) = Dockerfile::parse(&definition.text) {
             return Err(failure::of_dockerfile(&error, &definition));
         }
-        let plan = Plan { wanted, definition, fetched, inputs: request.inputs, session };
+        let inputs = request.inputs;
+        let weight = inputs.values().fold(1, |sum: usize, input| sum.saturating_add(input.weight));
+        if weight > MAX_WEIGHT {
+            let text =
+                format!("more than {MAX_WEIGHT} builds that use each other's results are not supported");
+            return Err(Status::new(Code::ResourceExhausted, text));
+        }
+        let plan = Plan { wanted, definition, fetched, inputs, weight, session };
         Ok(Planned { plan: Some(plan), metadata })
     }
 
@@ -196,20 +208,20 @@ impl Door {
         progress: &Progress,
     ) -> Result<Arc<Built>, Status> {
         let mut contexts = plan.wanted.contexts.clone();
+        let mut results = Vec::new();
         for (name, place) in &mut contexts {
             if let Place::Input(input) = place {
                 let plan = plan.inputs.get(input.as_str()).ok_or_else(|| {
                     Status::unknown(format!("invalid context input {input:?} for {name}: no such input"))
                 })?;
                 let built = Box::pin(self.execute(engine, plan, host_network, progress)).await?;
-                let engine = engine.clone();
-                let image = blocking(move || export::commit(&engine, &built, &[])).await;
-                *place = Place::Image(image.map_err(|error| failure::of_engine(&error))?.id.to_string());
+                *place = Place::Image(built.id().to_string());
+                results.push(built);
             }
         }
         let (events, told) = mpsc::unbounded_channel();
         let mut watch = Watch::new(progress.clone());
-        let job = self.job(engine, plan, contexts, host_network, progress, events);
+        let job = Job { results, ..self.job(engine, plan, contexts, host_network, progress, events) };
         let (built, ()) =
             tokio::join!(crate::build::execute(engine, job), watch.follow(told, &plan.definition),);
         match built {
@@ -254,6 +266,7 @@ impl Door {
             allow_insecure: false,
             allow_host_network: host_network,
             named_contexts: named,
+            results: Vec::new(),
             sources: Arc::new(sources),
             events,
         }

@@ -79,7 +79,7 @@ fn unknown(kind: &str) -> Status {
 ///
 /// # Errors
 /// The store's.
-pub(super) fn commit(engine: &Engine, built: &Built, names: &[Reference]) -> Result<Arc<Image>, Error> {
+fn commit(engine: &Engine, built: &Built, names: &[Reference]) -> Result<Arc<Image>, Error> {
     let ids: Vec<_> = built.layers.iter().map(|layer| layer.diff_id()).collect();
     let layers: Vec<Layer> = engine.store.hold_layers(&ids)?;
     let new =

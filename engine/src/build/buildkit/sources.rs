@@ -44,7 +44,7 @@ pub(super) struct Client {
 pub(super) struct Synced {
     folder: Arc<Folder>,
     /// The files stay as they are as long as the build lasts.
-    _lease: Lease,
+    _lease: Arc<Lease>,
 }
 
 impl Client {
@@ -73,7 +73,7 @@ impl Client {
         let (lease, root, ours) = blocking(move || {
             let lease = folders.lease(&parent, &kind)?;
             let (root, ours) = (lease.open()?, lease.open()?);
-            Ok((lease, root, ours))
+            Ok((Arc::new(lease), root, ours))
         })
         .await?;
         let step = self.progress.start(&match name {
@@ -83,7 +83,7 @@ impl Client {
         let mut part = step.part("transferring context:", "transferring");
         let exclude = ignore.as_deref().map(patterns).unwrap_or_default();
         let options = SyncOptions { name: place, exclude, ..SyncOptions::default() };
-        let synced = session.sync_to_folder(&options, root, |bytes| part.at(bytes, 0)).await;
+        let synced = session.sync_to_folder(&options, root, lease.clone(), |bytes| part.at(bytes, 0)).await;
         part.end();
         step.end(&synced);
         synced.map_err(|error| Error::server(error.to_string()))?;
@@ -170,7 +170,10 @@ impl Agents {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(Error::io("create", folder.display()))?;
         let path = folder.join("agent.sock");
-        let socket = tokio::net::UnixListener::bind(&path).map_err(Error::io("bind", path.display()))?;
+        let socket = wherry_ipc::listen(&path, 0o600)
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            .and_then(tokio::net::UnixListener::from_std)
+            .map_err(Error::io("listen at", path.display()))?;
         let (session, agent) = (session.clone(), id.to_owned());
         let listener = tokio::spawn(async move {
             let mut carried = tokio::task::JoinSet::new();

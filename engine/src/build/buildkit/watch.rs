@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use wherry_buildkit::control::{Part, Progress, Step};
 use wherry_buildkit::pb::Timestamp;
@@ -42,12 +43,14 @@ impl Watch {
         mut events: mpsc::UnboundedReceiver<Event>,
         definition: &Definition,
     ) {
+        // All warnings share one copy.
+        let text = Bytes::from(definition.text.clone());
         while let Some(event) = events.recv().await {
-            self.tell(event, definition);
+            self.tell(event, definition, &text);
         }
     }
 
-    fn tell(&mut self, event: Event, definition: &Definition) {
+    fn tell(&mut self, event: Event, definition: &Definition, text: &Bytes) {
         match event {
             Event::Declared { step, name, inputs } => {
                 let inputs: Vec<_> =
@@ -55,7 +58,7 @@ impl Watch {
                 let declared = self.progress.declare(&name, &inputs);
                 self.steps.insert(step, Watched { step: declared, is_cached: false, parts: HashMap::new() });
             }
-            Event::Warning(warning) => self.progress.warn(vertex_warning(warning, definition)),
+            Event::Warning(warning) => self.progress.warn(vertex_warning(warning, definition, text)),
             Event::Started { step, .. }
             | Event::Cached { step }
             | Event::Output { step, .. }
@@ -107,7 +110,7 @@ pub(super) fn plain_warning(text: &str, definition: &Definition) -> VertexWarnin
     VertexWarning { vertex, level: 1, short: text.as_bytes().to_vec(), ..VertexWarning::default() }
 }
 
-fn vertex_warning(warning: Warning, definition: &Definition) -> VertexWarning {
+fn vertex_warning(warning: Warning, definition: &Definition, text: &Bytes) -> VertexWarning {
     let line = usize::try_from(warning.line).unwrap_or(0);
     VertexWarning {
         vertex: definition.vertex.clone(),
@@ -117,7 +120,7 @@ fn vertex_warning(warning: Warning, definition: &Definition) -> VertexWarning {
         url: warning.url,
         info: Some(SourceInfo {
             filename: definition.name.clone(),
-            data: definition.text.clone().into_bytes(),
+            data: text.clone(),
             language: "Dockerfile".into(),
         }),
         ranges: vec![Range::lines(line, line)],

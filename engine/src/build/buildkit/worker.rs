@@ -1,18 +1,19 @@
 //! What is told of the builder itself, as dockerd tells it.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use wherry_buildkit::pb::control::{BuildkitVersion, GcPolicy, WorkerRecord};
 use wherry_buildkit::pb::ops::Platform;
 
+use crate::containers::host_gateway;
 use crate::engine::Engine;
 use crate::system::host;
 
 /// What dockerd says of a BuildKit that it is linked with.
 const PACKAGE: &str = "github.com/moby/buildkit";
-/// Address of the default bridge unless it is configured: BuildKit's label for `host-gateway`.
-const BRIDGE: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+
+/// The label that says what `host-gateway` stands for.
+const HOST_GATEWAY: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
 
 /// What `Info` says.
 pub(super) fn version() -> BuildkitVersion {
@@ -25,10 +26,9 @@ pub(super) fn version() -> BuildkitVersion {
 
 /// The engine as BuildKit's worker.
 pub(super) fn record(engine: &Engine) -> WorkerRecord {
-    let labels = BTreeMap::from([(
-        "org.mobyproject.buildkit.worker.moby.host-gateway-ip".to_owned(),
-        BRIDGE.to_string(),
-    )]);
+    let gateway = host_gateway(&engine.config());
+    let label = |address: IpAddr| (HOST_GATEWAY.to_owned(), address.to_string());
+    let labels = gateway.map(label).into_iter().collect();
     WorkerRecord {
         id: engine.id.clone(),
         labels,
