@@ -92,6 +92,10 @@ bench-network: root setup build ## measure networks beside dockerd and podman of
 bench-containers: root setup build ## measure lifecycle, crowds, logs and start-up beside dockerd and podman of ../shared/lab; to integration/results
 	@cargo run -q --release -p wherry-bench --bin wherry-bench-containers
 
+.PHONY: bench-build
+bench-build: root setup build ## measure docker build beside the dockerd (BuildKit, classic) of ../shared/lab; to integration/results (BENCH_ROUNDS=10 BENCH_FILES=20000)
+	@cargo run -q --release -p wherry-bench --bin wherry-bench-build
+
 .PHONY: bench-runtime
 bench-runtime: root setup ## measure wherry-runtime beside crun, runc and youki; the numbers go to integration/results (BENCH_ROUNDS=100)
 	cargo build --release -p wherry-bench --bin wherry-bench-runtime

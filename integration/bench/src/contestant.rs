@@ -1,5 +1,6 @@
 //! One engine that takes part, in its own host.
 
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,6 +10,49 @@ use wherry_tests::engine::Binary;
 
 use crate::client::Client;
 use crate::memory::Memory;
+
+/// An engine of the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference {
+    /// dockerd.
+    Dockerd,
+    /// Podman.
+    Podman,
+}
+
+impl Reference {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reference::Dockerd => "dockerd",
+            Reference::Podman => "podman",
+        }
+    }
+
+    /// It, in the place of ours; `None`, with a word about it, where the lab does not have it.
+    pub fn binary(self) -> Option<Binary> {
+        let lab = std::env::var("LAB").unwrap_or_else(|_| "/var/lib/wherry-lab".to_owned());
+        let program = match self {
+            Reference::Dockerd => "usr/sbin/dockerd",
+            Reference::Podman => "usr/bin/podman",
+        };
+        if !Path::new(&lab).join("root").join(program).exists() {
+            eprintln!("no {} in {lab}: it takes no part", self.name());
+            return None;
+        }
+        let engines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines");
+        Some(Binary::at(engines.join(self.name())))
+    }
+}
+
+/// Waits until an engine has nothing left to do of what it was told: deleting, writing back.
+pub fn rest(host: &Host) {
+    let trash = host.root().join("data/overlay2/.trash");
+    let is_empty = || fs::read_dir(&trash).map_or(true, |mut entries| entries.next().is_none());
+    wherry_tests::poll("the end of the deletion", 110, is_empty);
+    let folder = File::open(host.root()).expect("the engine's folder");
+    rustix::fs::syncfs(folder).expect("write everything back");
+}
 
 /// A running engine with what is measured on it.
 #[derive(Debug)]
@@ -28,15 +72,10 @@ impl Contestant {
     /// Ours, and those of the lab that are there.
     pub fn all() -> Vec<Contestant> {
         let mut all = vec![Contestant::start("wherry", Binary::from_environment())];
-        let lab = std::env::var("LAB").unwrap_or_else(|_| "/var/lib/wherry-lab".to_owned());
-        for (name, program) in [("dockerd", "usr/sbin/dockerd"), ("podman", "usr/bin/podman")] {
-            if !Path::new(&lab).join("root").join(program).exists() {
-                eprintln!("no {name} in {lab}: it takes no part");
-                continue;
-            }
-            let engines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines");
-            all.push(Contestant::start(name, Binary::at(engines.join(name))));
-        }
+        let others = [Reference::Dockerd, Reference::Podman];
+        all.extend(
+            others.into_iter().filter_map(|other| Some(Contestant::start(other.name(), other.binary()?))),
+        );
         all
     }
 

@@ -2,6 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wherry_tests::Host;
+
+/// How often it is looked at while something goes on.
+const SAMPLE_EVERY: Duration = Duration::from_millis(5);
 
 /// Sums of some processes, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,4 +49,23 @@ impl Memory {
     pub fn total_pss_kib(&self) -> u64 {
         self.0.values().map(|u| u.pss_kib).sum()
     }
+}
+
+/// The most PSS, in KiB, that an engine's own processes together had while some work went on, as seen by looking at it all the
+/// time. What runs in containers is not the engine's.
+pub fn peak_pss_kib(host: &Host, work: impl FnOnce()) -> u64 {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(Ordering::Relaxed) {
+                peak = peak.max(Memory::of(&host.servants()).total_pss_kib());
+                std::thread::sleep(SAMPLE_EVERY);
+            }
+            peak
+        });
+        work();
+        done.store(true, Ordering::Relaxed);
+        watcher.join().expect("the watcher")
+    })
 }

@@ -1,10 +1,10 @@
 //! One engine that takes part, in its own host.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 use std::time::Instant;
 
 use serde_json::Value;
+use wherry_bench::contestant::{Reference, rest};
 use wherry_bench::median;
 use wherry_tests::Host;
 use wherry_tests::engine::Binary;
@@ -27,20 +27,14 @@ impl Contestant {
     /// Ours, and those of the lab that are there.
     pub(crate) fn all(archives: &Archives) -> Vec<Contestant> {
         let mut all = vec![Contestant::start("wherry", Binary::from_environment(), &[], archives)];
-        let lab = std::env::var("LAB").unwrap_or_else(|_| "/var/lib/wherry-lab".to_owned());
         let containerd: &[&str] = &["--feature", "containerd-snapshotter=true"];
         let others = [
-            ("dockerd, overlay2", "dockerd", "usr/sbin/dockerd", &[][..]),
-            ("dockerd, containerd", "dockerd", "usr/sbin/dockerd", containerd),
-            ("podman", "podman", "usr/bin/podman", &[]),
+            ("dockerd, overlay2", Reference::Dockerd, &[][..]),
+            ("dockerd, containerd", Reference::Dockerd, containerd),
+            ("podman", Reference::Podman, &[]),
         ];
-        for (name, script, program, arguments) in others {
-            if !Path::new(&lab).join("root").join(program).exists() {
-                eprintln!("no {script} in {lab}: it takes no part");
-                continue;
-            }
-            let engines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines");
-            all.push(Contestant::start(name, Binary::at(engines.join(script)), arguments, archives));
+        for (name, reference, arguments) in others {
+            all.extend(reference.binary().map(|it| Contestant::start(name, it, arguments, archives)));
         }
         all
     }
@@ -124,11 +118,7 @@ impl Contestant {
 
     /// Waits until nothing of the last step goes on.
     pub(crate) fn rest(&self) {
-        let trash = self.host.root().join("data/overlay2/.trash");
-        let is_empty = || fs::read_dir(&trash).map_or(true, |mut entries| entries.next().is_none());
-        wherry_tests::poll("the end of the deletion", 110, is_empty);
-        let folder = File::open(self.host.root()).expect("the engine's folder");
-        rustix::fs::syncfs(folder).expect("write everything back");
+        rest(&self.host);
     }
 
     /// The most memory that the engine's processes together used while pulling or loading.

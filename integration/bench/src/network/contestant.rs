@@ -1,11 +1,11 @@
 //! One engine that takes part, in its own host.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use wherry_bench::client::Client;
+use wherry_bench::contestant::Reference;
 use wherry_tests::engine::Binary;
 use wherry_tests::{HOST_ADDRESS, Host};
 
@@ -38,15 +38,10 @@ impl Contestant {
     /// Ours, and those of the lab that are there.
     pub(crate) fn all() -> Vec<Contestant> {
         let mut all = vec![Contestant::start("wherry", Binary::from_environment())];
-        let lab = std::env::var("LAB").unwrap_or_else(|_| "/var/lib/wherry-lab".to_owned());
-        for (name, program) in [("dockerd", "usr/sbin/dockerd"), ("podman", "usr/bin/podman")] {
-            if !Path::new(&lab).join("root").join(program).exists() {
-                eprintln!("no {name} in {lab}: it takes no part");
-                continue;
-            }
-            let engines = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines");
-            all.push(Contestant::start(name, Binary::at(engines.join(name))));
-        }
+        let others = [Reference::Dockerd, Reference::Podman];
+        all.extend(
+            others.into_iter().filter_map(|other| Some(Contestant::start(other.name(), other.binary()?))),
+        );
         all
     }
 
