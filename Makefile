@@ -39,7 +39,7 @@ test-vm: root setup ## the runtime's tests and a run of the engine on cgroup ver
 	@integration/vm/test
 
 test-reference: root setup ## the end-to-end tests against the dockerd of ../shared/lab, to check the tests themselves
-	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^(kill|netkill|outage)::/)'
+	ENGINE=$(CURDIR)/integration/engines/dockerd cargo nextest run -p wherry-tests -E 'not test(/^(kill|netkill|outage|nftables)::/)'
 
 kill-test: root setup build ## the engine is killed under load, N times in a row (N=20); the counts go to integration/results
 	@integration/kill-test.sh $(N)

@@ -13,7 +13,8 @@
 //!
 //! - one per connection of an engine (`server`): reads a request, carries it out (`core`), answers;
 //! - `runtime`: a current-thread tokio runtime with the resolvers (`dns`) and the relays (`relay`);
-//! - `firewall`: makes all rule changes, in order, those that wait together in one run of iptables-restore;
+//! - `firewall`: makes all rule changes, in order, those that wait together in one run of iptables-restore or nft;
+//! - `firewalld`, on hosts with a message bus: hears when firewalld starts or reloads, and has our bridges registered again;
 //! - `watch`: hears from the kernel when somebody else changes rules, and has them compared and mended;
 //! - `standby`: has a second process wait for this one's death (below);
 //! - `backstage`: takes down namespaces and links, and keeps one namespace ready;

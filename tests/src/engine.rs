@@ -53,7 +53,8 @@ pub struct Engine {
     init: Arc<Init>,
     binary: Binary,
     root: PathBuf,
-    arguments: Vec<String>,
+    /// Besides those that give it a place of its own.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Engine {

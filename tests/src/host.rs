@@ -63,6 +63,16 @@ impl Host {
         Engine::new(Arc::clone(&self.init), Binary::from_environment(), name, arguments)
     }
 
+    /// Ends the engine with SIGTERM, and starts it with other arguments than before.
+    ///
+    /// # Panics
+    /// If it does not end well, or does not start.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        assert_eq!(self.engine.stop(), 0, "the engine ends well");
+        self.engine.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.engine.start();
+    }
+
     /// A folder that the test, the host and the engine see alike.
     pub fn folder(&self) -> &Path {
         &self.init.work

@@ -49,6 +49,14 @@ fn survey(init: &Init, engine: &Engine) -> BTreeSet<String> {
     }
     let rules = init.exec("iptables-save").stdout + &init.exec("ip6tables-save").stdout;
     found.extend(rules.lines().filter(|l| l.starts_with("-A")).map(|l| format!("rule {l}")));
+    // (What iptables writes to nftables has been listed already.)
+    let tables =
+        ["ip", "ip6"].map(|family| init.exec(&["nft", "-s", "list", "table", family, "docker-bridges"]));
+    for (family, table) in ["ip", "ip6"].into_iter().zip(tables) {
+        // A policy is set with the first network of a family, and stays.
+        let lines = table.stdout.lines().map(str::trim).filter(|line| !line.starts_with("type "));
+        found.extend(lines.map(|line| format!("{family} {line}")));
+    }
     let links = init.exec("ip -o link").stdout;
     found.extend(links.lines().filter_map(|l| l.split(": ").nth(1)).map(|name| format!("link {name}")));
     let containers = fs::read_dir(engine.root().join("data/containers")).into_iter().flatten().flatten();

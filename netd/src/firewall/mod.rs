@@ -8,6 +8,7 @@
 //! turns out to lack what a change builds on (an administrator flushed the rules),
 //! everything is compared and mended.
 
+mod firewalld;
 mod iptables;
 mod nftables;
 mod program;
@@ -19,6 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::journal;
 use crate::protocol::{Failure, FirewallBackend};
+use firewalld::Firewalld;
 use wanted::{BridgeRules, Part, PortRules, Wanted};
 use watch::Helpers;
 
@@ -52,6 +54,8 @@ enum Order {
     Remove(Part),
     /// Somebody else has changed the rules.
     Check,
+    /// firewalld has started, ended, or reloaded its rules.
+    Firewalld,
 }
 
 impl Pending {
@@ -81,10 +85,10 @@ impl Firewall {
         if let Err(e) = watch::start(jobs.clone(), helpers.clone()) {
             journal::note(format_args!("others' changes of the firewall go unnoticed: {e}"));
         }
-        std::thread::Builder::new()
-            .name("firewall".into())
-            .stack_size(256 << 10)
-            .spawn(move || work(&received, helpers))?;
+        std::thread::Builder::new().name("firewall".into()).stack_size(256 << 10).spawn({
+            let jobs = jobs.clone();
+            move || work(&received, jobs, helpers)
+        })?;
         Ok(Self { jobs })
     }
 
@@ -122,7 +126,8 @@ impl Firewall {
     }
 }
 
-fn work(jobs: &Receiver<Job>, helpers: Helpers) {
+/// `own`: where orders go that come from outside.
+fn work(jobs: &Receiver<Job>, own: Sender<Job>, helpers: Helpers) {
     let mut keeper = Keeper { helpers, ..Keeper::default() };
     while let Ok(first) = jobs.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
@@ -131,6 +136,7 @@ fn work(jobs: &Receiver<Job>, helpers: Helpers) {
         if let Err(failure) = &result {
             journal::note(failure);
         }
+        keeper.register(&orders, &own);
         for job in batch {
             // Not everybody waits.
             let _ = job.done.send(result.clone());
@@ -147,6 +153,7 @@ struct Keeper {
     /// A change has failed: the next one compares everything.
     uncertain: bool,
     helpers: Helpers,
+    firewalld: Firewalld,
 }
 
 /// The difference that some orders make together.
@@ -189,6 +196,7 @@ impl Keeper {
                 difference.all = true;
                 self.stale = before.or(self.stale).filter(|stale| *stale != wanted.backend);
             }
+            Order::Firewalld => {}
             Order::Check => difference.all |= !self.wanted.families.is_empty(),
             Order::Add(part) => {
                 for family in part.networks.iter().map(BridgeRules::family) {
@@ -231,6 +239,29 @@ impl Keeper {
         match self.wanted.backend {
             FirewallBackend::Iptables => iptables::mend(&self.wanted, &self.helpers),
             FirewallBackend::Nftables => nftables::mend(&self.wanted, &self.helpers),
+        }
+    }
+
+    /// Has firewalld know our bridges, where these orders may have changed something about that.
+    fn register(&mut self, orders: &[&Order], own: &Sender<Job>) {
+        let mut anew = false;
+        let mut changed = false;
+        for order in orders {
+            match order {
+                Order::Reconcile { .. } => {
+                    self.firewalld.listen(own);
+                    anew = true;
+                }
+                Order::Firewalld => anew = true,
+                Order::Add(part) | Order::Remove(part) => changed |= !part.networks.is_empty(),
+                Order::Check => {}
+            }
+        }
+        if anew {
+            self.firewalld.forget();
+        }
+        if anew || changed {
+            self.firewalld.agree(self.wanted.rules.networks.iter().map(|n| n.bridge.as_str()));
         }
     }
 

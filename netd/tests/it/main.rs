@@ -11,6 +11,7 @@
 mod churn;
 mod crowd;
 mod dns;
+mod firewalld;
 mod nftables;
 mod ports;
 mod restart;

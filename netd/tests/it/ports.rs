@@ -10,7 +10,7 @@ use wherry_netd::protocol::{Failure, Protocol};
 use crate::support::*;
 
 /// Another machine, behind a link to the host: its namespace.
-fn outside() -> &'static Path {
+pub(crate) fn outside() -> &'static Path {
     sh(
         "mkdir -p /run/netns && ip netns add outside && ip link add out0 type veth peer name out1 netns outside",
     );

@@ -33,6 +33,7 @@ mod network;
 mod network_drivers;
 mod network_ipv6;
 mod network_options;
+mod nftables;
 mod options;
 mod outage;
 mod ports;

@@ -170,7 +170,11 @@ fn connect_and_disconnect() {
 
 #[test]
 fn traffic_between_containers() {
-    let host = Host::new();
+    check_traffic(&Host::new());
+}
+
+/// Who reaches whom.
+pub(crate) fn check_traffic(host: &Host) {
     host.docker("network create one").ok();
     host.docker("network create two").ok();
     host.docker("network create --internal closed").ok();

@@ -27,13 +27,17 @@ fn host_interface(host: &Host, network: &str) -> String {
 
 #[test]
 fn gateway_modes() {
-    let host = Host::new();
-    let remote = Remote::new(&host);
+    check_gateway_modes(&Host::new());
+}
+
+/// Who reaches what in which gateway mode.
+pub(crate) fn check_gateway_modes(host: &Host) {
+    let remote = Remote::new(host);
     remote.route("10.30.0.0/16");
     let modes = ["nat", "nat-unprotected", "routed"];
     for (number, mode) in modes.into_iter().enumerate() {
         let subnet = format!("--subnet 10.30.{number}.0/24");
-        create(&host, mode, &subnet, &[("gateway_mode_ipv4", mode)]);
+        create(host, mode, &subnet, &[("gateway_mode_ipv4", mode)]);
         let script =
             "mkdir /www; echo page >/www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www";
         let port = format!("808{number}:80");
@@ -65,7 +69,7 @@ fn gateway_modes() {
         json!([{"HostIp": "0.0.0.0", "HostPort": ""}, {"HostIp": "::", "HostPort": "8082"}])
     );
     // What leaves a routed network keeps its own address.
-    assert!(!rules(&host, "10.30.2.0/24").contains("MASQUERADE"));
+    assert!(!rules(host, "10.30.2.0/24").contains("MASQUERADE"));
     host.docker("exec routed ping -c 1 -W 2 203.0.113.9").ok();
     let other = host.docker("exec nat ping -c 1 -W 1 10.30.2.2");
     assert_eq!(other.code, 0, "routed networks answer pings from everywhere: {other}");
@@ -162,9 +166,13 @@ fn interfaces_and_addresses() {
 
 #[test]
 fn talk_between_containers_and_trusted_interfaces() {
-    let host = Host::new();
+    check_talk_and_trust(&Host::new());
+}
+
+/// Networks whose containers do not talk, and interfaces that are trusted.
+pub(crate) fn check_talk_and_trust(host: &Host) {
     create(
-        &host,
+        host,
         "mute",
         "--subnet 10.33.0.0/24",
         &[("enable_icc", "false"), ("enable_ip_masquerade", "false")],
@@ -188,10 +196,10 @@ fn talk_between_containers_and_trusted_interfaces() {
     host.docker("run --rm --network mute busybox ping -c 1 -W 1 10.33.0.2").fails(1, "");
     host.docker("run --rm --network mute busybox timeout 5 wget -q -O- http://198.51.100.73:8080")
         .prints("page");
-    assert!(!rules(&host, "10.33.0.0/24 ! -o").contains("MASQUERADE"));
-    let remote = Remote::new(&host);
+    assert!(!rules(host, "10.33.0.0/24 ! -o").contains("MASQUERADE"));
+    let remote = Remote::new(host);
     remote.route("10.34.0.0/24");
-    create(&host, "open", "--subnet 10.34.0.0/24", &[("trusted_host_interfaces", "lo:out0")]);
+    create(host, "open", "--subnet 10.34.0.0/24", &[("trusted_host_interfaces", "lo:out0")]);
     host.docker(&[
         "run",
         "-d",

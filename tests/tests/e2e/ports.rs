@@ -20,14 +20,18 @@ fn get(host: &Host, address: Ipv4Addr, port: u16) -> Option<String> {
 
 #[test]
 fn from_every_side() {
-    let host = Host::new();
-    serve(&host, "web", "-p 8080:80");
+    check_every_side(&Host::new());
+}
+
+/// Who reaches a published port.
+pub(crate) fn check_every_side(host: &Host) {
+    serve(host, "web", "-p 8080:80");
     for address in [Ipv4Addr::LOCALHOST, HOST_ADDRESS, Ipv4Addr::new(172, 17, 0, 1)] {
-        let page = poll_value("the page", 10, || get(&host, address, 8080));
+        let page = poll_value("the page", 10, || get(host, address, 8080));
         assert_eq!(page, "web", "{address}");
     }
     // Past the published port, directly.
-    assert_eq!(get(&host, Ipv4Addr::new(172, 17, 0, 2), 80).as_deref(), Some("web"));
+    assert_eq!(get(host, Ipv4Addr::new(172, 17, 0, 2), 80).as_deref(), Some("web"));
     let fetch = |network: &str, url: &str| {
         host.docker(&[
             "run",
@@ -59,8 +63,12 @@ fn from_every_side() {
 
 #[test]
 fn forms() {
-    let host = Host::new();
-    serve(&host, "web", "-p 127.0.0.1:8081:80 -p 127.0.0.1::80 -p 8082-8083:80-81 -p 53:53/udp");
+    check_forms(&Host::new());
+}
+
+/// The forms of publishing.
+pub(crate) fn check_forms(host: &Host) {
+    serve(host, "web", "-p 127.0.0.1:8081:80 -p 127.0.0.1::80 -p 8082-8083:80-81 -p 53:53/udp");
     let ports = host.inspect("web")["NetworkSettings"]["Ports"].take();
     assert_eq!(
         ports["53/udp"],
@@ -79,10 +87,10 @@ fn forms() {
     assert_eq!(bindings.len(), 4, "{bindings:?}");
     let ephemeral = bindings.iter().find(|(ip, port)| ip == "127.0.0.1" && *port != 8081).unwrap().1;
     assert!(ephemeral >= 32768, "{ephemeral}");
-    poll("the page", 10, || get(&host, Ipv4Addr::LOCALHOST, 8081).as_deref() == Some("web"));
-    assert_eq!(get(&host, Ipv4Addr::LOCALHOST, ephemeral).as_deref(), Some("web"));
-    assert_eq!(get(&host, HOST_ADDRESS, 8082).as_deref(), Some("web"));
-    assert!(get(&host, HOST_ADDRESS, 8081).is_none(), "bound to loopback only");
+    poll("the page", 10, || get(host, Ipv4Addr::LOCALHOST, 8081).as_deref() == Some("web"));
+    assert_eq!(get(host, Ipv4Addr::LOCALHOST, ephemeral).as_deref(), Some("web"));
+    assert_eq!(get(host, HOST_ADDRESS, 8082).as_deref(), Some("web"));
+    assert!(get(host, HOST_ADDRESS, 8081).is_none(), "bound to loopback only");
     host.docker("rm -f web").ok();
 
     host.load_image("exposing:1", r#"{"Cmd":["httpd","-f","-p","80"],"ExposedPorts":{"80/tcp":{}}}"#);

@@ -24,12 +24,29 @@ fn get(host: &Host, address: Ipv6Addr, port: u16) -> Option<String> {
 fn from_every_side() {
     let host = Host::new();
     let remote = Remote::new(&host);
+    check_every_side(&host, &remote);
+    let rules = host.exec("ip6tables-save").ok();
+    let forward = rules.stdout.replace(&bridge_exception(&host, "six"), "");
+    for line in [
+        "-A DOCKER ! -s fe80::/10 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::2]:80",
+        "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+        "-A OUTPUT ! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER",
+    ] {
+        assert!(forward.lines().any(|l| l == line), "{line}: {rules}");
+    }
+    host.docker("rm -f web").ok();
+    assert!(get(&host, Ipv6Addr::LOCALHOST, 8080).is_none(), "nothing listens any more");
+    assert!(!host.exec("ip6tables-save").ok().stdout.contains("8080"));
+}
+
+/// Who reaches the published port of a container `web` in the network `six`, which this makes.
+pub(crate) fn check_every_side(host: &Host, remote: &Remote<'_>) {
     host.docker("network create --ipv6 --subnet fd00:1::/64 six").ok();
     host.docker("network create --ipv6 other").ok();
-    serve(&host, "web", "--network six -p 8080:80");
+    serve(host, "web", "--network six -p 8080:80");
     let gateway: Ipv6Addr = "fd00:1::1".parse().unwrap();
     for address in [Ipv6Addr::LOCALHOST, Remote::HOST_V6, gateway] {
-        poll("the page", 10, || get(&host, address, 8080).as_deref() == Some("web"));
+        poll("the page", 10, || get(host, address, 8080).as_deref() == Some("web"));
     }
     let by_host = format!("http://[{}]:8080", Remote::HOST_V6);
     assert_eq!(remote.get(&by_host).as_deref(), Some("web"));
@@ -43,18 +60,6 @@ fn from_every_side() {
     remote.route("fd00:1::/64");
     assert_eq!(remote.get("http://[fd00:1::2]:80"), None);
     assert!(!remote.pings("fd00:1::2"));
-    let rules = host.exec("ip6tables-save").ok();
-    let forward = rules.stdout.replace(&bridge_exception(&host, "six"), "");
-    for line in [
-        "-A DOCKER ! -s fe80::/10 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:1::2]:80",
-        "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
-        "-A OUTPUT ! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER",
-    ] {
-        assert!(forward.lines().any(|l| l == line), "{line}: {rules}");
-    }
-    host.docker("rm -f web").ok();
-    assert!(get(&host, Ipv6Addr::LOCALHOST, 8080).is_none(), "nothing listens any more");
-    assert!(!host.exec("ip6tables-save").ok().stdout.contains("8080"));
 }
 
 /// What a user-land proxy's rule has more: the network's own containers do not come by it.

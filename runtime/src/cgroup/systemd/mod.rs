@@ -10,16 +10,14 @@
 mod bus;
 mod properties;
 mod unit;
-mod wire;
 
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
-use self::bus::{Bus, BusError, Which};
+use self::bus::{Bus, BusError, Value, Which};
 use self::properties::Properties;
-use self::wire::Value;
 use super::hierarchy::Hierarchies;
 use super::placeholder::Placeholder;
 use crate::Error;

@@ -6,7 +6,7 @@
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
 
 use super::super::{cpu_weight, swap_limit};
-use super::wire::Value;
+use super::bus::Value;
 use crate::Error;
 
 /// Properties, in the order in which they are set.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-use super::wire::Value;
+use super::bus::Value;
 use crate::Error;
 
 const FIELD: &str = "linux.cgroupsPath";

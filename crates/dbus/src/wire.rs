@@ -1,41 +1,54 @@
-//! D-Bus messages as bytes (the D-Bus specification, "Message Protocol"): what systemd's manager understands and says.
+//! D-Bus messages as bytes (the D-Bus specification, "Message Protocol"): as many types as systemd and firewalld use.
 
-/// A value of one of the types that systemd's interface uses.
+/// A value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub enum Value {
+    /// `y`.
     Byte(u8),
+    /// `b`.
     Bool(bool),
+    /// `i`.
     Int32(i32),
+    /// `u`.
     Uint32(u32),
+    /// `x`.
     Int64(i64),
+    /// `t`.
     Uint64(u64),
+    /// `d`.
     Double(f64),
+    /// `s`.
     Text(String),
+    /// `o`.
     Path(String),
+    /// `g`.
     Signature(String),
     /// The signature of the elements, and these.
     Array(String, Vec<Value>),
+    /// A structure, or an entry of a dictionary.
     Struct(Vec<Value>),
+    /// `v`.
     Variant(Box<Value>),
 }
 
 impl Value {
-    pub(super) fn text(text: impl Into<String>) -> Self {
+    /// `s`.
+    pub fn text(text: impl Into<String>) -> Self {
         Value::Text(text.into())
     }
 
     /// `as`.
-    pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         Value::Array("s".into(), texts.into_iter().map(Value::text).collect())
     }
 
     /// `ay`.
-    pub(super) fn bytes(bytes: &[u8]) -> Self {
+    pub fn bytes(bytes: &[u8]) -> Self {
         Value::Array("y".into(), bytes.iter().copied().map(Value::Byte).collect())
     }
 
     /// The value's signature.
-    pub(super) fn signature(&self) -> String {
+    pub fn signature(&self) -> String {
         match self {
             Value::Byte(_) => "y".into(),
             Value::Bool(_) => "b".into(),
@@ -54,7 +67,7 @@ impl Value {
     }
 
     /// The text of a string or an object path.
-    pub(super) fn as_text(&self) -> Option<&str> {
+    pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) | Value::Path(text) => Some(text),
             _ => None,
@@ -63,7 +76,7 @@ impl Value {
 }
 
 /// The signatures of several values, one after the other.
-pub(super) fn signature_of(values: &[Value]) -> String {
+pub(crate) fn signature_of(values: &[Value]) -> String {
     values.iter().map(Value::signature).collect()
 }
 
@@ -79,29 +92,42 @@ fn alignment(signature: &[u8]) -> usize {
 /// Why bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a D-Bus message: {0}")]
-pub(super) struct Malformed(&'static str);
+pub struct Malformed(&'static str);
 
 /// Kinds of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A method is called.
     Call,
+    /// It answers.
     Return,
+    /// It answers with an error.
     Error,
+    /// Something has happened.
     Signal,
 }
 
 /// A message. Fields that its kind does not have are empty.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Message {
-    pub(super) kind: Kind,
-    pub(super) serial: u32,
-    pub(super) reply_to: u32,
-    pub(super) path: String,
-    pub(super) interface: String,
-    pub(super) member: String,
-    pub(super) destination: String,
-    pub(super) error: String,
-    pub(super) body: Vec<Value>,
+pub struct Message {
+    /// What it is.
+    pub kind: Kind,
+    /// Its number, of the sender.
+    pub serial: u32,
+    /// The number of the call that it answers.
+    pub reply_to: u32,
+    /// The object.
+    pub path: String,
+    /// The interface.
+    pub interface: String,
+    /// The method or signal.
+    pub member: String,
+    /// Whom it is for.
+    pub destination: String,
+    /// The error's name.
+    pub error: String,
+    /// Arguments or results.
+    pub body: Vec<Value>,
 }
 
 impl Default for Message {
@@ -123,10 +149,10 @@ impl Default for Message {
 /// Longer messages are refused. The specification allows 128 MiB; the manager's are below a page.
 const LONGEST: usize = 1 << 20;
 /// The part of the header that has a fixed length.
-pub(super) const PREFIX: usize = 16;
+pub(crate) const PREFIX: usize = 16;
 
 /// How long the message is that begins with these bytes.
-pub(super) fn length(prefix: &[u8; PREFIX]) -> Result<usize, Malformed> {
+pub(crate) fn length(prefix: &[u8; PREFIX]) -> Result<usize, Malformed> {
     let word = |at: usize| {
         let bytes = [prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]];
         u32::from_le_bytes(bytes) as usize
@@ -152,7 +178,7 @@ const SIGNATURE: u8 = 8;
 
 impl Message {
     /// The message as it is sent.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut body = Writer::default();
         self.body.iter().for_each(|value| body.value(value));
         let mut fields = Vec::new();
@@ -194,7 +220,7 @@ impl Message {
     }
 
     /// Reads a whole message.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader { bytes, at: 0 };
         reader.take(1)?;
         let kind = match reader.take(1)? {

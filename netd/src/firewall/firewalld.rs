@@ -1,0 +1,154 @@
+//! Where firewalld keeps the host's firewall: our bridges are in its zone `docker`, which lets through what our own rules have let through,
+//! and a policy lets others' packets in there. Without them firewalld refuses containers' packets, since what one table
+//! accepts another one may still drop. Zone and policy are named as dockerd's, and are made once, for good.
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use wherry_dbus::{Bus, BusError, Object, Value};
+
+use super::{Job, Order};
+use crate::journal;
+
+const ZONE: &str = "docker";
+const POLICY: &str = "docker-forwarding";
+const NAME: &str = "org.fedoraproject.FirewallD1";
+const RUNNING: Object<'_> =
+    Object { destination: NAME, path: "/org/fedoraproject/FirewallD1", interface: NAME };
+const ZONES: Object<'_> = Object { interface: "org.fedoraproject.FirewallD1.zone", ..RUNNING };
+const CONFIG: Object<'_> = Object {
+    destination: NAME,
+    path: "/org/fedoraproject/FirewallD1/config",
+    interface: "org.fedoraproject.FirewallD1.config",
+};
+/// It has started, or ended; it has reloaded its rules.
+const SIGNALS: &[&str] = &["NameOwnerChanged", "Reloaded"];
+
+/// Our bridges in firewalld's zone.
+#[derive(Debug, Default)]
+pub(super) struct Firewalld {
+    /// The bridges that are known to be there, in order.
+    registered: Vec<String>,
+    /// The thread that hears its signals, once there is a bus.
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Firewalld {
+    /// Begins to listen to what firewalld says, if nobody does yet; what it says comes as an order.
+    pub(super) fn listen(&mut self, jobs: &Sender<Job>) {
+        if self.listener.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        // A host without a bus has no firewalld.
+        let Ok(bus) = subscribed() else { return };
+        let jobs = jobs.clone();
+        let thread = std::thread::Builder::new().name("firewalld".into()).stack_size(128 << 10);
+        match thread.spawn(move || listen(bus, &jobs)) {
+            Ok(thread) => self.listener = Some(thread),
+            Err(e) => journal::note(format_args!("firewalld's reloads go unnoticed: {e}")),
+        }
+    }
+
+    /// Nothing is known any more about what firewalld has.
+    pub(super) fn forget(&mut self) {
+        self.registered.clear();
+    }
+
+    /// Has these bridges, and no more of ours, in the zone. A failure is noted: the rules themselves hold.
+    pub(super) fn agree<'a>(&mut self, bridges: impl Iterator<Item = &'a str>) {
+        let mut wanted = bridges.map(str::to_owned).collect::<Vec<_>>();
+        wanted.sort();
+        wanted.dedup();
+        if wanted == self.registered {
+            return;
+        }
+        let gone = self.registered.iter().filter(|bridge| !wanted.contains(bridge));
+        if let Err(error) = register(&wanted, gone) {
+            journal::note(format_args!("register bridges with firewalld: {error}"));
+        }
+        self.registered = wanted;
+    }
+}
+
+fn subscribed() -> Result<Bus, BusError> {
+    let mut bus = Bus::system(SIGNALS)?;
+    let from_bus = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'";
+    bus.subscribe(&format!("{from_bus},arg0='{NAME}'"))?;
+    bus.subscribe(&format!("type='signal',path='{}',interface='{NAME}',member='Reloaded'", RUNNING.path))?;
+    Ok(bus)
+}
+
+/// Until the bus is gone; the next engine that starts or reloads has it begin again.
+fn listen(mut bus: Bus, jobs: &Sender<Job>) {
+    while bus.signal(None).is_ok() {
+        let (done, _) = channel();
+        if jobs.send(Job { order: Order::Firewalld, done }).is_err() {
+            return;
+        }
+    }
+}
+
+fn register<'a>(wanted: &[String], gone: impl Iterator<Item = &'a String>) -> Result<(), BusError> {
+    // Asking for it must not start it.
+    let Ok(mut bus) = Bus::system(&[]) else { return Ok(()) };
+    if !bus.has_owner(NAME)? {
+        return Ok(());
+    }
+    ensure_zone(&mut bus)?;
+    let zone_of = |bus: &mut Bus, bridge: &str| -> Result<String, BusError> {
+        let zone = bus.call(ZONES, "getZoneOfInterface", vec![Value::text(bridge)])?;
+        Ok(zone.first().and_then(Value::as_text).unwrap_or_default().to_owned())
+    };
+    for bridge in wanted {
+        match zone_of(&mut bus, bridge)?.as_str() {
+            ZONE => {}
+            "" => drop(bus.call(ZONES, "addInterface", vec![Value::text(ZONE), Value::text(bridge)])?),
+            other => journal::note(format_args!(
+                "{bridge} stays in firewalld's zone {other}, where somebody has put it"
+            )),
+        }
+    }
+    for bridge in gone {
+        if zone_of(&mut bus, bridge)? == ZONE {
+            bus.call(ZONES, "removeInterface", vec![Value::text(ZONE), Value::text(bridge)])?;
+        }
+    }
+    Ok(())
+}
+
+/// Zone and policy, in firewalld's lasting configuration; making them takes effect with a reload.
+fn ensure_zone(bus: &mut Bus) -> Result<(), BusError> {
+    let zone = !names(bus, "getZoneNames")?.iter().any(|name| name == ZONE);
+    if zone {
+        let settings =
+            [("target", Value::text("ACCEPT")), ("description", Value::text("bridges of containers"))];
+        bus.call(CONFIG, "addZone2", vec![Value::text(ZONE), dictionary(settings)])?;
+    }
+    let policy = !names(bus, "getPolicyNames")?.iter().any(|name| name == POLICY);
+    if policy {
+        let settings = [
+            ("ingress_zones", Value::texts(["ANY"])),
+            ("egress_zones", Value::texts([ZONE])),
+            ("target", Value::text("ACCEPT")),
+            ("description", Value::text("what goes to containers")),
+        ];
+        bus.call(CONFIG, "addPolicy", vec![Value::text(POLICY), dictionary(settings)])?;
+    }
+    if zone || policy {
+        bus.call(RUNNING, "reload", Vec::new())?;
+    }
+    Ok(())
+}
+
+fn names(bus: &mut Bus, method: &str) -> Result<Vec<String>, BusError> {
+    let answer = bus.call(CONFIG, method, Vec::new())?;
+    let Some(Value::Array(_, names)) = answer.into_iter().next() else { return Ok(Vec::new()) };
+    Ok(names.iter().filter_map(Value::as_text).map(str::to_owned).collect())
+}
+
+/// `a{sv}`.
+fn dictionary<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    let entries =
+        entries.map(|(key, value)| Value::Struct(vec![Value::text(key), Value::Variant(Box::new(value))]));
+    Value::Array("{sv}".into(), entries.into())
+}
