@@ -47,6 +47,8 @@ middle() {
 }
 
 network() {
+  # a new namespace has it as the machine does
+  for switch in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >/proc/sys/net/$switch; done
   ip link set lo up
   # (not every kernel has dummy devices)
   ip link add eth0 type dummy 2>/dev/null || { ip link add eth0 type veth peer name uplink; ip link set uplink up; }

@@ -38,8 +38,8 @@ fn published_ports_of_ipv6() {
     ports_ipv6::check_every_side(&host, &remote);
     host.exec("nft list map ip6 docker-bridges published").contains("tcp . 8080 : fd00:1::2 . 80");
     host.docker("rm -f web").ok();
-    let left = host.exec("nft list map ip6 docker-bridges published").ok();
-    assert!(!left.stdout.contains("8080"), "{left}");
+    let published = || host.exec("nft list map ip6 docker-bridges published").ok().stdout;
+    poll("the end of its rules", 5, || !published().contains("8080"));
 }
 
 #[test]
