@@ -22,7 +22,7 @@ use crate::host_root::HostRoot;
 use crate::plan::namespaces::User;
 use crate::plan::{self, Plan, net_devices};
 use crate::sys::process::{CloneRequest, Cloned, clone3, pidfd_send_signal};
-use crate::{CgroupManager, Error, Launch, Step, Warning};
+use crate::{CgroupManager, Error, Launch, RootfsSource, Step, Warning};
 
 /// The name of the socket by which another process starts a container.
 pub(crate) const START_SOCKET: &str = "start.sock";
@@ -124,6 +124,18 @@ impl Launch<'_> {
     /// What `create` would say.
     pub fn validate(&self) -> Result<Vec<Warning>, Error> {
         prepare(self, false).map(|prepared| prepared.plan.warnings)
+    }
+
+    /// Mounts the overlay of the root file system on `root.path` in the caller's mount namespace, for a runtime of somebody
+    /// else's that is to find it there; the caller unmounts it. Without an overlay it does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] with the step that failed, [`Error::Unsupported`] for more layers than the kernel takes.
+    pub fn mount_overlay(&self) -> Result<(), Error> {
+        if let RootfsSource::Overlay { .. } = self.rootfs {
+            crate::child::root::mount(&plan::rootfs::compile(self, true)?).map(drop)?;
+        }
+        Ok(())
     }
 }
 

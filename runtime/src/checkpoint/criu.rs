@@ -72,7 +72,7 @@ impl Criu {
     /// Starts it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where there is no criu, [`Error::System`].
+    /// [`Error::Criu`] where there is none, in runc's words; [`Error::System`].
     pub(super) fn start(setup: Setup<'_>) -> Result<Self, Error> {
         let failed = |errno| Error::system("make", "a socket for criu", errno);
         let (socket, theirs) =
@@ -95,9 +95,9 @@ impl Criu {
         // SAFETY: the closure makes system calls only, and what it uses was allocated before.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Unsupported {
-                what: "checkpoint and restore without criu".into(),
-                why: "there is no program criu in $PATH",
+            std::io::ErrorKind::NotFound => Error::Criu {
+                reason: "CRIU version check failed: exec: \"criu\": executable file not found in $PATH"
+                    .into(),
             },
             _ => Error::system("start", "criu", error),
         })?;

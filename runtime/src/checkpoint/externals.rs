@@ -41,22 +41,26 @@ fn absolute(target: &CStr) -> String {
     format!("/{}", target.to_string_lossy())
 }
 
-/// The root file system on the host, in which targets of mounts are looked up.
-struct Root<'a> {
-    path: &'a Path,
+/// The root file system, in which targets of mounts are looked up.
+struct Root {
+    /// How descriptors in it are called from here: for another mount namespace that begins at its own root.
+    path: PathBuf,
     fd: OwnedFd,
 }
 
-impl<'a> Root<'a> {
-    fn open(path: &'a Path) -> Result<Self, Error> {
-        Ok(Root { path, fd: crate::cgroup::open_path(path)? })
+impl Root {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let fd = crate::cgroup::open_path(path)?;
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = std::fs::read_link(&link).map_err(|e| Error::system("look at", link, e))?;
+        Ok(Root { path, fd })
     }
 
     /// Where a mount is in the container: criu knows its target without the symbolic links in it.
     fn place(&self, mount: &Mount) -> String {
         let found = target::open(self.fd.as_fd(), &mount.target, OFlags::PATH).ok();
         let path = found.and_then(|fd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok());
-        let within = path.as_deref().and_then(|path| path.strip_prefix(self.path).ok());
+        let within = path.as_deref().and_then(|path| path.strip_prefix(&self.path).ok());
         within.map_or_else(|| absolute(&mount.target), |path| format!("/{}", path.display()))
     }
 }
@@ -96,10 +100,9 @@ pub(super) fn of_dump(
     plan: &Plan,
     cgroup: &Cgroup,
     spec: &Spec,
-    container: (&Path, i32),
+    pid: i32,
 ) -> Result<(), Error> {
-    let (root, pid) = container;
-    let root = Root::open(root)?;
+    let root = Root::open(Path::new(&format!("/proc/{pid}/root")))?;
     for mount in &plan.mounts {
         let target = root.place(mount);
         if origin(&mount.source, &target, cgroup).is_some() {
@@ -127,7 +130,7 @@ pub(super) fn of_dump(
 
 /// Makes the targets of mounts that are missing, also in what other mounts bring from the host: criu makes none. Those in
 /// new file systems are in the images.
-fn make_targets(plan: &Plan, root: &Root<'_>) -> Result<(), Error> {
+fn make_targets(plan: &Plan, root: &Root) -> Result<(), Error> {
     let mut earlier: Vec<(&[u8], Option<OwnedFd>)> = Vec::new();
     // of a source in the container nobody knows yet whether it is a folder
     for mount in plan.mounts.iter().filter(|mount| !matches!(mount.source, Source::Inside { .. })) {

@@ -177,7 +177,7 @@ impl Container {
     /// it is left running, all processes have ended afterwards, and it is to be deleted.
     ///
     /// # Errors
-    /// [`Error::State`] unless it runs or is paused, [`Error::Unsupported`] without criu, [`Error::Criu`].
+    /// [`Error::State`] unless it runs or is paused, [`Error::Criu`].
     pub fn checkpoint(
         &self,
         spec: &Spec,
@@ -224,7 +224,7 @@ impl Container {
             let hierarchies = Hierarchies::detect()?;
             let launch = Launch::new(self.id(), self.bundle(), spec, &RootfsSource::Bundle);
             let plan = crate::plan::compile(&launch, &hierarchies, &self.facts.cgroup, false)?;
-            externals::of_dump(&mut fields, &plan, &self.facts.cgroup, spec, (&root, self.pid()))?;
+            externals::of_dump(&mut fields, &plan, &self.facts.cgroup, spec, self.pid())?;
             self.keep_descriptors(options.images)?;
         }
         let pass = folders.descriptors().chain(own.status).collect();

@@ -18,6 +18,7 @@ use crate::facts::Facts;
 use crate::hooks::HookRunner;
 use crate::plan::Plan;
 use crate::plan::namespaces::NEWTIME;
+use crate::sys::process::unshare;
 use crate::{Container, Error, Launch, RootfsSource, Stdio};
 
 /// Options of [`Container::restore`] alone.
@@ -32,22 +33,16 @@ pub struct RestoreOptions<'a> {
 impl Container {
     /// Makes a container whose processes go on where [`Container::checkpoint`] has stopped them (criu's `restore`). The
     /// launch is that of the old one; its process's arguments do not count. The caller becomes the parent of init. Gives
-    /// the terminal's master, if it has a terminal and no `shell_job`.
+    /// the terminal's master, if it has a terminal and no `shell_job`. An overlay is mounted for criu in a mount namespace
+    /// of its own, in which the hooks run, too.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without criu or with another root file system than the bundle's, [`Error::Criu`]; nothing is
-    /// left then.
+    /// [`Error::Criu`]; nothing is left then.
     pub fn restore(
         launch: &Launch<'_>,
         options: &CriuOptions<'_>,
         own: &RestoreOptions<'_>,
     ) -> Result<(Container, Option<OwnedFd>), Error> {
-        if !matches!(launch.rootfs, RootfsSource::Bundle) {
-            return Err(Error::Unsupported {
-                what: "restore on an overlay".into(),
-                why: "mount the root file system in the bundle",
-            });
-        }
         let Prepared { mut unit, mut cgroup, plan } = prepare(launch, false)?;
         let resources = launch.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         cgroup.refuse_used()?;
@@ -56,10 +51,13 @@ impl Container {
             Some(resources) => cgroup.apply(resources).and_then(|()| cgroup.apply_devices(resources)),
             None => Ok(()),
         });
-        let result = limited.and_then(|()| bring_back(launch, options, own, &plan, &cgroup));
+        let result = limited.and_then(|()| match launch.rootfs {
+            RootfsSource::Bundle => bring_back(launch, options, own, plan, &cgroup),
+            RootfsSource::Overlay { .. } => on_overlay(launch, options, own, plan, &cgroup),
+        });
         drop(placeholder);
         match result {
-            Ok(Restored { pid, pidfd, terminal, hooks }) => {
+            Ok(Restored { pid, pidfd, terminal, hooks, plan }) => {
                 let warnings = plan.warnings.clone();
                 let mut facts = Facts::new(launch, pid, cgroup, plan, hooks, None);
                 // so that its clocks go on where they were, criu gives it a time namespace
@@ -88,18 +86,44 @@ struct Restored {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     hooks: HookRunner,
+    plan: Plan,
+}
+
+/// In a thread with a mount namespace of its own, where the overlay is at the root file system's place: the host never
+/// sees that mount, and it goes when criu does.
+fn on_overlay(
+    launch: &Launch<'_>,
+    options: &CriuOptions<'_>,
+    own: &RestoreOptions<'_>,
+    plan: Plan,
+    cgroup: &Cgroup,
+) -> Result<Restored, Error> {
+    std::thread::scope(|scope| {
+        let work = move || {
+            unshare(libc::CLONE_NEWNS).map_err(|e| Error::system("unshare", "the mount namespace", e))?;
+            // attached to its place, where it stays
+            crate::child::root::make(&plan.rootfs).map(drop).map_err(Error::from)?;
+            bring_back(launch, options, own, plan, cgroup)
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::system("start", "a thread for criu", e))?;
+        thread.join().unwrap_or(Err(Error::InitDied))
+    })
 }
 
 fn bring_back(
     launch: &Launch<'_>,
     options: &CriuOptions<'_>,
     own: &RestoreOptions<'_>,
-    plan: &Plan,
+    plan: Plan,
     cgroup: &Cgroup,
 ) -> Result<Restored, Error> {
     let folders = Folders::open(options, false)?;
     let rootfs = super::rootfs(launch.spec, launch.bundle)?;
-    let root = Root::mount(&rootfs)?;
+    let root = match launch.rootfs {
+        RootfsSource::Bundle => Root::mount(&rootfs)?,
+        RootfsSource::Overlay { .. } => Root { path: rootfs.clone(), ours: false },
+    };
     let mut fields = options.fields(&folders, "restore.log", launch.spec);
     fields.flag(6, true); // devices whose numbers have changed
     fields.text(13, &root.path.to_string_lossy());
@@ -115,7 +139,7 @@ fn bring_back(
         pair.text(2, &path.to_string_lossy());
         fields.message(25, &pair);
     }
-    let namespaces = externals::of_restore(&mut fields, plan, cgroup, launch.spec, &rootfs)?;
+    let namespaces = externals::of_restore(&mut fields, &plan, cgroup, launch.spec, &rootfs)?;
     externals::standard_pipes(&mut fields, options.images);
     let hooks = HookRunner::new(launch);
     let criu = Criu::start(Setup {
@@ -143,7 +167,7 @@ fn bring_back(
             _ => Ok(()),
         });
     match (result, init) {
-        (Ok(_), Some((pid, pidfd))) => Ok(Restored { pid, pidfd, terminal, hooks }),
+        (Ok(_), Some((pid, pidfd))) => Ok(Restored { pid, pidfd, terminal, hooks, plan }),
         (Ok(_), None) => Err(Error::InitDied),
         (Err(error), init) => {
             if let Some((_, pidfd)) = init {
@@ -159,6 +183,8 @@ fn bring_back(
 /// looks them up in the caller's mount namespace, as it does with the images.
 struct Root {
     path: PathBuf,
+    /// Whether it is to be taken away.
+    ours: bool,
 }
 
 impl Root {
@@ -167,7 +193,7 @@ impl Root {
         let name = format!("wherry-criu-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).map_err(|e| Error::system("make", path.display(), e))?;
-        let root = Root { path }; // from here on it is removed
+        let root = Root { path, ours: true }; // from here on it is removed
         mount_bind_recursive(rootfs, &root.path)
             .and_then(|()| {
                 mount_change(&root.path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -179,6 +205,9 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         let _ = unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         let _ = std::fs::remove_dir(&self.path);
     }

@@ -41,6 +41,13 @@ pub(crate) struct Failure<'p> {
     pub(crate) errno: Errno,
 }
 
+impl From<Failure<'_>> for crate::Error {
+    fn from(Failure { step, subject, errno }: Failure<'_>) -> Self {
+        let subject = subject.to_string_lossy().into_owned();
+        crate::Error::Setup { step, subject, errno: errno.raw_os_error() }
+    }
+}
+
 /// The result of a step.
 pub(crate) type Done<'p, T = ()> = Result<T, Failure<'p>>;
 

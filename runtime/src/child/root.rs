@@ -11,7 +11,7 @@ use rustix::mount::{
 };
 
 use super::channel::NO_SUBJECT;
-use super::{At, Done, mount};
+use super::{At, Done, mount as mounts};
 use crate::error::Step;
 use crate::plan::rootfs::{Change, RootSource, Rootfs};
 use crate::sys::mount::{MountAttr, mount_classic, mount_setattr};
@@ -32,9 +32,14 @@ pub(crate) fn make(plan: &Rootfs) -> Done<'_, OwnedFd> {
             .at(Step::Propagation, NO_SUBJECT)?;
     mount_setattr(host.as_fd(), true, &MountAttr::propagation(libc::MS_SLAVE))
         .at(Step::Propagation, NO_SUBJECT)?;
+    mount(plan)
+}
+
+/// Mounts it on `root.path`, as seen from the caller's mount namespace.
+pub(crate) fn mount(plan: &Rootfs) -> Done<'_, OwnedFd> {
     match &plan.source {
         RootSource::Bind => {
-            let tree = mount::clone_tree(CWD, &plan.path, true).at(Step::MountRootfs, &plan.path)?;
+            let tree = mounts::clone_tree(CWD, &plan.path, true).at(Step::MountRootfs, &plan.path)?;
             attach(&plan.path, &tree).at(Step::MountRootfs, &plan.path)?;
             Ok(tree)
         }
@@ -73,7 +78,7 @@ fn overlay_in_one_page<'p>(
     upper: &'p CStr,
     work: &'p CStr,
 ) -> Done<'p, OwnedFd> {
-    let mut options = Text { bytes: [0; 4096], length: 0 };
+    let mut options = Text { bytes: [0; 4096], length: 0, folders: [const { None }; FOLDERS_MAX], count: 0 };
     let mut separator: &[u8] = b"lowerdir=";
     for layer in lower {
         options.name(separator, layer)?;
@@ -97,22 +102,29 @@ fn open_folder(path: &CStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// A string that is put together without allocation.
+/// Lower layers (the plan allows 200), the upper one and the work folder.
+const FOLDERS_MAX: usize = 202;
+
+/// A string that is put together without allocation, and the folders that it names.
 struct Text {
     bytes: [u8; 4096],
     length: usize,
+    folders: [Option<OwnedFd>; FOLDERS_MAX],
+    count: usize,
 }
 
 impl Text {
-    /// Appends a prefix and a name for a folder, by an open descriptor (closed when the child closes all).
+    /// Appends a prefix and a name for a folder, by a descriptor that is open for as long as the string lives.
     fn name<'p>(&mut self, prefix: &[u8], path: &'p CStr) -> Done<'p> {
         let fd = open_folder(path).at(Step::MountRootfs, path)?;
         let number = rustix::path::DecInt::from_fd(&fd);
         let all = [prefix, b"/proc/self/fd/", number.as_bytes()];
-        std::mem::forget(fd);
         for part in all {
             self.append(part).at(Step::MountRootfs, path)?;
         }
+        let place = self.folders.get_mut(self.count).ok_or(Errno::TOOBIG).at(Step::MountRootfs, path)?;
+        *place = Some(fd);
+        self.count += 1;
         Ok(())
     }
 
@@ -168,7 +180,7 @@ fn take_away(place: &CStr) -> Result<(), Errno> {
         // it went with what it was in
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::INVAL | Errno::PERM) => {
-            attach(place, &mount::plain_filesystem(c"tmpfs", MountAttr::READONLY.set)?)
+            attach(place, &mounts::plain_filesystem(c"tmpfs", MountAttr::READONLY.set)?)
         }
         Err(errno) => Err(errno),
     }

@@ -87,7 +87,7 @@ pub(crate) fn set_namespaces(fd: BorrowedFd<'_>, flags: i32) -> Sys<()> {
 
 /// `unshare` of namespaces.
 pub(crate) fn unshare(flags: i32) -> Sys<()> {
-    // SAFETY: plain numbers; called in single-threaded children only.
+    // SAFETY: plain numbers; called in single-threaded children, or in a thread that is thrown away.
     check(unsafe { libc::unshare(flags) }.into())?;
     Ok(())
 }
@@ -99,6 +99,9 @@ pub(crate) struct StringArray {
     strings: Vec<std::ffi::CString>,
     pointers: Vec<std::cell::Cell<*const libc::c_char>>,
 }
+
+// SAFETY: the pointers lead to its own strings, or to nothing, except while `execve` is at work.
+unsafe impl Send for StringArray {}
 
 impl StringArray {
     /// Keeps the strings; [`execve`] can add one.
