@@ -2,7 +2,8 @@
 # A private "host" for one engine: network, mount, process, UTS and cgroup namespaces with one address, its own /etc, /run,
 # firewall and cgroup trees. Whatever is in it ends with it, and it ends when its standard input does: a test that dies,
 # however it dies, leaves nothing.
-# WHERRY_TEST_CGROUP=v2 shows the unified hierarchy alone, with what controllers it has (none where v1 holds them all).
+# WHERRY_TEST_CGROUP=v2 shows the unified hierarchy alone, with what controllers it has (none where v1 holds them all);
+# v1-only hides it (crun wants nothing of it beside v1's).
 #   host.sh WORK        then each line of standard input is evaluated here, as process 1; its output is followed by a
 #                       line with the byte 1 and the exit status
 set -euo pipefail
@@ -71,7 +72,7 @@ cgroup_mounts() {
     IFS=: read -r _ controllers _ <<<"$line"
     folder=/sys/fs/cgroup/${controllers#name=}
     case $controllers in
-      "") mkdir /sys/fs/cgroup/unified; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified ;;
+      "") [ "$1" = v1-only ] || { mkdir /sys/fs/cgroup/unified; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; } ;;
       name=*) mkdir "$folder"; mount -t cgroup -o "none,$controllers" cgroup "$folder" ;;
       *) mkdir "$folder"; mount -t cgroup -o "$controllers" cgroup "$folder" ;;
     esac
@@ -85,7 +86,7 @@ files() {
   mount -t overlay overlay -o "lowerdir=/etc,upperdir=$scratch/up,workdir=$scratch/work" /etc
   umount -l "$scratch"; rmdir "$scratch"
   mount -t tmpfs -o mode=755 tmpfs /run; mkdir /run/lock
-  rm -rf /etc/resolv.conf /etc/docker
+  rm -rf /etc/resolv.conf /etc/docker /etc/criu
   echo "nameserver $HOST_ADDRESS" >/etc/resolv.conf
   printf '127.0.0.1 localhost\n%s docker-host\n' $HOST_ADDRESS >/etc/hosts
 }

@@ -40,6 +40,33 @@ impl Host {
         Host::start(Binary::from_environment(), &[], &[("WHERRY_TEST_CGROUP", "v2")])
     }
 
+    /// As [`Host::with_arguments`], where the unified cgroup hierarchy is not mounted beside those of version 1.
+    pub fn with_plain_cgroups(arguments: &[&str]) -> Host {
+        Host::start(Binary::from_environment(), arguments, &[("WHERRY_TEST_CGROUP", "v1-only")])
+    }
+
+    /// As [`Host::with_arguments`], where the engine finds a criu that knows this kernel: the machine's own, or else that of
+    /// the reference engines. `None` where neither is of use.
+    pub fn with_criu(arguments: &[&str]) -> Option<Host> {
+        let works = |program: &str| {
+            let checked = Command::new(program).arg("check").output();
+            checked.is_ok_and(|output| output.status.success())
+        };
+        let (own, path) = (concat!(env!("CARGO_MANIFEST_DIR"), "/programs"), std::env::var("PATH"));
+        let path = path.unwrap_or_default();
+        let path = match () {
+            () if works("criu") => path,
+            () if works(&format!("{own}/criu")) => format!("{own}:{path}"),
+            () => return None,
+        };
+        Some(Host::with_search_path(&path, arguments))
+    }
+
+    /// As [`Host::with_arguments`], where the engine looks for programs in these folders.
+    pub fn with_search_path(path: &str, arguments: &[&str]) -> Host {
+        Host::start(Binary::from_environment(), arguments, &[("PATH", path)])
+    }
+
     /// As [`Host::with_arguments`], of this program.
     pub fn of(binary: Binary, arguments: &[&str]) -> Host {
         Host::start(binary, arguments, &[])

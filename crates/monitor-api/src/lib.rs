@@ -143,6 +143,13 @@ pub enum Request {
         /// New policy; `None` keeps it.
         restart: Option<RestartPolicy>,
     },
+    /// Writes all processes to files (criu). Replies `Ok`; if it is to end by that, the exit is an event of its own.
+    Checkpoint {
+        /// An empty folder.
+        images: PathBuf,
+        /// Whether it ends; else it goes on.
+        exit: bool,
+    },
     /// The process ids in the container, as the host sees them. Replies [`Reply::Processes`].
     Processes,
     /// A sample of the cgroup's counters. Replies [`Reply::Stats`].

@@ -37,6 +37,9 @@ pub struct StartSpec {
     /// The program that makes the container; `None` for the runtime library.
     #[serde(default)]
     pub external: Option<ExternalRuntime>,
+    /// The folder of a checkpoint from which this start, and no restart, brings it back.
+    #[serde(default)]
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// Another OCI runtime, with runc's command line.

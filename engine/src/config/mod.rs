@@ -125,6 +125,9 @@ pub(crate) struct Config {
     pub(crate) live_restore: bool,
     /// Seconds that containers get to stop when we are told to stop.
     pub(crate) shutdown_timeout_s: u64,
+    /// Whether containers may be written to checkpoints, dockerd's one experimental feature that we have. As there, a reload
+    /// does not change it.
+    pub(crate) experimental: bool,
     /// Default size of /dev/shm, in bytes.
     pub(crate) default_shm_bytes: u64,
     /// Whether containers get an init process by default.
@@ -281,6 +284,7 @@ impl Config {
             shutdown_timeout_s: given
                 .int("shutdown-timeout")
                 .map_or(15, |s| u64::try_from(s).unwrap_or(u64::MAX)),
+            experimental: given.flag("experimental").unwrap_or(false),
             default_shm_bytes: given
                 .int("default-shm-size")
                 .and_then(|b| u64::try_from(b).ok())

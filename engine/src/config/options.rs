@@ -145,8 +145,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("dns-search", Kind::List(checks::domain), "DNS search domains to use"),
     option("exec-opt", Kind::List(checks::any), "Runtime execution options").key("exec-opts"),
     option("exec-root", Kind::Text, "Root directory for execution state files (default \"/run/wherry\")"),
-    option("experimental", Kind::Bool, "Enable experimental features")
-        .no_effect("checkpoints, the one there is, are not supported"),
+    option("experimental", Kind::Bool, "Enable experimental features"),
     option("feature", Kind::Opaque, "Enable feature in the daemon")
         .key("features")
         .no_effect("there are none to switch"),

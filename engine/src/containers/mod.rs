@@ -4,6 +4,7 @@ mod archive;
 mod attach;
 mod boot;
 mod changes;
+mod checkpoints;
 mod commit;
 pub(crate) mod config;
 pub(crate) mod connect;
@@ -60,18 +61,21 @@ use crate::error::Error;
 use crate::router::Route;
 use crate::server::{Reply, Request, response};
 
-/// dockerd's words when it was not told to be experimental.
-const CHECKPOINTS: &str = "This experimental feature is disabled by default. Start the Docker daemon in experimental \
-    mode in order to enable it.";
-
 /// Finds the handler of a path below `/containers` or `/exec`.
 pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) -> Result<Reply, Error> {
     let (method, segments) = route.parts();
     match (method, segments.as_slice()) {
         ("GET", ["containers", "json"]) => list::list(&engine, &request).await,
         ("POST", ["containers", "create"]) => create::create(engine, request).await,
-        ("GET" | "POST", ["containers", _, "checkpoints"])
-        | ("DELETE", ["containers", _, "checkpoints", _]) => Err(Error::NotImplemented(CHECKPOINTS.into())),
+        ("GET", ["containers", reference, "checkpoints"]) => {
+            checkpoints::list(engine, reference, &request).await
+        }
+        ("POST", ["containers", reference, "checkpoints"]) => {
+            checkpoints::create(engine, reference, request).await
+        }
+        ("DELETE", ["containers", reference, "checkpoints", name]) => {
+            checkpoints::delete(engine, reference, name, &request).await
+        }
         ("POST", ["containers", "prune"]) => remove::prune(engine, request).await,
         // A link's name has a slash in it: `receiver/alias`.
         ("DELETE", ["containers", reference @ ..]) => {
@@ -127,11 +131,9 @@ async fn on_one(
         "changes" => changes::changes(engine, container).await,
         "export" => changes::export(engine, container),
         "stats" => stats::stats(container, request).await,
-        "start" if request.query.get("checkpoint").is_some_and(|name| !name.is_empty()) => {
-            Err(Error::InvalidParameter("checkpoint is only supported in experimental mode".into()))
-        }
         "start" => {
-            start::start(&engine, &container).await?;
+            let checkpoint = checkpoints::Checkpoint::of_start(&engine.config(), &request)?;
+            start::start_from(&engine, &container, checkpoint.as_ref()).await?;
             Ok(response::empty(StatusCode::NO_CONTENT).into())
         }
         "stop" => control::handle_stop(engine, container, reference, request).await,

@@ -17,6 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use wherry_ipc::Frames;
 use wherry_monitor_api::{Call, Event, Failure, FailureKind, Message, Reply, Request, SOCKET, VERSION};
 
+/// Where programs are looked for if we have not been told.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The program that monitors run, as a sealed copy in memory: whatever a container finds under
 /// `/proc/PID/exe`, it cannot change what the next monitor executes (CVE-2019-5736).
 #[derive(Debug)]
@@ -98,6 +101,8 @@ impl Monitor {
             .arg0("wherry-monitor")
             .arg(container)
             .env_clear()
+            // Where it finds other runtimes and criu.
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| SEARCH_PATH.into()))
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .stderr(Stdio::inherit())
@@ -242,6 +247,16 @@ pub(crate) fn start_failure(failure: &Failure) -> (i32, String) {
     let text = format!(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \
          failed: unable to start container process: error during container init: {reason}"
+    );
+    (code, text)
+}
+
+/// The same where another runtime has made the container, or was to: the words are its own.
+pub(crate) fn external_start_failure(failure: &Failure) -> (i32, String) {
+    let (code, _) = start_failure(failure);
+    let reason = reason(failure);
+    let text = format!(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: {reason}"
     );
     (code, text)
 }

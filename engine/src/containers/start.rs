@@ -10,10 +10,11 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use wherry_monitor_api::{LogSpec, OverlayRootfs, Reply, Request, RestartPolicy, Rootfs, StartSpec, run_dir};
 
+use super::checkpoints::{self, Checkpoint};
 use super::files::{self, EtcInput, EtcPaths};
 use super::lifecycle::{broken, ensure_monitor, release_network};
 use super::links::{self, Links};
-use super::monitor::{CallError, Monitor, start_failure};
+use super::monitor::{CallError, Monitor, external_start_failure, start_failure};
 use super::network::{self, Joined};
 use super::record::{Record, StartFailure};
 use super::state::{State, Transition};
@@ -30,6 +31,18 @@ use crate::error::Error;
 /// 304 when it runs already; dockerd's texts for what cannot be started, after which it is as before, or
 /// removed if it was to be (`--rm`).
 pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Error> {
+    start_from(engine, container, None).await
+}
+
+/// As [`start`], from a checkpoint if one is given.
+///
+/// # Errors
+/// As [`start`].
+pub(super) async fn start_from(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<(), Error> {
     let guard = container.transition.lock().await;
     let previous = container.status().state.clone();
     match &previous {
@@ -46,7 +59,7 @@ pub(super) async fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> R
         status.restart_count = 0;
         status.manually_stopped = false;
     });
-    match try_start(engine, container).await {
+    match try_start(engine, container, checkpoint).await {
         Ok(()) => {
             drop(guard);
             links::refresh_receivers(engine, container);
@@ -103,8 +116,16 @@ fn plain(error: Error) -> Failed {
     (128, error)
 }
 
-async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Failed> {
+async fn try_start(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<(), Failed> {
     let record = container.record();
+    let images = checkpoint
+        .map(|checkpoint| checkpoint.find(&engine.config(), &record, &format!("/{}", record.name)))
+        .transpose();
+    let images = images.map_err(plain)?;
     let links = links::resolve(engine, &record).map_err(plain)?;
     let (monitor, joined, prepared) = tokio::join!(
         ensure_monitor(engine, container),
@@ -117,7 +138,8 @@ async fn try_start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
         container.set_sandbox(Some((**sandbox).clone()));
     }
     let (monitor, prepared) = (monitor.map_err(plain)?, prepared.map_err(plain)?);
-    let start = build(engine, container, &record, &joined, prepared, &links).map_err(plain)?;
+    let mut start = build(engine, container, &record, &joined, prepared, &links).map_err(plain)?;
+    start.checkpoint = images;
     hand_over(engine, container, &monitor, start).await
 }
 
@@ -128,11 +150,16 @@ async fn hand_over(
     monitor: &Arc<Monitor>,
     start: StartSpec,
 ) -> Result<(), Failed> {
+    let (restores, is_external) = (start.checkpoint.is_some(), start.external.is_some());
     match monitor.call(Request::Start(Box::new(start)), &[]).await {
         Ok(Reply::Started { .. }) => {}
         Ok(_) => return Err(plain(broken(container, &CallError::Unexpected))),
+        Err(CallError::Refused(failure)) if restores => {
+            return Err(plain(checkpoints::restore_failure(&failure)));
+        }
         Err(CallError::Refused(failure)) => {
-            let (code, message) = start_failure(&failure);
+            let (code, message) =
+                if is_external { external_start_failure(&failure) } else { start_failure(&failure) };
             let error = if code == 128 { Error::server(message) } else { Error::InvalidParameter(message) };
             return Err((code, error));
         }
@@ -264,6 +291,7 @@ fn build(
         restart_count: 0,
         health,
         external,
+        checkpoint: None,
     })
 }
 

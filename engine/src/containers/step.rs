@@ -208,6 +208,7 @@ fn specification(
         restart: RestartPolicy::No,
         restart_count: 0,
         external: None,
+        checkpoint: None,
         health: None,
     })
 }

@@ -22,13 +22,18 @@ const MIN_PROBE: Duration = Duration::from_millis(1);
 /// # Errors
 /// 400 `Invalid container name (x), only … are allowed`.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    let mut bytes = name.strip_prefix('/').unwrap_or(name).bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let second = bytes.len() > 0;
-    if first && second && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+    if is_name(name.strip_prefix('/').unwrap_or(name)) {
         return Ok(());
     }
     Err(invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+}
+
+/// Whether it is what dockerd takes as a name for most things: at least two characters of `[a-zA-Z0-9][a-zA-Z0-9_.-]`.
+pub(super) fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let second = bytes.len() > 0;
+    first && second && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 fn invalid(message: impl Into<String>) -> Error {

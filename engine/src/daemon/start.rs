@@ -38,6 +38,7 @@ pub(super) fn run(config: Config) -> Result<(), StartError> {
     }
     let passed = activation::take();
     start_log(&config);
+    crate::server::response::announce_experimental(config.experimental);
     for note in &config.without_effect {
         tracing::warn!("{note}");
     }

@@ -1,6 +1,7 @@
 //! What handlers answer.
 
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -123,11 +124,20 @@ pub(crate) fn whole(content_type: &'static str) -> (mpsc::Sender<Bytes>, Respons
     (sender, response)
 }
 
+/// Whether clients are told that we are experimental: settled once, since heads are also written where no engine is at hand.
+static EXPERIMENTAL: OnceLock<bool> = OnceLock::new();
+
+/// Settles the header `Docker-Experimental`, before the first request.
+pub(crate) fn announce_experimental(experimental: bool) {
+    EXPERIMENTAL.get_or_init(|| experimental);
+}
+
 /// Adds the headers that each response to a known path carries.
 pub(crate) fn add_common_headers(headers: &mut HeaderMap) {
+    let experimental = EXPERIMENTAL.get().is_some_and(|on| *on);
     let common = [
         ("api-version", crate::API_VERSION),
-        ("docker-experimental", "false"),
+        ("docker-experimental", if experimental { "true" } else { "false" }),
         ("ostype", "linux"),
         ("server", crate::SERVER_HEADER),
     ];

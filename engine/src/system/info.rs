@@ -120,7 +120,7 @@ fn system(config: &Config) -> Value {
         "NoProxy": proxies.exceptions,
         "Name": host::name(),
         "Labels": config.labels,
-        "ExperimentalBuild": false,
+        "ExperimentalBuild": config.experimental,
         "ServerVersion": crate::ENGINE_VERSION,
     })
 }

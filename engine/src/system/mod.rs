@@ -29,7 +29,10 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
     let (method, segments) = route.parts();
     match (method, segments.as_slice()) {
         ("GET" | "HEAD", ["_ping"]) => Ok(ping(method).into()),
-        ("GET", ["version"]) => Ok(response::json(StatusCode::OK, &version::document()).into()),
+        ("GET", ["version"]) => {
+            let document = version::document(engine.config().experimental);
+            Ok(response::json(StatusCode::OK, &document).into())
+        }
         ("GET", ["info"]) => info::info(engine).await,
         ("GET", ["events"]) => events::stream(&engine, &request),
         ("GET", ["system", "df"]) => disk_usage::answer(engine, &request).await,

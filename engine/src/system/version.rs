@@ -8,7 +8,15 @@ use crate::server::ApiVersion;
 use crate::{API_VERSION, ENGINE_VERSION};
 
 /// The document. Versions are those of the dockerd whose behaviour we have; commit and build say who we are.
-pub(super) fn document() -> Value {
+pub(super) fn document(experimental: bool) -> Value {
+    let mut document = plain_document(experimental);
+    if experimental {
+        document["Experimental"] = Value::Bool(true); // only then is it there
+    }
+    document
+}
+
+fn plain_document(experimental: bool) -> Value {
     let ApiVersion(major, minor) = ApiVersion::MIN;
     let minimum = format!("{major}.{minor}");
     let (arch, kernel) = (host::go_arch(), host::kernel());
@@ -22,7 +30,7 @@ pub(super) fn document() -> Value {
                     "ApiVersion": API_VERSION,
                     "Arch": arch,
                     "BuildTime": "",
-                    "Experimental": "false",
+                    "Experimental": experimental.to_string(),
                     "GitCommit": BUILD,
                     "GoVersion": "",
                     "KernelVersion": kernel,

@@ -148,6 +148,7 @@ impl Host {
             restart: RestartPolicy::No,
             restart_count: 0,
             external: None,
+            checkpoint: None,
             health: None,
         }
     }

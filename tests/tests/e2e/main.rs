@@ -10,6 +10,7 @@ mod attach;
 mod build;
 mod buildkit;
 mod cases;
+mod checkpoints;
 mod commit;
 mod compose;
 mod compose_build;

@@ -47,6 +47,7 @@ impl Monitor {
             Request::Pause => done(self.pause()),
             Request::Resume => done(self.resume()),
             Request::Update { resources, restart } => done(self.update(resources, restart)),
+            Request::Checkpoint { images, exit } => done(self.checkpoint(&images, exit)),
             Request::Processes => self.processes(),
             Request::Stats => self.stats(),
             Request::State => Ok(Some(Reply::State(Box::new(self.state())))),

@@ -90,6 +90,10 @@ impl Monitor {
             self.record_at(at_ns, EventKind::OutOfMemory);
         }
         let oom_killed = run.oom_killed;
+        // Its mount and its folders are where the next start makes its own, by another monitor perhaps.
+        if let Some(external) = run.external.take() {
+            external.remove();
+        }
         let restarting = self.set_ended(&run, code, at_ns, oom_killed);
         self.end_probes();
         let stopped = !run.stops.is_empty();
@@ -101,7 +105,7 @@ impl Monitor {
             self.reply(caller, Ok(Reply::Ok));
         }
         self.timers.cancel(Timer::StopKill);
-        self.leftover = Some((run.container, run.external.take()));
+        self.leftover = Some(run.container);
         self.ship_the_rest();
         if !restarting {
             self.log = None;
@@ -171,10 +175,7 @@ impl Monitor {
 
     /// Removes the cgroups of a container that has ended, once nobody waits for anything else.
     pub(crate) fn remove_leftover(&mut self) {
-        let Some((container, external)) = self.leftover.take() else { return };
-        if let Some(external) = external {
-            external.remove();
-        }
+        let Some(container) = self.leftover.take() else { return };
         if let Err(error) = container.delete(true) {
             self.say(&format!("what it leaves behind cannot be removed: {error}"));
         }

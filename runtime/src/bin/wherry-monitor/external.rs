@@ -9,16 +9,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
-};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde::Deserialize;
 use wherry_monitor_api::{ExternalRuntime, Failure, FailureKind};
-use wherry_runtime::{CgroupManager, Container, Launch, RootfsSource};
+use wherry_runtime::{CgroupManager, Container, Launch};
 
 use crate::control::{failure, system};
 use crate::launch::runtime_failure;
@@ -38,11 +35,13 @@ pub(crate) struct External {
 pub(crate) type Descriptors = Option<[OwnedFd; 3]>;
 
 impl External {
-    /// Makes the container and starts its program. Gives the terminal's master if there are no `descriptors`.
+    /// Makes the container and starts its program, or brings it back from a checkpoint. Gives the terminal's master if
+    /// there are no `descriptors`.
     pub(crate) fn run(
         runtime: &ExternalRuntime,
         launch: &Launch<'_>,
         descriptors: Descriptors,
+        checkpoint: Option<&Path>,
     ) -> Result<(Container, Option<OwnedFd>, Self), Failure> {
         let rootfs = launch.spec.root().as_ref().map_or_else(PathBuf::new, |root| root.path().clone());
         let external = Self {
@@ -52,7 +51,7 @@ impl External {
             rootfs,
             systemd_cgroup: launch.cgroup_manager == CgroupManager::Systemd,
         };
-        match external.create_and_start(launch, descriptors) {
+        match external.create_and_start(launch, descriptors, checkpoint) {
             Ok((container, terminal)) => Ok((container, terminal, external)),
             Err(failure) => {
                 external.remove();
@@ -65,18 +64,26 @@ impl External {
         &self,
         launch: &Launch<'_>,
         descriptors: Descriptors,
+        checkpoint: Option<&Path>,
     ) -> Result<(Container, Option<OwnedFd>), Failure> {
-        mount_rootfs(launch.rootfs, &self.rootfs)
-            .map_err(|errno| system(format!("mount {}", self.rootfs.display()), &errno.into()))?;
+        // On the host: the other runtime knows no overlays.
+        launch.mount_overlay().map_err(|e| runtime_failure(&e))?;
         let bundle = self.bundle();
         let pid_file = bundle.join("pid");
+        // Some accept no later one (crun before 1.9), and ignore what they do not know.
+        let mut spec = launch.spec.clone();
+        spec.set_version("1.0.2".to_owned());
         let write = || {
             std::fs::create_dir_all(&bundle)?;
-            std::fs::write(bundle.join("config.json"), serde_json::to_vec(launch.spec)?)
+            std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)
         };
         write().map_err(|e| system(format!("write {}", bundle.display()), &e))?;
         let mut create = self.command();
-        create.arg("create").arg("--bundle").arg(&bundle).arg("--pid-file").arg(&pid_file);
+        match checkpoint {
+            None => create.arg("create"),
+            Some(images) => create.args(["restore", "--detach", "--image-path"]).arg(images),
+        };
+        create.arg("--bundle").arg(&bundle).arg("--pid-file").arg(&pid_file);
         let console = match descriptors {
             Some([stdin, stdout, stderr]) => {
                 create.stdin(stdin).stdout(stdout).stderr(stderr);
@@ -94,8 +101,20 @@ impl External {
         let pid = std::fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
         let pid = pid.ok_or_else(|| failure(FailureKind::System, "the runtime left no process id"))?;
         let container = Container::adopt(launch, pid).map_err(|e| runtime_failure(&e))?;
-        self.finish(self.command().arg("start").arg(&self.id))?;
+        if checkpoint.is_none() {
+            self.finish(self.command().arg("start").arg(&self.id))?;
+        }
         Ok((container, terminal))
+    }
+
+    /// Has the runtime write the processes to files.
+    pub(crate) fn checkpoint(&self, images: &Path, exit: bool) -> Result<(), Failure> {
+        let mut command = self.command();
+        command.arg("checkpoint").arg("--image-path").arg(images);
+        if !exit {
+            command.arg("--leave-running");
+        }
+        self.finish(command.arg(&self.id))
     }
 
     fn bundle(&self) -> PathBuf {
@@ -136,19 +155,16 @@ impl External {
         let said = lines.rfind(|line| line.level == "error");
         let reason = said
             .map_or_else(|| format!("{} ended with {status}", self.runtime.path.display()), |line| line.msg);
+        // Runtimes differ in capitals only; dockerd looks for the same words.
+        let lower = reason.to_lowercase();
         let kind =
-            if reason.contains("executable file not found") || reason.contains("no such file or directory") {
+            if lower.contains("executable file not found") || lower.contains("no such file or directory") {
                 FailureKind::NotFound
-            } else if reason.contains("permission denied") {
+            } else if lower.contains("permission denied") {
                 FailureKind::NotExecutable
             } else {
                 FailureKind::System
             };
-        // What it is about is said around it, as of our own runtime.
-        let reason = reason.split_once(" create failed: ").map_or(reason.as_str(), |(_, rest)| rest);
-        let reason = ["unable to start container process: ", "error during container init: "]
-            .iter()
-            .fold(reason, |reason, prefix| reason.strip_prefix(prefix).unwrap_or(reason));
         Err(failure(kind, reason))
     }
 
@@ -161,20 +177,6 @@ impl External {
         }
         let _ = std::fs::remove_file(self.log());
     }
-}
-
-/// The overlay, on the host: the other runtime has none of ours.
-fn mount_rootfs(source: &RootfsSource, target: &Path) -> Result<(), Errno> {
-    let RootfsSource::Overlay { lower, upper, work } = source else { return Ok(()) };
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&fs, "upperdir", upper.as_path())?;
-    fsconfig_set_string(&fs, "workdir", work.as_path())?;
-    for folder in lower {
-        fsconfig_set_string(&fs, "lowerdir+", folder.as_path())?;
-    }
-    fsconfig_create(&fs)?;
-    let mounted = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    move_mount(&mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// Where the runtime sends the terminal's master.

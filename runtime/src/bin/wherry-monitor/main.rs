@@ -9,11 +9,12 @@
 //!
 //! The map: `process` makes the process what it must be; `monitor` is the state and the loop;
 //! `control` is the engine's side, `client` a client's socket; `job` is a process with its standard I/O, `pump`
-//! moves bytes between jobs and clients; `start`, `exit` and `exec` are the lives of processes;
+//! moves bytes between jobs and clients; `start`, `exit`, `exec` and `checkpoint` are the lives of processes;
 //! `attach`, `wait` and `logs` are the kinds of clients; `ship` sends the log to a server;
 //! `restart`, `health`, `journal` what their names say.
 
 mod attach;
+mod checkpoint;
 mod client;
 mod control;
 mod dispatch;

@@ -56,7 +56,7 @@ pub(crate) struct Monitor {
     /// The container, while its init runs or its output is not at its end.
     pub(crate) run: Option<Run>,
     /// One that has ended, and whose cgroups are still there.
-    pub(crate) leftover: Option<(Container, Option<External>)>,
+    pub(crate) leftover: Option<Container>,
     pub(crate) phase: Phase,
     pub(crate) journal: Journal,
     pub(crate) restart_count: u32,

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use rustix::termios::{Winsize, tcsetwinsize};
 use wherry_container_log::{Options, Writer};
 use wherry_monitor_api::{EventKind, Failure, FailureKind, LogDriver, LogSpec, Phase, Reply, StartSpec};
-use wherry_runtime::{Container, Stdio};
+use wherry_runtime::Stdio;
 
+use crate::checkpoint::run_or_restore;
 use crate::control::{Answer, Caller, failure, system};
 use crate::external::External;
 use crate::health::Verdict;
 use crate::job::{Connected, Io, Job, Kind};
 use crate::journal::now_ns;
-use crate::launch::{Parsed, failure_code, runtime_failure};
+use crate::launch::{Parsed, failure_code};
 use crate::monitor::{Monitor, Plan, Run};
 use crate::poll::{Flags, Polled, Source};
 use crate::restart::{self, Backoff};
@@ -27,8 +28,10 @@ impl Monitor {
             return Err(failure(FailureKind::State, "the container is already running"));
         }
         let first = self.plan.is_none();
+        let checkpoint = spec.checkpoint.take(); // what is kept is for restarts
         let bytes = serde_json::to_vec(&spec)
             .map_err(|e| failure(FailureKind::Protocol, format!("the start cannot be kept: {e}")))?;
+        spec.checkpoint = checkpoint;
         self.plan = Some(Plan {
             spec: bytes,
             state_path: spec.state_path.clone(),
@@ -112,18 +115,20 @@ impl Monitor {
         let parsed = Parsed::take(start)?;
         self.open_log(&start.log)?;
         let number = self.next_number();
-        let runtime = start.external.as_ref();
+        let (runtime, checkpoint) = (start.external.as_ref(), start.checkpoint.as_deref());
         let (container, external, io) = if parsed.terminal() {
             let launch = parsed.launch(start, Stdio::Terminal { size: start.console_size });
             let (container, master, external) = match runtime {
-                Some(runtime) => External::run(runtime, &launch, None).map(|(c, m, e)| (c, m, Some(e)))?,
-                None => {
-                    Container::run(&launch).map(|(c, m)| (c, m, None)).map_err(|e| runtime_failure(&e))?
+                Some(runtime) => {
+                    External::run(runtime, &launch, None, checkpoint).map(|(c, m, e)| (c, m, Some(e)))?
                 }
+                None => run_or_restore(&launch, checkpoint).map(|(c, m)| (c, m, None))?,
             };
             let master =
                 master.ok_or_else(|| failure(FailureKind::System, "the runtime library gave no terminal"))?;
-            if let (Some(_), Some((rows, columns))) = (&external, start.console_size) {
+            if let Some((rows, columns)) =
+                start.console_size.filter(|_| external.is_some() || checkpoint.is_some())
+            {
                 let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
                 // The program has a terminal of another size then, and can do without.
                 let _ = tcsetwinsize(&master, size);
@@ -141,10 +146,10 @@ impl Monitor {
                     let [stdin, stdout, stderr] =
                         owned.map(|end| end.map_err(|e| system("duplicate a pipe", &e)));
                     let (container, _, external) =
-                        External::run(runtime, &launch, Some([stdin?, stdout?, stderr?]))?;
+                        External::run(runtime, &launch, Some([stdin?, stdout?, stderr?]), checkpoint)?;
                     (container, Some(external))
                 }
-                None => (Container::run(&launch).map_err(|e| runtime_failure(&e))?.0, None),
+                None => (run_or_restore(&launch, checkpoint)?.0, None),
             };
             (container, external, Ok(io))
         };
