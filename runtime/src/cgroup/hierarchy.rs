@@ -32,12 +32,13 @@ impl Hierarchies {
     pub(crate) fn detect() -> Result<Self, Error> {
         let usual = Path::new("/sys/fs/cgroup");
         // the usual place of version 2 needs no parsing
-        if let Ok(fs) = rustix::fs::statfs(usual)
-            && u64::try_from(fs.f_type) == Ok(CGROUP2_MAGIC)
-        {
+        if is_version_2(usual) {
             return Ok(Hierarchies { v1: Vec::new(), v2: Some(usual.to_path_buf()) });
         }
-        Ok(Self::parse(&mountinfo::read()?))
+        let mut found = Self::parse(&mountinfo::read()?);
+        // one that something else has been mounted over is still in the table
+        found.v2 = found.v2.filter(|point| is_version_2(point));
+        Ok(found)
     }
 
     /// Picks the hierarchies from a table of mounts.
@@ -64,6 +65,10 @@ impl Hierarchies {
     pub(crate) fn unified(&self) -> bool {
         self.v1.is_empty()
     }
+}
+
+fn is_version_2(point: &Path) -> bool {
+    rustix::fs::statfs(point).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(CGROUP2_MAGIC))
 }
 
 /// Whether a superblock option of a v1 hierarchy names a controller or the hierarchy.

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -70,9 +71,7 @@ impl External {
         launch.mount_overlay().map_err(|e| runtime_failure(&e))?;
         let bundle = self.bundle();
         let pid_file = bundle.join("pid");
-        // Some accept no later one (crun before 1.9), and ignore what they do not know.
-        let mut spec = launch.spec.clone();
-        spec.set_version("1.0.2".to_owned());
+        let spec = for_others(launch.spec);
         let write = || {
             std::fs::create_dir_all(&bundle)?;
             std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec)?)
@@ -177,6 +176,21 @@ impl External {
         }
         let _ = std::fs::remove_file(self.log());
     }
+}
+
+/// A specification as older runtimes take it, with the same meaning.
+fn for_others(spec: &Spec) -> Spec {
+    let mut spec = spec.clone();
+    // crun before 1.9 accepts no later version, and all ignore what they do not know.
+    spec.set_version("1.0.2".to_owned());
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let below = mount.source().as_ref().is_none_or(|source| source.is_dir());
+        // Nothing is mounted below a file, and that crun fails there.
+        for option in mount.options_mut().iter_mut().flatten().filter(|option| !below && *option == "rro") {
+            *option = "ro".to_owned();
+        }
+    }
+    spec
 }
 
 /// Where the runtime sends the terminal's master.
