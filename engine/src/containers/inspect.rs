@@ -229,7 +229,7 @@ fn graph_driver(engine: &Engine, record: &Record) -> Value {
 }
 
 fn network_settings(record: &Record, sandbox: Option<&Sandbox>) -> Value {
-    let networks = shown::networks(record, sandbox, true);
+    let networks = json!(shown::Networks { record, sandbox, full: true });
     // The top level repeats the default bridge's endpoint, as clients of old expect.
     let empty = json!({});
     let bridge = networks.get("bridge").unwrap_or(&empty);

@@ -1,17 +1,22 @@
 //! `GET /containers/json`.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use regex_lite::Regex;
+use serde::Serialize;
 use serde_json::{Value, json};
+use wherry_netd::protocol::Sandbox;
 
+use super::config::MountPoint;
+use super::inspect;
 use super::network::parse_port;
 use super::record::Record;
-use super::shown::{self, human_duration};
+use super::shown::{Networks, Port, human_duration, port_list};
 use super::state::{State, Status};
 use super::table::Container;
-use super::{inspect, shown::port_list};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Filters, Reply, Request, response};
@@ -44,74 +49,139 @@ pub(crate) async fn list(engine: &Arc<Engine>, request: &Request) -> Result<Repl
     let limit = limit.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
     let wanted = Wanted::new(engine, &filters)?;
     let everything = request.query.flag("all") || limit.is_some() || wanted.implies_all();
-    let mut found: Vec<(Arc<Container>, Arc<Record>, Arc<Status>)> = engine
+    let mut found: Vec<Listed> = engine
         .containers
         .all()
         .into_iter()
-        .map(|container| {
-            let (record, status) = (container.record(), container.status());
-            (container, record, status)
-        })
-        .filter(|(_, _, status)| everything || status.state.is_running())
-        .filter(|(container, record, status)| wanted.matches(container, record, status))
+        .map(Listed::now)
+        .filter(|listed| everything || listed.status.state.is_running())
+        .filter(|listed| wanted.matches(listed))
         .collect();
-    found.sort_by_key(|(_, record, _)| std::cmp::Reverse(record.created_ns));
+    found.sort_by_key(|listed| std::cmp::Reverse(listed.record.created_ns));
     found.truncate(limit.unwrap_or(usize::MAX));
-    let (size, engine, links) = (request.query.flag("size"), engine.clone(), Links::of(engine));
-    let rows: Vec<Value> = if size {
-        blocking(move || Ok(found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, true)).collect()))
-            .await?
-    } else {
-        found.iter().map(|(c, r, s)| row(&engine, &links, c, r, s, false)).collect()
+    let (size, engine) = (request.query.flag("size"), engine.clone());
+    let answer = move || {
+        let rows = Rows::of(&engine, size);
+        let shown: Vec<Row<'_>> = found.iter().map(|listed| rows.row(listed)).collect();
+        response::json(StatusCode::OK, &shown)
     };
-    Ok(response::json(StatusCode::OK, &rows).into())
+    // Only for sizes are files walked.
+    let answer = if size { blocking(move || Ok(answer())).await? } else { answer() };
+    Ok(answer.into())
 }
 
 /// All containers with their sizes, for `/system/df`. Walks their files; blocks.
-pub(crate) fn usage(engine: &Engine) -> Vec<Value> {
-    let mut all: Vec<_> = engine.containers.all().into_iter().map(|c| (c.record(), c)).collect();
-    all.sort_by_key(|(record, _)| std::cmp::Reverse(record.created_ns));
-    let links = Links::of(engine);
-    all.iter()
-        .map(|(record, container)| row(engine, &links, container, record, &container.status(), true))
-        .collect()
+pub(crate) fn usage(engine: &Engine) -> Value {
+    let mut all: Vec<Listed> = engine.containers.all().into_iter().map(Listed::now).collect();
+    all.sort_by_key(|listed| std::cmp::Reverse(listed.record.created_ns));
+    let rows = Rows::of(engine, true);
+    json!(all.iter().map(|listed| rows.row(listed)).collect::<Vec<_>>())
 }
 
-fn row(
-    engine: &Engine,
-    links: &Links,
-    container: &Container,
-    record: &Record,
-    status: &Status,
+/// A container as it was at one moment.
+struct Listed {
+    record: Arc<Record>,
+    status: Arc<Status>,
+    sandbox: Option<Arc<Sandbox>>,
+}
+
+impl Listed {
+    fn now(container: Arc<Container>) -> Self {
+        Self { record: container.record(), status: container.status(), sandbox: container.sandbox() }
+    }
+}
+
+/// What the rows of one list have in common. A row is written from what is borrowed: of a thousand, each allocation counts.
+struct Rows<'a> {
+    engine: &'a Engine,
+    links: Links,
     size: bool,
-) -> Value {
-    let sandbox = container.sandbox();
-    let mut row = json!({
-        "Id": record.id,
-        "Names": links.names(record),
-        "Image": image(engine, record),
-        "ImageID": record.image,
-        "Command": command(record),
-        "Created": record.created_ns / 1_000_000_000,
-        "Ports": port_list(record, sandbox.as_deref()),
-    });
-    if size {
-        let (rw, root) = inspect::sizes(engine, record);
-        if rw > 0 {
-            row["SizeRw"] = json!(rw);
+    now_ns: i64,
+    /// The ids of images by the names that containers have for them, as far as they have been asked for.
+    images: RefCell<HashMap<String, Option<String>>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row<'a> {
+    id: &'a str,
+    names: Vec<String>,
+    image: &'a str,
+    #[serde(rename = "ImageID")]
+    image_id: &'a str,
+    command: String,
+    created: i64,
+    ports: Vec<Port>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_rw: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<u64>,
+    labels: &'a BTreeMap<String, String>,
+    state: &'a str,
+    status: String,
+    host_config: RowHostConfig<'a>,
+    network_settings: RowNetworks<'a>,
+    mounts: &'a [MountPoint],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RowHostConfig<'a> {
+    network_mode: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<&'a BTreeMap<String, String>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RowNetworks<'a> {
+    networks: Networks<'a>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(engine: &'a Engine, size: bool) -> Self {
+        let (links, now_ns) = (Links::of(engine), crate::clock::now_ns());
+        Self { engine, links, size, now_ns, images: RefCell::default() }
+    }
+
+    fn row<'r>(&self, listed: &'r Listed) -> Row<'r> {
+        let Listed { record, status, sandbox, .. } = listed;
+        let sandbox = sandbox.as_deref();
+        let sizes = self.size.then(|| inspect::sizes(self.engine, record));
+        let host = &record.host_config;
+        Row {
+            id: &record.id,
+            names: self.links.names(record),
+            image: self.image(record),
+            image_id: &record.image,
+            command: command(record),
+            created: record.created_ns / 1_000_000_000,
+            ports: port_list(record, sandbox),
+            size_rw: sizes.map(|(rw, _)| rw).filter(|rw| *rw > 0),
+            size_root_fs: sizes.map(|(_, root)| root),
+            labels: record.labels(),
+            state: status.state.status(),
+            status: describe(status, self.now_ns),
+            host_config: RowHostConfig {
+                network_mode: &host.network_mode,
+                annotations: host.annotations.as_ref().filter(|annotations| !annotations.is_empty()),
+            },
+            network_settings: RowNetworks { networks: Networks { record, sandbox, full: false } },
+            mounts: &record.mounts,
         }
-        row["SizeRootFs"] = json!(root);
     }
-    row["Labels"] = json!(record.labels());
-    row["State"] = json!(status.state.status());
-    row["Status"] = json!(describe(status, crate::clock::now_ns()));
-    row["HostConfig"] = json!({ "NetworkMode": record.host_config.network_mode });
-    if let Some(annotations) = record.host_config.annotations.as_ref().filter(|a| !a.is_empty()) {
-        row["HostConfig"]["Annotations"] = json!(annotations);
+
+    /// The image's name as given, unless it means another image by now.
+    fn image<'r>(&self, record: &'r Record) -> &'r str {
+        let name = &record.config.image;
+        let mut known = self.images.borrow_mut();
+        if !known.contains_key(name) {
+            let id = self.engine.store.resolve(name).ok().map(|id| id.to_string());
+            known.insert(name.clone(), id);
+        }
+        let means = known.get(name).and_then(Option::as_ref);
+        if means == Some(&record.image) { name } else { &record.image }
     }
-    row["NetworkSettings"] = json!({ "Networks": shown::networks(record, sandbox.as_deref(), false) });
-    row["Mounts"] = json!(record.mounts);
-    row
 }
 
 /// All links: what a receiver calls its source (a name, or an id's beginning), and the name that the source has through it.
@@ -137,14 +207,6 @@ impl Links {
         let mut names: Vec<String> = through.map(|(_, name)| name.clone()).collect();
         names.push(format!("/{}", record.name));
         names
-    }
-}
-
-/// The image's name as given, unless it means another image by now.
-fn image(engine: &Engine, record: &Record) -> String {
-    match engine.store.resolve(&record.config.image) {
-        Ok(id) if id.to_string() == record.image => record.config.image.clone(),
-        _ => record.image.clone(),
     }
 }
 
@@ -244,7 +306,8 @@ impl<'a> Wanted<'a> {
         ["status", "exited", "before", "since"].iter().any(|name| !self.filters.values(name).is_empty())
     }
 
-    fn matches(&self, container: &Container, record: &Record, status: &Status) -> bool {
+    fn matches(&self, listed: &Listed) -> bool {
+        let Listed { record, status, sandbox } = listed;
         let filters = self.filters;
         let exited_as_wanted = self.exited.is_empty()
             || status
@@ -253,7 +316,7 @@ impl<'a> Wanted<'a> {
                 .is_some_and(|e| !status.state.is_running() && self.exited.contains(&e.code));
         (self.ids.is_empty() || self.ids.iter().any(|pattern| pattern.matches(&record.id)))
             && (self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches_name(&record.name)))
-            && filters.labels(&record.labels())
+            && filters.labels(record.labels())
             && filters.any("status", |word| word == status.state.status())
             && filters.any("health", |word| {
                 word == status.health.as_ref().map_or("none", |h| inspect::health_word(h.status))
@@ -272,16 +335,15 @@ impl<'a> Wanted<'a> {
                     .any(|(name, a)| name == n || (!n.is_empty() && a.network_id.starts_with(n)))
             })
             && filters.any("is-task", |value| matches!(value, "false" | "0" | "f"))
-            && self.ports_match(container, record)
+            && self.ports_match(sandbox.as_deref(), record)
     }
 
-    fn ports_match(&self, container: &Container, record: &Record) -> bool {
+    fn ports_match(&self, sandbox: Option<&Sandbox>, record: &Record) -> bool {
         let within = |wanted: &[(u16, u16, String)], port: u16, protocol: &str| {
             wanted.iter().any(|(first, last, p)| (*first..=*last).contains(&port) && p == protocol)
         };
         let [publish, expose] = &self.ports;
-        let sandbox = container.sandbox();
-        let mut bound = sandbox.iter().flat_map(|s| s.endpoints.iter().flat_map(|e| e.ports.iter()));
+        let mut bound = sandbox.into_iter().flat_map(|s| s.endpoints.iter().flat_map(|e| e.ports.iter()));
         let mut exposed =
             record.config.exposed_ports.iter().flatten().filter_map(|(p, _)| parse_port(p).ok());
         (publish.is_empty() || bound.any(|b| within(publish, b.host_port, &b.protocol.to_string())))

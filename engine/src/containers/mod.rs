@@ -179,7 +179,7 @@ fn publish_from(
     more: BTreeMap<String, String>,
 ) {
     let record = container.record();
-    let mut attributes = record.labels();
+    let mut attributes = record.labels().clone();
     attributes.insert("image".into(), record.config.image.clone());
     attributes.insert("name".into(), record.name.clone());
     attributes.extend(more);

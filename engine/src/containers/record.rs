@@ -123,8 +123,9 @@ impl Record {
     }
 
     /// Labels, empty if none.
-    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
-        self.config.labels.clone().unwrap_or_default()
+    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.config.labels.as_ref().unwrap_or(&NONE)
     }
 }
 

@@ -188,7 +188,7 @@ pub(super) async fn prune(engine: Arc<Engine>, request: Request) -> Result<Reply
     let (mut deleted, mut reclaimed) = (Vec::new(), 0u64);
     for container in engine.containers.all() {
         let record = container.record();
-        let wanted = filters.labels(&record.labels()) && until.is_none_or(|ns| record.created_ns < ns);
+        let wanted = filters.labels(record.labels()) && until.is_none_or(|ns| record.created_ns < ns);
         if container.status().state.is_running() || !wanted {
             continue;
         }

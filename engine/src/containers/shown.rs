@@ -1,55 +1,108 @@
 //! What lists and inspect share: networks, ports and durations in Docker's form. From snapshots only.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use wherry_netd::protocol::{BoundPort, Endpoint, Sandbox};
 
+use super::config::EndpointIpam;
 use super::network::{names, parse_port};
 use super::record::{Attachment, Record};
 
-/// `Networks`: what was asked of each endpoint, and what it became while the container runs. `full` adds what only
-/// inspect shows.
-pub(super) fn networks(record: &Record, sandbox: Option<&Sandbox>, full: bool) -> Value {
-    let mut shown = Map::new();
-    for (name, attachment) in &record.networks {
-        let endpoint =
-            sandbox.and_then(|s| s.endpoints.iter().find(|e| e.spec.network == attachment.network_id));
-        shown.insert(name.clone(), network(record, name, attachment, endpoint, full));
-    }
-    Value::Object(shown)
+/// `Networks`: what was asked of each endpoint, and what it became while the container runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Networks<'a> {
+    pub(super) record: &'a Record,
+    pub(super) sandbox: Option<&'a Sandbox>,
+    /// With what only inspect shows.
+    pub(super) full: bool,
 }
 
-fn network(
-    record: &Record,
-    name: &str,
-    attachment: &Attachment,
-    endpoint: Option<&Endpoint>,
-    full: bool,
-) -> Value {
-    let settings = &attachment.settings;
-    let user_defined = !matches!(name, "bridge" | "host" | "none");
-    let joined_before = !attachment.network_id.is_empty();
-    let dns_names = (full && user_defined && joined_before).then(|| names(record, attachment));
-    let address = endpoint.and_then(|e| e.ipv4);
-    let address_v6 = endpoint.and_then(|e| e.ipv6);
-    json!({
-        "IPAMConfig": settings.ipam_config,
-        "Links": settings.links.as_ref().filter(|_| full),
-        "Aliases": settings.aliases.as_ref().filter(|_| full),
-        "MacAddress": endpoint.map_or(settings.mac_address.as_str(), |e| e.mac.as_str()),
-        "DriverOpts": settings.driver_opts.as_ref().filter(|_| full),
-        "GwPriority": settings.gw_priority,
-        "NetworkID": attachment.network_id,
-        "EndpointID": endpoint.map_or("", |e| e.spec.id.as_str()),
-        "Gateway": endpoint.and_then(|e| e.gateway).map_or(String::new(), |g| g.to_string()),
-        "IPAddress": address.map_or(String::new(), |a| a.ip().to_string()),
-        "IPPrefixLen": address.map_or(0, |a| a.prefix()),
-        "IPv6Gateway": endpoint.and_then(|e| e.gateway_v6).map_or(String::new(), |g| g.to_string()),
-        "GlobalIPv6Address": address_v6.map_or(String::new(), |a| a.ip().to_string()),
-        "GlobalIPv6PrefixLen": address_v6.map_or(0, |a| a.prefix()),
-        "DNSNames": dns_names,
-    })
+impl Serialize for Networks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.record.networks.iter().map(|(name, attachment)| {
+            let mut endpoints = self.sandbox.into_iter().flat_map(|s| s.endpoints.iter());
+            let endpoint = endpoints.find(|e| e.spec.network == attachment.network_id);
+            (name, Network::new(self.record, name, attachment, endpoint, self.full))
+        }))
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Network<'a> {
+    #[serde(rename = "IPAMConfig")]
+    ipam_config: &'a Option<EndpointIpam>,
+    links: Option<&'a Vec<String>>,
+    aliases: Option<&'a Vec<String>>,
+    mac_address: &'a str,
+    driver_opts: Option<&'a BTreeMap<String, String>>,
+    gw_priority: i32,
+    #[serde(rename = "NetworkID")]
+    network_id: &'a str,
+    #[serde(rename = "EndpointID")]
+    endpoint_id: &'a str,
+    gateway: Text<Ipv4Addr>,
+    #[serde(rename = "IPAddress")]
+    address: Text<Ipv4Addr>,
+    #[serde(rename = "IPPrefixLen")]
+    prefix: u8,
+    #[serde(rename = "IPv6Gateway")]
+    gateway_v6: Text<Ipv6Addr>,
+    #[serde(rename = "GlobalIPv6Address")]
+    address_v6: Text<Ipv6Addr>,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    prefix_v6: u8,
+    #[serde(rename = "DNSNames")]
+    dns_names: Option<Vec<String>>,
+}
+
+impl<'a> Network<'a> {
+    fn new(
+        record: &'a Record,
+        name: &str,
+        attachment: &'a Attachment,
+        endpoint: Option<&'a Endpoint>,
+        full: bool,
+    ) -> Self {
+        let settings = &attachment.settings;
+        let user_defined = !matches!(name, "bridge" | "host" | "none");
+        let joined_before = !attachment.network_id.is_empty();
+        let address = endpoint.and_then(|e| e.ipv4);
+        let address_v6 = endpoint.and_then(|e| e.ipv6);
+        Self {
+            ipam_config: &settings.ipam_config,
+            links: settings.links.as_ref().filter(|_| full),
+            aliases: settings.aliases.as_ref().filter(|_| full),
+            mac_address: endpoint.map_or(settings.mac_address.as_str(), |e| e.mac.as_str()),
+            driver_opts: settings.driver_opts.as_ref().filter(|_| full),
+            gw_priority: settings.gw_priority,
+            network_id: &attachment.network_id,
+            endpoint_id: endpoint.map_or("", |e| e.spec.id.as_str()),
+            gateway: Text(endpoint.and_then(|e| e.gateway)),
+            address: Text(address.map(|a| a.ip())),
+            prefix: address.map_or(0, |a| a.prefix()),
+            gateway_v6: Text(endpoint.and_then(|e| e.gateway_v6)),
+            address_v6: Text(address_v6.map(|a| a.ip())),
+            prefix_v6: address_v6.map_or(0, |a| a.prefix()),
+            dns_names: (full && user_defined && joined_before).then(|| names(record, attachment)),
+        }
+    }
+}
+
+/// A value in words; without one, the empty text.
+#[derive(Debug)]
+struct Text<T>(Option<T>);
+
+impl<T: std::fmt::Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
 }
 
 /// All published ports of a running container.
@@ -76,26 +129,41 @@ pub(super) fn port_map(record: &Record, sandbox: Option<&Sandbox>) -> Value {
     json!(shown)
 }
 
+/// One of `Ports` of the list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Port {
+    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
+    host_ip: Option<IpAddr>,
+    private_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_port: Option<u16>,
+    #[serde(rename = "Type")]
+    protocol: String,
+}
+
 /// `Ports` of the list.
-pub(super) fn port_list(record: &Record, sandbox: Option<&Sandbox>) -> Vec<Value> {
-    let mut rows: Vec<(u16, String, Value)> = Vec::new();
+pub(super) fn port_list(record: &Record, sandbox: Option<&Sandbox>) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::new();
     for port in bound(sandbox) {
-        let row = json!({
-            "IP": port.host_ip.to_string(), "PrivatePort": port.container_port,
-            "PublicPort": port.host_port, "Type": port.protocol.to_string(),
+        ports.push(Port {
+            host_ip: Some(port.host_ip),
+            private_port: port.container_port,
+            public_port: Some(port.host_port),
+            protocol: port.protocol.to_string(),
         });
-        rows.push((port.container_port, port.protocol.to_string(), row));
     }
-    let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| port);
-    for (number, protocol) in exposed.filter_map(|port| parse_port(port).ok()) {
-        let published = rows.iter().any(|(n, p, _)| *n == number && *p == protocol.to_string());
-        if sandbox.is_some_and(|s| !s.endpoints.is_empty()) && !published {
-            let row = json!({ "PrivatePort": number, "Type": protocol.to_string() });
-            rows.push((number, protocol.to_string(), row));
+    if sandbox.is_some_and(|s| !s.endpoints.is_empty()) {
+        let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| port);
+        for (private_port, protocol) in exposed.filter_map(|port| parse_port(port).ok()) {
+            let protocol = protocol.to_string();
+            if !ports.iter().any(|port| port.private_port == private_port && port.protocol == protocol) {
+                ports.push(Port { host_ip: None, private_port, public_port: None, protocol });
+            }
         }
     }
-    rows.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    rows.into_iter().map(|(_, _, row)| row).collect()
+    ports.sort_by(|a, b| (a.private_port, &a.protocol).cmp(&(b.private_port, &b.protocol)));
+    ports
 }
 
 /// How long something takes, as `docker ps` says it.

@@ -32,7 +32,7 @@ pub(super) async fn answer(engine: Arc<Engine>, request: &Request) -> Result<Rep
         Ok(json!({
             "LayersSize": if wanted("image") { layers_bytes(&engine) } else { 0 },
             "Images": part("image", &|| images_of(&engine))?,
-            "Containers": part("container", &|| Ok(json!(containers::usage(&engine))))?,
+            "Containers": part("container", &|| Ok(containers::usage(&engine)))?,
             "Volumes": part("volume", &|| Ok(json!(volumes::usage(&engine))))?,
             "BuildCache": part("build-cache", &|| Ok(build_cache(&engine)))?,
         }))

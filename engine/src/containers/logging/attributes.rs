@@ -16,8 +16,9 @@ pub(super) fn of(record: &Record) -> Result<BTreeMap<String, String>, Reason> {
     let list = |name: &str| options.get(name).map_or("", String::as_str).to_owned();
     let labels = Wanted::new(&list("labels"), &list("labels-regex"))?;
     let env = Wanted::new(&list("env"), &list("env-regex"))?;
+    let wanted = record.labels().iter().filter(|(name, _)| labels.has(name));
     let mut attributes: BTreeMap<String, String> =
-        record.labels().into_iter().filter(|(name, _)| labels.has(name)).collect();
+        wanted.map(|(name, value)| (name.clone(), value.clone())).collect();
     for variable in record.config.env.iter().flatten() {
         if let Some((name, value)) = variable.split_once('=').filter(|(name, _)| env.has(name)) {
             attributes.insert(name.to_owned(), value.to_owned());

@@ -141,7 +141,7 @@ fn field(record: &Record, name: &str) -> Option<Value> {
         "ContainerEntrypoint" => text(&record.path),
         "ContainerArgs" => Some(Value::List(record.args.clone())),
         "ContainerEnv" => Some(Value::List(record.config.env.clone().unwrap_or_default())),
-        "ContainerLabels" => Some(Value::Map(record.labels())),
+        "ContainerLabels" => Some(Value::Map(record.labels().clone())),
         "ContainerCreated" => text(&crate::clock::rfc3339(record.created_ns)),
         "Config" => Some(Value::Map(record.host_config.log_config.config.clone())),
         "Command" => {

@@ -74,6 +74,8 @@ impl Page {
     pub(crate) fn add_memory(&mut self, contestant: &mut Contestant, idle: usize) {
         let before = contestant.memory();
         contestant.start_idle(idle);
+        // What has just been started is not idle yet.
+        std::thread::sleep(std::time::Duration::from_secs(3));
         let after = contestant.memory();
         let each = (after.total_pss_kib().saturating_sub(before.total_pss_kib())) as f64 / idle as f64;
         let engine: u64 = before
