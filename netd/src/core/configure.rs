@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::kernel::index_of;
-use super::networks::{bridge_rules, host_routes, now_ms};
+use super::networks::{bridge_rules, has_ipv6, host_routes, now_ms};
 use super::{Netd, NetworkState, failed};
 use crate::firewall::wanted::{Family, Part, Wanted};
 use crate::ipam;
@@ -17,8 +17,6 @@ use crate::store::StoredSettings;
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARDING_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const FORWARDING_V6_DEFAULT: &str = "/proc/sys/net/ipv6/conf/default/forwarding";
-/// There on kernels with IPv6.
-const IPV6: &str = "/proc/sys/net/ipv6";
 /// The interface that is ours without asking.
 const USUAL_INTERFACE: &str = "docker0";
 const DEFAULT_NETWORK: &str = "bridge";
@@ -38,9 +36,10 @@ impl Netd {
             state.forward_drop = forward_drop.clone();
             state.settings.replace(settings.clone()).map(|before| before.firewall)
         };
-        let any_v6 = self.state().networks.iter().any(|n| n.network.spec.ipv6);
-        if any_v6 {
-            self.note_ipv6_forwarding(&settings)?;
+        let any_v6 = self.state().networks.iter().any(|n| needs_ipv6_forwarding(&n.network.spec));
+        if any_v6 && let Err(failure) = self.note_ipv6_forwarding(&settings) {
+            // A host that has no IPv6 any more still has all its other networks.
+            journal::note(format_args!("networks with IPv6 do not forward it: {failure}"));
         }
         self.ensure_bridges(&settings);
         self.ensure_rules(&settings, before)?;
@@ -261,7 +260,7 @@ impl Netd {
             let view = {
                 let state = self.state();
                 let Ok(n) = state.network(&id) else { continue };
-                NetworkState { network: n.network.clone(), pools: Vec::new(), ..*n }
+                n.without_pools()
             };
             if let Err(failure) = self.ensure_bridge(&view, settings) {
                 journal::note(format_args!("network {}: {failure}", view.network.spec.name));
@@ -271,7 +270,7 @@ impl Netd {
 
     /// Brings the host's rules to agree with all networks and ports; `before`: the backend that made them until now.
     fn ensure_rules(&self, settings: &Settings, before: Option<FirewallBackend>) -> Result<(), Failure> {
-        let has_ipv6 = std::path::Path::new(IPV6).exists();
+        let has_ipv6 = has_ipv6();
         let families = Family::ALL.into_iter().filter(|family| match family {
             Family::V4 => settings.iptables,
             Family::V6 => settings.ip6tables && has_ipv6,
@@ -301,6 +300,11 @@ impl Netd {
         }
         self.firewall.reconcile(wanted, before)
     }
+}
+
+/// Whether the host has to forward IPv6 for a network: what is directly on one of its links passes it by.
+pub(super) fn needs_ipv6_forwarding(spec: &NetworkSpec) -> bool {
+    spec.ipv6 && spec.driver == Driver::Bridge
 }
 
 /// Switches forwarding on if that is asked and it is off; answers whether it was off.

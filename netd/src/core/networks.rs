@@ -1,15 +1,18 @@
 //! Making and removing networks.
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnetwork::IpNetwork;
 use rustix::io::Errno;
 
+use super::configure::needs_ipv6_forwarding;
 use super::kernel::index_of;
 use super::plan::random_mac;
 use super::subnets::pools_of;
 use super::{Netd, NetworkState, failed, parents};
 use crate::firewall::wanted::BridgeRules;
+use crate::journal;
 use crate::netlink::{Batch, Socket, route};
 use crate::protocol::{Driver, Failure, GatewayMode, Network, NetworkSpec, Settings, VERSION};
 use crate::store::{StoredNetwork, is_id};
@@ -31,7 +34,7 @@ impl Netd {
             state.complete(&mut spec, &settings, &routes)?;
         }
         let mut made = NetworkState::new(spec, false, now_ms(), chosen_subnet)?;
-        if made.network.spec.ipv6 && made.network.spec.driver == Driver::Bridge {
+        if needs_ipv6_forwarding(&made.network.spec) {
             self.forward_ipv6(&settings)?;
         }
         made.own_bridge = self.ensure_bridge(&made, &settings)?;
@@ -49,7 +52,7 @@ impl Netd {
 
     pub(super) fn remove_network(&self, id: &str) -> Result<(), Failure> {
         let _one_at_a_time = self.topology();
-        let (removed, settings) = {
+        let (mut removed, settings) = {
             let mut state = self.state();
             let settings = state.settings()?.clone();
             let network = state.network_mut(id)?;
@@ -69,14 +72,30 @@ impl Netd {
                 });
             }
             network.removing = true;
-            let removed = NetworkState { pools: Vec::new(), network: network.network.clone(), ..*network };
-            (removed, settings)
+            (network.without_pools(), settings)
         };
+        self.hand_on_parent(&mut removed);
         self.take_down_network(&removed, &settings);
         // Its file goes last: a netd that is killed before finds it, and the network is whole again.
         self.paths.remove_network(id).map_err(failed("remove network", id))?;
         self.state().networks.retain(|n| n.network.spec.id != id);
         Ok(())
+    }
+
+    /// What the interfaces of a network were on stays if another network's are on it, too: the last one removes it.
+    fn hand_on_parent(&self, leaving: &mut NetworkState) {
+        if !leaving.own_bridge {
+            return;
+        }
+        let heir = parents::hand_on(&mut self.state().networks, &leaving.network.spec);
+        let Some(heir) = heir else { return };
+        leaving.own_bridge = false;
+        if let Err(failure) = self.keep_network(&heir) {
+            journal::note(format_args!(
+                "{} will stay behind its last network: {failure}",
+                parents::interface(&heir.network.spec)
+            ));
+        }
     }
 
     /// Writes a network to disk.
@@ -104,7 +123,7 @@ impl Netd {
         }
         if network.network.spec.sub.is_some() {
             if let Err(failure) = parents::remove(&network.network.spec) {
-                crate::journal::note(failure);
+                journal::note(failure);
             }
             return;
         }
@@ -112,7 +131,7 @@ impl Netd {
         route::delete_link(&mut batch, network.bridge());
         match Socket::route().and_then(|mut socket| socket.commit(batch)) {
             Ok(()) | Err(Errno::NODEV) => {}
-            Err(e) => crate::journal::note(format_args!("remove bridge {}: {e}", network.bridge())),
+            Err(e) => journal::note(format_args!("remove bridge {}: {e}", network.bridge())),
         }
     }
 
@@ -228,6 +247,11 @@ fn switches(network: &NetworkState, settings: &Settings) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Whether the kernel has IPv6: it may have been switched off at a boot, under networks that have it.
+pub(super) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
 /// What the rules of a network depend on, of each family that it has rules in.
 pub(super) fn bridge_rules(network: &NetworkState, settings: &Settings) -> Vec<BridgeRules> {
     let spec = &network.network.spec;
@@ -236,7 +260,7 @@ pub(super) fn bridge_rules(network: &NetworkState, settings: &Settings) -> Vec<B
     }
     let wanted = |subnet: &IpNetwork| match subnet {
         IpNetwork::V4(_) => spec.ipv4 && settings.iptables,
-        IpNetwork::V6(_) => spec.ipv6 && settings.ip6tables,
+        IpNetwork::V6(_) => spec.ipv6 && settings.ip6tables && has_ipv6(),
     };
     let subnets = spec.subnets.iter().filter_map(|s| s.subnet).filter(wanted);
     let rules = subnets.map(|subnet| BridgeRules {
@@ -275,5 +299,10 @@ impl NetworkState {
         let pools = pools_of(&spec)?;
         let network = Network { spec, default_bridge, created_ms, endpoints: Default::default() };
         Ok(Self { network, pools, chosen_subnet, own_bridge: false, removing: false })
+    }
+
+    /// A copy to work with while the state is not locked; addresses are the original's business.
+    pub(super) fn without_pools(&self) -> Self {
+        Self { network: self.network.clone(), pools: Vec::new(), ..*self }
     }
 }

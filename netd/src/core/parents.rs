@@ -2,8 +2,8 @@
 
 use rustix::io::Errno;
 
-use super::failed;
 use super::kernel::index_of;
+use super::{NetworkState, failed};
 use crate::netlink::route::SubKind;
 use crate::netlink::{Batch, Socket, route};
 use crate::ports::reason;
@@ -102,6 +102,18 @@ fn vlan_of(name: &str) -> Result<(&str, u16), Failure> {
     }
 }
 
+/// Marks another network as the one that what `leaving`'s interfaces are on was made for, if there is one; answers it.
+pub(super) fn hand_on(networks: &mut [NetworkState], leaving: &NetworkSpec) -> Option<NetworkState> {
+    leaving.sub.as_ref()?;
+    let shared = interface(leaving);
+    let heir = networks.iter_mut().find(|other| {
+        let spec = &other.network.spec;
+        !other.removing && spec.id != leaving.id && spec.sub.is_some() && interface(spec) == shared
+    })?;
+    heir.own_bridge = true;
+    Some(heir.without_pools())
+}
+
 /// Removes what was made for the network.
 pub(super) fn remove(spec: &NetworkSpec) -> Result<(), Failure> {
     let name = interface(spec);
@@ -124,6 +136,29 @@ fn words(errno: Errno) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_network_on_a_vlan_removes_it() {
+        let network = |id: &str, parent: &str| {
+            let sub = SubInterfaces { parent: parent.into(), mode: String::new(), flag: String::new() };
+            let spec = NetworkSpec {
+                id: id.into(),
+                driver: Driver::Macvlan,
+                sub: Some(sub),
+                ..NetworkSpec::default()
+            };
+            NetworkState::new(spec, false, 0, false).unwrap()
+        };
+        let mut networks = vec![network("a", "eth0.10"), network("b", "eth0.11"), network("c", "eth0.10")];
+        networks[0].own_bridge = true;
+        let leaving = networks[0].network.spec.clone();
+        let heir = hand_on(&mut networks, &leaving).unwrap();
+        assert_eq!((heir.network.spec.id.as_str(), heir.own_bridge), ("c", true));
+        networks.remove(0);
+        assert!(networks[1].own_bridge && !networks[0].own_bridge);
+        let leaving = networks[1].network.spec.clone();
+        assert!(hand_on(&mut networks, &leaving).is_none());
+    }
 
     #[test]
     fn vlans_are_read_strictly() {

@@ -23,6 +23,8 @@ impl State {
         if self.networks.iter().any(|n| n.network.spec.name == spec.name) {
             return Err(Failure::NameTaken(spec.name.clone()));
         }
+        // As in dockerd's lists: whatever order they were asked for in, and before those that are chosen here.
+        spec.subnets.sort_by_key(|s| s.subnet.is_some_and(|subnet| subnet.is_ipv6()));
         match spec.driver {
             Driver::Host => return Err(one_instance("host")),
             Driver::Null => return Err(one_instance("null")),

@@ -1,6 +1,7 @@
 //! Networks with IPv6, beside IPv4 and alone.
 
 use serde_json::{Value, json};
+use wherry_tests::engine::Binary;
 use wherry_tests::{Host, Remote};
 
 /// The IPv6 subnet of a network, and the addresses in it that end so.
@@ -260,4 +261,39 @@ fn of_the_daemon() {
     let rules = host.exec("ip6tables-save").stdout;
     assert!(!rules.contains("DOCKER"), "{rules}");
     assert!(host.exec("iptables-save").stdout.contains("8080"));
+}
+
+#[test]
+fn subnets_are_listed_as_asked_by_family_and_then_as_chosen() {
+    let host = Host::new();
+    let create = |name: &str, config: Value| {
+        let body = json!({"Name": name, "EnableIPv6": true, "IPAM": {"Config": config}});
+        host.api("POST", "/v1.51/networks/create", &body).expect(201);
+        let shown = host.inspect(name)["IPAM"]["Config"].take();
+        let subnets = shown.as_array().unwrap().iter().map(|c| c["Subnet"].as_str().unwrap().to_owned());
+        subnets.collect::<Vec<_>>()
+    };
+    assert_eq!(create("one", json!([{"Subnet": "fd00:1::/64"}])), ["fd00:1::/64", "172.18.0.0/16"]);
+    let both = json!([{"Subnet": "fd00:2::/64"}, {"Subnet": "10.60.0.0/24"}]);
+    assert_eq!(create("two", both), ["10.60.0.0/24", "fd00:2::/64"]);
+}
+
+#[test]
+fn an_engine_starts_on_a_host_that_has_no_ipv6_any_more() {
+    if Binary::from_environment().is_reference() {
+        return;
+    }
+    let host = Host::new();
+    host.docker("network create --ipv6 six").ok();
+    host.stop();
+    // As after a boot with ipv6.disable=1.
+    let real = host.folder().join("net").display().to_string();
+    let hide = format!(
+        "set -e; mkdir {real}; mount --bind /proc/sys/net {real}; mount -t tmpfs tmpfs /proc/sys/net; \
+         for d in $(ls {real}); do [ $d = ipv6 ] || {{ mkdir /proc/sys/net/$d; mount --bind {real}/$d /proc/sys/net/$d; }}; done"
+    );
+    host.exec(&["sh", "-c", &hide]).ok();
+    host.start();
+    host.docker("network ls --format {{.Name}}").contains("six");
+    host.exec(&["sh", "-c", &format!("umount -R /proc/sys/net && umount {real} && rmdir {real}")]).ok();
 }
