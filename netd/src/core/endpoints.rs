@@ -6,7 +6,7 @@ use super::ports::{Published, forget_flows};
 use super::sandboxes::default_routes;
 use super::{Netd, State};
 use crate::backstage::Remains;
-use crate::dns::service::DnsPorts;
+use crate::dns::service::{DnsPorts, DnsSockets};
 use crate::journal;
 use crate::netlink::{Batch, Socket, route};
 use crate::protocol::{Driver, Endpoint, EndpointSpec, Failure, Sandbox};
@@ -25,7 +25,9 @@ impl Netd {
             let links = reserved.link.iter().map(|l: &LinkPlan| l.host_name.clone());
             let links = links.filter(|name| !name.is_empty()).collect();
             self.backstage.take_down(Remains { namespace: None, links });
-            self.state().give_back(id, &reserved.endpoint);
+            let mut state = self.state();
+            state.give_back(id, &reserved.endpoint);
+            before.endpoints.iter().for_each(|e| state.update_endpoint(id, e));
         })
     }
 
@@ -67,27 +69,43 @@ impl Netd {
     fn add_endpoint(
         &self,
         before: &Sandbox,
-        mut after: Sandbox,
+        after: Sandbox,
         reserved: &Reserved,
         starts_resolver: bool,
     ) -> Result<Sandbox, Failure> {
+        let routes = (default_routes(&before.endpoints), default_routes(&after.endpoints));
         let sockets = kernel::add_to_namespace(
             &before.netns,
             reserved.link.as_ref(),
-            (&default_routes(&before.endpoints), &default_routes(&after.endpoints)),
+            (&routes.0, &routes.1),
             starts_resolver,
             &self.announcer,
         )?;
+        self.admit_endpoint(before, after, sockets).inspect_err(|_| {
+            let undone = kernel::remove_from_namespace(
+                &before.netns,
+                inner_link(&reserved.endpoint),
+                (&routes.1, &routes.0),
+            );
+            if let Err(failure) = undone {
+                journal::note(format_args!("undo connect {}: {failure}", before.id));
+            }
+        })
+    }
+
+    /// Makes a sandbox's new endpoint, its last one, known and its ports work.
+    fn admit_endpoint(
+        &self,
+        before: &Sandbox,
+        mut after: Sandbox,
+        sockets: Option<DnsSockets>,
+    ) -> Result<Sandbox, Failure> {
         let service = self.serve(&before.id, sockets)?;
         // The first endpoint with a way out gets the ports that were to be published all along.
-        let last = after.endpoints.len() - 1;
-        if after
-            .endpoints
-            .iter()
-            .skip(last)
-            .any(|e| !e.spec.ports.is_empty() && (e.default_route || e.default_route_v6))
-        {
-            self.move_ports(&mut after, Some(last))?;
+        let last = after.endpoints.len().checked_sub(1);
+        let way_out = after.endpoints.last().is_some_and(|e| e.default_route || e.default_route_v6);
+        if way_out && after.endpoints.iter().all(|e| e.ports.is_empty()) {
+            self.move_ports(&mut after, last)?;
         }
         let mut state = self.state();
         let Some(entry) = state.sandboxes.get_mut(&before.id) else {
@@ -134,11 +152,10 @@ impl Netd {
             state.settings().is_ok_and(|s| s.userland_proxy)
         };
         let Reserved { endpoint, held, .. } = reserved;
-        kernel::set_hairpin(&endpoint.host_interface)?;
-        let rules = self.port_rules([&endpoint]);
-        if !rules.is_empty() {
-            self.firewall.add(rules).finish()?;
-        }
+        self.lead_to(&endpoint).inspect_err(|_| {
+            let mut state = self.state();
+            endpoint.ports.iter().for_each(|bound| state.ports.release(bound));
+        })?;
         let published = Published::start(&self.runtime, &endpoint, held, relayed);
         forget_flows(&endpoint.ports);
         if let Some(entry) = self.state().sandboxes.get_mut(&sandbox.id) {
@@ -148,6 +165,16 @@ impl Netd {
             *slot = endpoint;
         }
         Ok(())
+    }
+
+    /// Has the kernel translate an endpoint's ports.
+    fn lead_to(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        if endpoint.ports.is_empty() {
+            return Ok(());
+        }
+        kernel::set_hairpin(&endpoint.host_interface)?;
+        let rules = self.port_rules([endpoint]);
+        if rules.is_empty() { Ok(()) } else { self.firewall.add(rules).finish() }
     }
 
     pub(super) fn disconnect(&self, id: &str, network: &str) -> Result<Sandbox, Failure> {
@@ -195,9 +222,7 @@ impl Netd {
     /// Removes the link and mends the default routes. What fails here is in the container's way, not in ours.
     fn unlink(&self, before: &Sandbox, after: &Sandbox, endpoint: &Endpoint) {
         let routes = (&default_routes(&before.endpoints), &default_routes(&after.endpoints));
-        // An interface with an end on the host is removed by that end.
-        let inside = Some(endpoint.interface.as_str())
-            .filter(|name| !name.is_empty() && endpoint.host_interface.is_empty());
+        let inside = inner_link(endpoint);
         if (routes.0 != routes.1 || inside.is_some())
             && let Err(failure) = kernel::remove_from_namespace(&before.netns, inside, routes)
         {
@@ -251,6 +276,12 @@ impl Netd {
         let found = state.sandboxes.get(id).map(|s| s.sandbox.clone());
         found.ok_or_else(|| Failure::NoSuchSandbox(id.into()))
     }
+}
+
+/// The interface that has to be removed in its namespace: one with an end on the host goes with that.
+fn inner_link(endpoint: &Endpoint) -> Option<&str> {
+    let name = Some(endpoint.interface.as_str());
+    name.filter(|name| !name.is_empty() && endpoint.host_interface.is_empty())
 }
 
 /// Notes which of a sandbox's endpoints have the default routes; answers where ports are published.

@@ -15,6 +15,7 @@ use rustix::net::netdevice::name_to_index;
 use super::failed;
 use crate::announce::Announcer;
 use crate::dns::service::{DnsPorts, DnsSockets};
+use crate::journal;
 use crate::namespace;
 use crate::netlink::route::{self, LOOPBACK, Mac, Sub, SubKind, Veth};
 use crate::netlink::{Batch, Socket, conntrack, redirect};
@@ -100,7 +101,8 @@ pub(super) fn make_namespace(
             bring_up_loopback(&mut inside)?;
         }
         for (index, link) in (LOOPBACK + 1..).zip(&plan.links) {
-            add_link(link, index, own, &mut host, &mut inside)?;
+            add_link(link, index, own, &mut host)?;
+            configure_link(link, index, &mut inside)?;
         }
         change_routes(&DefaultRoutes::default(), &plan.default_routes, &mut inside)?;
         for (name, value) in &plan.sysctls {
@@ -124,7 +126,7 @@ fn bring_up_loopback(inside: &mut Socket) -> Result<(), Failure> {
     inside.commit(batch).map_err(failed("bring up", "lo"))
 }
 
-/// Adds a link to a namespace that is there, and changes its default routes.
+/// Adds a link to a namespace that is there, and changes its default routes. If it fails, the namespace is as before.
 pub(super) fn add_to_namespace(
     path: &Path,
     link: Option<&LinkPlan>,
@@ -135,12 +137,40 @@ pub(super) fn add_to_namespace(
     in_namespace(path, |mut host, own| {
         let mut inside = open_inside()?;
         if let Some(link) = link {
-            add_link(link, 0, own, &mut host, &mut inside)?;
-            connect_port(link, &mut host, announcer)?;
+            add_link(link, 0, own, &mut host)?;
+            let index = index_of(&link.interface).map_err(failed("find link", &link.interface));
+            let ready = index
+                .and_then(|index| configure_link(link, index, &mut inside))
+                .and_then(|()| connect_port(link, &mut host, announcer));
+            ready.inspect_err(|_| undo_link(Some(link), &mut inside))?;
         }
-        change_routes(before, after, &mut inside)?;
-        if resolver { open_resolver(None, true).map(Some) } else { Ok(None) }
+        let routed = change_routes(before, after, &mut inside);
+        let resolver =
+            routed.and_then(|()| if resolver { open_resolver(None, true).map(Some) } else { Ok(None) });
+        resolver.inspect_err(|_| {
+            if let Err(failure) = change_routes(after, before, &mut inside) {
+                journal::note(format_args!("undo in {}: {failure}", path.display()));
+            }
+            undo_link(link, &mut inside);
+        })
     })
+}
+
+/// Removes a link that was added just now. One with an end on the host goes with that.
+fn undo_link(link: Option<&LinkPlan>, inside: &mut Socket) {
+    let Some(link) = link.filter(|link| link.host_name.is_empty()) else { return };
+    if let Err(failure) = delete_link(&link.interface, inside) {
+        journal::note(format_args!("undo: {failure}"));
+    }
+}
+
+fn delete_link(interface: &str, inside: &mut Socket) -> Result<(), Failure> {
+    let mut batch = Batch::default();
+    route::delete_link(&mut batch, interface);
+    match inside.commit(batch) {
+        Ok(()) | Err(Errno::NODEV) => Ok(()),
+        Err(e) => Err(failed("remove", interface)(e)),
+    }
 }
 
 /// Removes an interface from a namespace, if one is named, and changes the default routes.
@@ -152,13 +182,7 @@ pub(super) fn remove_from_namespace(
     in_namespace(path, |_, _| {
         let mut inside = open_inside()?;
         change_routes(before, after, &mut inside)?;
-        let Some(interface) = interface else { return Ok(()) };
-        let mut batch = Batch::default();
-        route::delete_link(&mut batch, interface);
-        match inside.commit(batch) {
-            Ok(()) | Err(Errno::NODEV) => Ok(()),
-            Err(e) => Err(failed("remove", interface)(e)),
-        }
+        interface.map_or(Ok(()), |interface| delete_link(interface, &mut inside))
     })
 }
 
@@ -223,14 +247,8 @@ fn in_namespace<T: Send>(
         .map_err(failed("enter network namespace", path.display().to_string()))?
 }
 
-/// The link with both its ends up, addresses and all. `index` 0: the kernel chooses.
-fn add_link(
-    link: &LinkPlan,
-    index: u32,
-    own: BorrowedFd<'_>,
-    host: &mut HostSide,
-    inside: &mut Socket,
-) -> Result<(), Failure> {
+/// The link, or nothing of it. `index` 0: the kernel chooses.
+fn add_link(link: &LinkPlan, index: u32, own: BorrowedFd<'_>, host: &mut HostSide) -> Result<(), Failure> {
     let mut batch = Batch::default();
     let on = match &link.on {
         On::Bridge(bridge) => {
@@ -260,13 +278,11 @@ fn add_link(
             parent
         }
     };
-    host.netlink.commit(batch).map_err(|e| refused(link, on, e))?;
-    let index = match index {
-        0 => route::link(inside, &link.interface)
-            .and_then(|found| found.map(|l| l.index).ok_or(Errno::NODEV))
-            .map_err(failed("find link", &link.interface))?,
-        index => index,
-    };
+    host.netlink.commit(batch).map_err(|e| refused(link, on, e))
+}
+
+/// The link up at its end in this namespace, with addresses and all.
+fn configure_link(link: &LinkPlan, index: u32, inside: &mut Socket) -> Result<(), Failure> {
     switch_ipv6(link)?;
     for (name, value) in &link.sysctls {
         set_interface_sysctl(name, &link.interface, value)?;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use wherry_tests::Host;
+use wherry_tests::engine::Binary;
 
 /// Two ends of a cable on the host, the first of which serves as a parent.
 fn cable(host: &Host) {
@@ -61,7 +62,10 @@ fn macvlan() {
     host.docker("network rm mv").ok();
     host.exec("ip link show par0").ok();
 
-    host.docker("network create -d macvlan -o parent=par0 --subnet 10.51.0.0/24 --subnet 10.52.0.0/24 --gateway 10.51.0.9 many").ok();
+    // (The client sends several subnets in an order of its own.)
+    let subnets = json!([{"Subnet": "10.51.0.0/24", "Gateway": "10.51.0.9"}, {"Subnet": "10.52.0.0/24"}]);
+    let many = json!({"Name": "many", "Driver": "macvlan", "Options": {"parent": "par0"}, "IPAM": {"Config": subnets}});
+    host.api("POST", "/v1.51/networks/create", &many).expect(201);
     host.docker("run --rm --network many busybox sh -c 'ip addr show eth0; ip route'")
         .contains("10.51.0.1/24")
         .contains("default via 10.51.0.9");
@@ -72,6 +76,46 @@ fn macvlan() {
     let inside = host.docker("run --rm --network inside busybox sh -c 'ip addr show eth0; ip route'").ok();
     assert!(inside.stdout.contains("172.18.0.1/16") && !inside.stdout.contains("default"), "{inside}");
     host.docker("network rm many inside").ok();
+    remove_cable(&host);
+}
+
+#[test]
+fn what_a_failed_connection_leaves() {
+    let host = Host::new();
+    cable(&host);
+    // By its name it would get the default route.
+    host.docker("network create -d macvlan -o parent=par0 --subnet 10.54.0.0/24 above").ok();
+    host.docker("run -d --name box busybox sleep 600").ok();
+    let seen = || host.docker("exec box sh -c 'ls /sys/class/net; ip route'").ok().stdout;
+    let before = seen();
+    let option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.nosuch=1";
+    let failed = host.docker(&["network", "connect", "--driver-opt", option, "above", "box"]);
+    assert_eq!(failed.code, 1, "{failed}");
+    assert!(failed.stderr.contains("/proc/sys/net/ipv4/conf/eth1/nosuch is not a sysctl file"), "{failed}");
+    if Binary::from_environment().is_reference() {
+        // There the interface stays.
+        return;
+    }
+    assert_eq!(seen(), before);
+    host.docker("network connect above box").ok();
+    let after = seen();
+    assert!(after.starts_with("eth0\neth1\nlo\n") && after.contains("default via 10.54.0.1"), "{after}");
+    host.docker("rm -f box").ok();
+    host.docker("network rm above").ok();
+    remove_cable(&host);
+}
+
+#[test]
+fn the_host_forwards_nothing_for_what_passes_it_by() {
+    let host = Host::new();
+    cable(&host);
+    let forwarding = || host.exec("cat /proc/sys/net/ipv6/conf/all/forwarding").ok().out().to_owned();
+    host.docker("network create -d macvlan -o parent=par0 --ipv6 mv").ok();
+    assert_eq!(forwarding(), "0");
+    host.stop();
+    host.start();
+    assert_eq!(forwarding(), "0", "after a restart");
+    host.docker("network rm mv").ok();
     remove_cable(&host);
 }
 

@@ -136,6 +136,27 @@ fn they_follow_the_container() {
 }
 
 #[test]
+fn they_come_with_the_first_way_out() {
+    let host = Host::new();
+    host.docker("network create --internal inside").ok();
+    host.docker("run -d --name other -p 8080:80 busybox sleep 600").ok();
+    serve(&host, "web", "--network inside -p 8080:80");
+    assert_eq!(host.inspect("web")["NetworkSettings"]["Ports"], json!({}));
+    let seen = || host.docker("exec web sh -c 'ls /sys/class/net; ip route'").ok().stdout;
+    let before = seen();
+    let clash = host.docker("network connect bridge web");
+    assert!(clash.code == 1 && clash.stderr.contains(":8080 failed: port is already allocated"), "{clash}");
+    assert_eq!(seen(), before);
+    host.docker("rm -f other").ok();
+    host.docker("network connect bridge web").ok();
+    poll("the page", 10, || get(&host, Ipv4Addr::LOCALHOST, 8080).as_deref() == Some("web"));
+    host.docker("port web").prints("80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080");
+    host.docker("network disconnect bridge web").ok();
+    assert!(host.connect_to((Ipv4Addr::LOCALHOST, 8080)).is_err());
+    assert_eq!(host.inspect("web")["NetworkSettings"]["Ports"], json!({}));
+}
+
+#[test]
 fn rules_are_dockers() {
     let host = Host::new();
     serve(&host, "web", "-p 8080:80");
@@ -162,7 +183,8 @@ fn rules_are_dockers() {
     host.docker("run --rm busybox ping -c 1 -W 1 198.51.100.1").fails(1, "");
     host.exec("iptables -D DOCKER-USER -j DROP").ok();
     host.docker("rm -f web").ok();
-    assert!(!host.exec("iptables -t nat -S").ok().stdout.contains("8080"));
+    // Nobody waits for them to go.
+    poll("its rules to go", 10, || !host.exec("iptables -t nat -S").ok().stdout.contains("--dport 8080"));
 }
 
 #[test]
