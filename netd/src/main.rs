@@ -39,6 +39,9 @@ use crate::server::End;
 use crate::standby::Turn;
 use crate::store::Paths;
 
+/// Threads that open sockets in other namespaces at the same time, for resolvers.
+const MOST_ENTERING: usize = 4;
+
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args::parse(args) {
@@ -127,7 +130,11 @@ fn start(
 
 /// The thread of resolvers and relays. SIGTERM and SIGINT end the process; sandboxes, bridges and rules stay.
 fn start_runtime(end: End) -> io::Result<tokio::runtime::Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MOST_ENTERING)
+        .thread_stack_size(128 << 10)
+        .build()?;
     let handle = runtime.handle().clone();
     let (mut terminate, mut interrupt) = {
         let _context = runtime.enter();

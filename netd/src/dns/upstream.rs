@@ -157,19 +157,20 @@ async fn attempt(errand: &Errand, resolver: IpAddr, deadline: Instant) -> Verdic
     }
 }
 
-/// A socket of the namespace, by a throwaway thread if it is not the host's.
-fn socket(namespace: Option<&Path>, to: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+/// A socket of the namespace. Another one than the host's is entered by a throwaway thread, for which a thread waits that
+/// may: this one serves everybody.
+async fn socket(namespace: Option<&Path>, to: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let open = || Ok(rustix::net::socket_with(family, kind, flags, None)?);
-    match namespace {
-        None => open(),
-        Some(path) => crate::namespace::within(path, || Ok(()), |(), _| open())?,
-    }
+    let open = move || Ok(rustix::net::socket_with(family, kind, flags, None)?);
+    let Some(path) = namespace.map(Path::to_path_buf) else { return open() };
+    let opened =
+        tokio::task::spawn_blocking(move || crate::namespace::within(&path, || Ok(()), |(), _| open())?);
+    opened.await?
 }
 
 async fn by_datagram(errand: &Errand, to: SocketAddr) -> io::Result<Vec<u8>> {
-    let socket = std::net::UdpSocket::from(socket(errand.namespace.as_deref(), to, SocketType::DGRAM)?);
+    let socket = std::net::UdpSocket::from(socket(errand.namespace.as_deref(), to, SocketType::DGRAM).await?);
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     rustix::net::bind(&socket, &SocketAddr::new(any, 0))?;
     let socket = UdpSocket::from_std(socket)?;
@@ -197,7 +198,7 @@ fn next_datagram(socket: &UdpSocket) -> io::Result<Vec<u8>> {
 }
 
 async fn by_stream(errand: &Errand, to: SocketAddr) -> io::Result<Vec<u8>> {
-    let socket = socket(errand.namespace.as_deref(), to, SocketType::STREAM)?;
+    let socket = socket(errand.namespace.as_deref(), to, SocketType::STREAM).await?;
     let mut connection = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
     let (message, id) = under_own_id(&errand.message)?;
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
