@@ -1,11 +1,14 @@
 //! Attaching on the wire: what comes when, what refusals look like, and WebSockets.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wherry_tests::Host;
 
 const UPGRADE: [(&str, &str); 2] = [("Connection", "Upgrade"), ("Upgrade", "tcp")];
+/// Less than the time for which a monitor keeps the first output for those who attach.
+const AT_ONCE: Duration = Duration::from_millis(80);
 const WEBSOCKET: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -57,14 +60,23 @@ fn who_attaches_at_once_sees_it_all() {
     if wherry_tests::engine::Binary::from_environment().is_reference() {
         return;
     }
-    host.docker("create --name box --network none busybox sh -c 'echo first; sleep 600'").ok();
-    let (mut starting, mut attaching) = (host.connect(), host.connect());
-    starting.json("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
     let path = "/v1.51/containers/box/attach?stdout=1&stream=1";
-    assert_eq!(attaching.open("POST", path, &UPGRADE, b"").status, 101);
+    let mut attaching = (0..40).find_map(|_| {
+        host.docker("create --name box --network none busybox sh -c 'echo first; sleep 600'").ok();
+        let (mut starting, mut attaching) = (host.connect(), host.connect());
+        let begun = Instant::now();
+        starting.json("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
+        assert_eq!(attaching.open("POST", path, &UPGRADE, b"").status, 101);
+        if begun.elapsed() < AT_ONCE {
+            return Some(attaching);
+        }
+        host.docker("rm -f box").ok();
+        None
+    });
+    let attaching = attaching.as_mut().expect("to be as fast as that once");
     assert_eq!(attaching.frame(), Some((1, b"first\n".to_vec())));
     // Later it is what comes from then on, as ever.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     let mut later = host.connect();
     assert_eq!(later.open("POST", path, &UPGRADE, b"").status, 101);
     host.docker("kill box").ok();
@@ -78,7 +90,9 @@ fn who_attaches_while_it_ends_sees_the_next_run() {
     if wherry_tests::engine::Binary::from_environment().is_reference() {
         return;
     }
-    for round in 0..40_u32 {
+    // A machine that is too busy to be in time does fewer rounds.
+    let (mut round, deadline) = (0_u64, Instant::now() + Duration::from_secs(30));
+    while round < 40 && (round == 0 || Instant::now() < deadline) {
         host.api(
             "POST",
             "/v1.51/containers/create?name=box",
@@ -87,16 +101,20 @@ fn who_attaches_while_it_ends_sees_the_next_run() {
             }),
         )
         .expect(201);
+        let begun = Instant::now();
         host.api("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
         // Another moment of its end each time.
-        std::thread::sleep(std::time::Duration::from_micros(u64::from(round) * 300));
+        std::thread::sleep(Duration::from_micros(round * 300));
         let mut attached = host.connect();
         let path = "/v1.51/containers/box/attach?stdout=1&stream=1";
         assert_eq!(attached.open("POST", path, &UPGRADE, b"").status, 101);
-        if host.inspect("box")["State"]["Running"] != json!(true) {
-            host.api("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
+        if begun.elapsed() < AT_ONCE {
+            if host.inspect("box")["State"]["Running"] != json!(true) {
+                host.api("POST", "/v1.51/containers/box/start", &Value::Null).expect(204);
+            }
+            assert_eq!(attached.frame(), Some((1, b"said\n".to_vec())), "round {round}");
+            round += 1;
         }
-        assert_eq!(attached.frame(), Some((1, b"said\n".to_vec())), "round {round}");
         host.docker("rm -f box").ok();
     }
 }

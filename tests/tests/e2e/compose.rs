@@ -1,55 +1,11 @@
 //! Compose v2, the docker client's plugin, with projects of prebuilt images.
 
 use std::fs;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use wherry_tests::{CommandLine, Host, Output, poll};
+use wherry_tests::{Host, poll};
 
-/// A Compose file in a folder of its own.
-struct Project<'a> {
-    host: &'a Host,
-    folder: PathBuf,
-}
-
-impl<'a> Project<'a> {
-    fn new(host: &'a Host, name: &str, yaml: &str) -> Self {
-        let folder = host.folder().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        let project = Project { host, folder };
-        project.write("compose.yaml", yaml);
-        project
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.folder.join(name), text).unwrap();
-    }
-
-    /// The words of `docker compose LINE` in this project.
-    fn line(&self, line: &(impl CommandLine + ?Sized)) -> Vec<String> {
-        let folder = self.folder.display();
-        let mut words: Vec<String> = format!(
-            "compose --ansi never --progress plain --project-directory {folder} -f {folder}/compose.yaml"
-        )
-        .words();
-        words.extend(line.words());
-        words
-    }
-
-    fn compose(&self, line: &(impl CommandLine + ?Sized)) -> Output {
-        let words = self.line(line);
-        self.host.docker(words.iter().map(String::as_str).collect::<Vec<_>>().as_slice())
-    }
-
-    fn id(&self, service: &str) -> String {
-        self.compose(&["ps", "-aq", service]).ok().out().to_owned()
-    }
-
-    fn down(&self) {
-        self.compose("down -v -t 0 --remove-orphans").ok();
-        self.host.docker("ps -aq").prints("");
-    }
-}
+use crate::project::{FILE, Project};
 
 #[test]
 fn a_project_goes_up_and_down() {
@@ -158,7 +114,7 @@ networks: {{side: {{labels: {{a: b}}}}}}
     let before = (project.id("one"), project.id("two"));
     project.compose("up -d").ok();
     assert_eq!((project.id("one"), project.id("two")), before, "nothing changed");
-    project.write("compose.yaml", &yaml("second"));
+    project.write(FILE, &yaml("second"));
     project.compose("up -d").ok();
     let after = (project.id("one"), project.id("two"));
     assert_ne!(after.0, before.0, "its environment changed");

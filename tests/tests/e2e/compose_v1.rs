@@ -1,35 +1,9 @@
 //! docker-compose 1.29, the program in Python, with projects of prebuilt images. It looks at the API in its own way:
 //! long polls, `attach` for logs, configuration hashes in labels, links.
 
-use std::fs;
-use std::path::PathBuf;
+use wherry_tests::{Host, poll};
 
-use wherry_tests::{CommandLine, Host, Output, poll};
-
-/// A Compose file in a folder of its own.
-struct Project<'a> {
-    host: &'a Host,
-    folder: PathBuf,
-}
-
-impl<'a> Project<'a> {
-    fn new(host: &'a Host, name: &str, yaml: &str) -> Self {
-        let folder = host.folder().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("docker-compose.yml"), yaml).unwrap();
-        Project { host, folder }
-    }
-
-    fn compose(&self, line: &(impl CommandLine + ?Sized)) -> Output {
-        let mut command = self.host.client_command("docker-compose", line);
-        command.current_dir(&self.folder).env("COMPOSE_INTERACTIVE_NO_CLI", "1");
-        Output::of(command)
-    }
-
-    fn id(&self, service: &str) -> String {
-        self.compose(&["ps", "-q", service]).ok().out().to_owned()
-    }
-}
+use crate::project::Project;
 
 #[test]
 fn the_first_format_with_links_and_one_bridge() {
@@ -50,24 +24,26 @@ web:
   volumes: ['/kept']
 ",
     );
-    let up = project.compose("up -d").ok();
+    let up = project.old_compose("up -d").ok();
     for text in ["Creating old_store_1 ...", "Creating old_web_1   ...", "done"] {
         assert!(up.stderr.contains(text), "{text}: {up}");
     }
-    project.compose("exec -T web sh -c 'echo $DB_ENV_PASSWORD $DB_PORT_6379_TCP_PORT'").prints("secret 6379");
-    project.compose("exec -T web grep -c db /etc/hosts").ok();
-    project.compose("port web 80").prints("0.0.0.0:18081");
-    project.compose("up -d").ok().stderr.contains("old_web_1 is up-to-date").then_some(()).unwrap();
-    project.compose("scale store=2").ok();
+    project
+        .old_compose("exec -T web sh -c 'echo $DB_ENV_PASSWORD $DB_PORT_6379_TCP_PORT'")
+        .prints("secret 6379");
+    project.old_compose("exec -T web grep -c db /etc/hosts").ok();
+    project.old_compose("port web 80").prints("0.0.0.0:18081");
+    project.old_compose("up -d").ok().stderr.contains("old_web_1 is up-to-date").then_some(()).unwrap();
+    project.old_compose("scale store=2").ok();
     host.docker("ps --filter name=old_store_2 --format {{.Names}}").prints("old_store_2");
-    project.compose("ps").contains("old_web_1").contains("0.0.0.0:18081->80/tcp");
+    project.old_compose("ps").contains("old_web_1").contains("0.0.0.0:18081->80/tcp");
     // It attaches after the start.
-    project.compose("run --rm --no-deps web sh -c 'sleep 1; echo one-off'").contains("one-off");
-    project.compose("restart -t 0").ok();
-    project.compose("kill").ok();
-    project.compose("ps").contains("Exit 137");
-    project.compose("start").ok();
-    project.compose("down -t 0 -v").ok();
+    project.old_compose("run --rm --no-deps web sh -c 'sleep 1; echo one-off'").contains("one-off");
+    project.old_compose("restart -t 0").ok();
+    project.old_compose("kill").ok();
+    project.old_compose("ps").contains("Exit 137");
+    project.old_compose("start").ok();
+    project.old_compose("down -t 0 -v").ok();
     host.docker("ps -aq").prints("");
 }
 
@@ -93,31 +69,31 @@ services:
 volumes: {data: {}}
 "#,
     );
-    let up = project.compose("up -d").ok();
+    let up = project.old_compose("up -d").ok();
     for text in [
         "Creating network \"new_default\" with the default driver",
         "Creating volume \"new_data\" with default driver",
     ] {
         assert!(up.stderr.contains(text), "{text}: {up}");
     }
-    project.compose("exec -T two ping -c 1 -W 5 uno").contains("1 packets received");
-    poll("the log", 10, || project.compose("logs --no-color one").ok().stdout.contains("| said"));
-    poll("health", 20, || project.compose("ps one").ok().stdout.contains("Up (healthy)"));
+    project.old_compose("exec -T two ping -c 1 -W 5 uno").contains("1 packets received");
+    poll("the log", 10, || project.old_compose("logs --no-color one").ok().stdout.contains("| said"));
+    poll("health", 20, || project.old_compose("ps one").ok().stdout.contains("Up (healthy)"));
     // Nothing changed. (What did change this program cannot make again, with dockerd 28 as with us: it wants
     // a field of images, ContainerConfig, that the API has no more.)
     let before = (project.id("one"), project.id("two"));
-    project.compose("up -d").ok();
+    project.old_compose("up -d").ok();
     assert_eq!((project.id("one"), project.id("two")), before);
-    project.compose("top two").contains("sleep 600");
-    project.compose("images").contains("new_one_1");
-    project.compose("pause two").ok();
-    project.compose("ps two").contains("Paused");
-    project.compose("unpause two").ok();
-    project.compose("config --services").contains("two");
-    project.compose("exec -T two sh -c 'exit 3'").exits(3);
-    project.compose("stop -t 0").ok();
-    project.compose("rm -f two").ok();
-    let down = project.compose("down -v -t 0").ok();
+    project.old_compose("top two").contains("sleep 600");
+    project.old_compose("images").contains("new_one_1");
+    project.old_compose("pause two").ok();
+    project.old_compose("ps two").contains("Paused");
+    project.old_compose("unpause two").ok();
+    project.old_compose("config --services").contains("two");
+    project.old_compose("exec -T two sh -c 'exit 3'").exits(3);
+    project.old_compose("stop -t 0").ok();
+    project.old_compose("rm -f two").ok();
+    let down = project.old_compose("down -v -t 0").ok();
     for text in ["Removing new_one_1 ...", "Removing network new_default", "Removing volume new_data"] {
         assert!(down.stderr.contains(text), "{text}: {down}");
     }
@@ -136,9 +112,9 @@ services:
   helper: {image: busybox, command: sleep 600, stop_grace_period: 0s, mem_limit: 32m, cpus: 0.5}
 ",
     );
-    let ended = project.compose("--no-ansi up --exit-code-from job").exits(4);
+    let ended = project.old_compose("--no-ansi up --exit-code-from job").exits(4);
     assert!(ended.stdout.contains("working"), "{ended}");
     assert!(ended.stdout.contains("front_job_1 exited with code 4"), "{ended}");
     assert_eq!(host.inspect("front_helper_1")["HostConfig"]["Memory"], 33_554_432);
-    project.compose("down -t 0").ok();
+    project.old_compose("down -t 0").ok();
 }

@@ -7,18 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use wherry_tests::{Host, Remote, poll, poll_value};
 
-/// Starts a web server that answers with its own name.
-fn serve(host: &Host, name: &str, options: &str) {
-    let mut line: Vec<&str> = vec!["run", "-d", "--name", name];
-    line.extend(options.split_whitespace());
-    let script = format!("mkdir /www; echo {name} >/www/index.html; exec httpd -f -p 80 -h /www");
-    line.extend(["busybox", "sh", "-c", &script]);
-    host.docker(line.as_slice()).ok();
-}
-
-fn get(host: &Host, address: Ipv6Addr, port: u16) -> Option<String> {
-    host.http_get((address, port), "/").map(|page| page.text().trim().to_owned())
-}
+use crate::web::{get, serve};
 
 #[test]
 fn from_every_side() {

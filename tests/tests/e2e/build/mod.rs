@@ -260,15 +260,15 @@ fn an_image_from_elsewhere_can_be_the_cache() {
     let dockerfile = "FROM busybox\nENV A=b\nRUN date +%N >/now\n";
     build(&host, "t=made", dockerfile).expect(200);
     let now = output(&host, "made", "cat /now");
-    host.docker("save -o /tmp/made.tar made").ok();
+    let archive = host.folder().join("made.tar").display().to_string();
+    host.docker(&["save", "-o", &archive, "made"]).ok();
     let ids = host.docker("images -aq --no-trunc").ok().out().to_owned();
     let base = host.inspect("busybox")["Id"].as_str().unwrap().to_owned();
     host.docker("rmi made").ok();
     for id in ids.lines().filter(|id| *id != base) {
         host.docker(&["rmi", "-f", id]);
     }
-    host.docker("load -i /tmp/made.tar").ok();
-    std::fs::remove_file("/tmp/made.tar").unwrap();
+    host.docker(&["load", "-i", &archive]).ok();
     let again = build(&host, "t=again&cachefrom=%5B%22made%22%5D", dockerfile).expect(200);
     assert_eq!(text(&again).matches("Using cache").count(), 2, "{}", text(&again));
     assert_eq!(output(&host, "again", "cat /now"), now);

@@ -54,10 +54,10 @@ fn files_are_changed_and_deleted_in_layers() {
     let layers = host.inspect("made")["RootFS"]["Layers"].as_array().map(Vec::len);
     assert_eq!(layers, Some(5), "of what is written into a volume only the mount point is in a layer");
     // What the engine wrote is what others read.
-    host.docker("save -o /tmp/layers.tar made").ok();
+    let archive = host.folder().join("layers.tar").display().to_string();
+    host.docker(&["save", "-o", &archive, "made"]).ok();
     host.docker("rmi made").ok();
-    host.docker("load -i /tmp/layers.tar").ok();
-    std::fs::remove_file("/tmp/layers.tar").unwrap();
+    host.docker(&["load", "-i", &archive]).ok();
     assert_eq!(output(&host, "made", "ls /d"), "new");
 }
 

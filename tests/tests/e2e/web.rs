@@ -1,0 +1,19 @@
+//! A web server in a container, and asking it.
+
+use std::net::IpAddr;
+
+use wherry_tests::Host;
+
+/// Starts one that answers with its own name.
+pub(crate) fn serve(host: &Host, name: &str, options: &str) {
+    let mut line: Vec<&str> = vec!["run", "-d", "--name", name];
+    line.extend(options.split_whitespace());
+    let script = format!("mkdir /www; echo {name} >/www/index.html; exec httpd -f -p 80 -h /www");
+    line.extend(["busybox", "sh", "-c", &script]);
+    host.docker(line.as_slice()).ok();
+}
+
+/// Its page, asked for from the host.
+pub(crate) fn get(host: &Host, address: impl Into<IpAddr>, port: u16) -> Option<String> {
+    host.http_get((address.into(), port), "/").map(|page| page.text().trim().to_owned())
+}
