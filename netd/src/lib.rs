@@ -22,7 +22,8 @@
 //!
 //! Beside it waits its standby, a second process of the same program: blocked on the `lock` file that netd holds, it
 //! becomes netd the moment the other one dies. So there is never more than one writer, and names do not
-//! wait for an engine.
+//! wait for an engine. It has been left the sockets of resolvers and relays and goes on with relayed connections
+//! (`handover`); only if both are killed do these break.
 //!
 //! # Its files
 //!

@@ -19,7 +19,6 @@ mod server;
 mod standby;
 mod store;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -34,7 +33,7 @@ use wherry_netd::protocol;
 use crate::args::{Action, Mode};
 use crate::background::Side;
 use crate::core::Netd;
-use crate::handover::Pair;
+use crate::handover::Left;
 use crate::server::End;
 use crate::standby::Turn;
 use crate::store::Paths;
@@ -105,13 +104,8 @@ struct Started {
     _lock: File,
 }
 
-/// `left`: the sockets that a netd before us left, by sandbox.
-fn start(
-    exec_root: &Path,
-    data_root: &Path,
-    lock: File,
-    left: BTreeMap<String, Pair>,
-) -> Result<Started, String> {
+/// `left`: what a netd before us left.
+fn start(exec_root: &Path, data_root: &Path, lock: File, left: Left) -> Result<Started, String> {
     raise_descriptor_limit();
     let paths = Paths::prepare(exec_root, data_root).map_err(|e| {
         format!("prepare folders in {} and {}: {e}", exec_root.display(), data_root.display())

@@ -115,14 +115,15 @@ impl PortTable {
         })
     }
 
-    /// Notes a port that was bound before a restart, and tries to have its socket again: somebody else may have
-    /// taken it in between, which the kernel's translation does not mind.
-    pub(crate) fn restore(&mut self, bound: &BoundPort, listen: bool) -> HeldPort {
+    /// Notes a port that was bound before a restart, and tries to have its socket again, unless it was `left` to us: somebody
+    /// else may have taken it in between, which the kernel's translation does not mind.
+    pub(crate) fn restore(&mut self, bound: &BoundPort, listen: bool, left: Option<OwnedFd>) -> HeldPort {
         if bound.host_port == 0 {
             return HeldPort { bound: bound.clone(), socket: None };
         }
         self.note(bound.protocol, bound.host_port, bound.host_ip);
-        let socket = bind(bound.protocol, bound.host_ip, bound.host_port, listen).unwrap_or_default();
+        let again = || bind(bound.protocol, bound.host_ip, bound.host_port, listen).unwrap_or_default();
+        let socket = left.or_else(again);
         HeldPort { bound: bound.clone(), socket }
     }
 

@@ -3,10 +3,9 @@
 //! there is one writer at any time and names resolve again within milliseconds, also while no engine runs. A netd
 //! that was told to end removes its socket first; then nobody takes over.
 //!
-//! netd starts its standby and leaves it the resolvers' sockets ([`crate::handover`]); should it die, another one; should both be killed at once, the next engine that
+//! netd starts its standby and leaves it the resolvers' sockets and relayed connections ([`crate::handover`]); should it die, another one; should both be killed at once, the next engine that
 //! asks something starts anew.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use wherry_netd::protocol::SOCKET;
 
-use crate::handover::{Handover, Heir, Pair};
+use crate::handover::{Handover, Heir, Left};
 use crate::journal;
 
 /// How long an ending netd may take to let go of its lock.
@@ -33,8 +32,8 @@ pub(crate) enum Turn {
     Ours {
         /// The lock.
         lock: File,
-        /// Sandbox → the sockets that the one before us left.
-        left: BTreeMap<String, Pair>,
+        /// What the one before us left.
+        left: Left,
     },
     /// Somebody else is, and answers; or nobody is to be.
     NotNeeded,
@@ -50,7 +49,7 @@ pub(crate) fn claim(exec_root: &Path) -> Result<Turn, String> {
     let begun = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Turn::Ours { lock: file, left: BTreeMap::new() }),
+            Ok(()) => return Ok(Turn::Ours { lock: file, left: Left::default() }),
             // A standby was faster.
             Err(TryLockError::WouldBlock) if UnixStream::connect(exec_root.join(SOCKET)).is_ok() => {
                 return Ok(Turn::NotNeeded);

@@ -7,6 +7,7 @@ use super::sandboxes::default_routes;
 use super::{Netd, State};
 use crate::backstage::Remains;
 use crate::dns::service::{DnsPorts, DnsSockets};
+use crate::handover::Left;
 use crate::journal;
 use crate::netlink::{Batch, Socket, route};
 use crate::protocol::{Driver, Endpoint, EndpointSpec, Failure, Sandbox};
@@ -134,7 +135,7 @@ impl Netd {
         let published =
             self.state().sandboxes.get_mut(&sandbox.id).and_then(|s| s.published.remove(&old.spec.network));
         if let Some(published) = published {
-            forget_flows(&published.stop(&self.runtime));
+            forget_flows(&published.stop(&self.relays));
         }
         self.remove_rules(&self.port_rules([&old]));
         let Some(mut new) = sandbox.endpoints.get(to).cloned() else { return Ok(()) };
@@ -156,7 +157,7 @@ impl Netd {
             let mut state = self.state();
             endpoint.ports.iter().for_each(|bound| state.ports.release(bound));
         })?;
-        let published = Published::start(&self.runtime, &endpoint, held, relayed);
+        let published = Published::start(&self.relays, &endpoint, held, relayed, &mut Left::default());
         forget_flows(&endpoint.ports);
         if let Some(entry) = self.state().sandboxes.get_mut(&sandbox.id) {
             entry.published.insert(endpoint.spec.network.clone(), published);
@@ -210,7 +211,7 @@ impl Netd {
             (published, dns)
         };
         if let Some(published) = published {
-            forget_flows(&published.stop(&self.runtime));
+            forget_flows(&published.stop(&self.relays));
         }
         self.remove_rules(&self.port_rules([&gone]));
         self.unlink(&before, &after, &gone);

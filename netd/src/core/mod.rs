@@ -33,6 +33,7 @@ use crate::handover::Handover;
 use crate::ipam::Pool;
 use crate::ports::PortTable;
 use crate::protocol::{Failure, Network, Reply, Request, Sandbox, Settings, VERSION};
+use crate::relay::Relays;
 use crate::store::Paths;
 pub(crate) use kernel::blank_namespace;
 use ports::Published;
@@ -48,7 +49,7 @@ pub(crate) struct Netd {
     announcer: Announcer,
     names: Arc<Names>,
     resolver: Arc<Resolver>,
-    runtime: tokio::runtime::Handle,
+    relays: Relays,
     backstage: Backstage,
 }
 
@@ -86,6 +87,7 @@ impl Netd {
     pub(crate) fn new(paths: Paths, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
         let names = Arc::new(Names::default());
         let resolver = Resolver::new(names.clone(), runtime.clone());
+        let relays = Relays::new(runtime, resolver.handover());
         Ok(Self {
             paths,
             state: Mutex::default(),
@@ -95,7 +97,7 @@ impl Netd {
             announcer: Announcer::new().map_err(failed("open", "packet socket"))?,
             names,
             resolver,
-            runtime,
+            relays,
             backstage: Backstage::start().map_err(failed("start", "backstage thread"))?,
         })
     }

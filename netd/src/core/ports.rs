@@ -3,13 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use tokio::runtime::Handle;
-
+use crate::handover::{Left, Subject};
 use crate::journal;
 use crate::netlink::{Socket, conntrack};
 use crate::ports::HeldPort;
 use crate::protocol::{BoundPort, Endpoint, Protocol};
-use crate::relay::Relay;
+use crate::relay::{Relay, Relays};
 
 /// What an endpoint has published.
 #[derive(Debug)]
@@ -21,15 +20,22 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Puts the sockets to use: relayed (they listen), or only kept.
-    pub(super) fn start(runtime: &Handle, endpoint: &Endpoint, held: Vec<HeldPort>, relayed: bool) -> Self {
+    /// Puts the sockets to use: relayed (they listen), or only kept. What an earlier netd left of their connections goes on.
+    pub(super) fn start(
+        relays: &Relays,
+        endpoint: &Endpoint,
+        held: Vec<HeldPort>,
+        relayed: bool,
+        left: &mut Left,
+    ) -> Self {
         let mut published = Self { bound: Vec::new(), relays: Vec::new(), kept: Vec::new() };
         for HeldPort { bound, socket } in held {
             let to = relay_target(endpoint, bound.host_ip);
             let to = to.map(|ip| SocketAddr::new(ip, bound.container_port));
             match (socket, to) {
                 (Some(socket), Some(to)) if relayed && bound.protocol != Protocol::Sctp => {
-                    match Relay::start(runtime, bound.protocol, socket, to) {
+                    let left = left.take(&Subject::Stream(bound.clone()));
+                    match relays.start(&bound, socket, to, left) {
                         Ok(relay) => published.relays.extend(relay),
                         Err(e) => journal::note(format_args!("no relay for {bound:?}: {e}")),
                     }
@@ -43,8 +49,8 @@ impl Published {
     }
 
     /// Ends it all; the sockets are closed when this returns. The ports stay reserved.
-    pub(super) fn stop(self, runtime: &Handle) -> Vec<BoundPort> {
-        self.relays.into_iter().for_each(|relay| relay.stop(runtime));
+    pub(super) fn stop(self, relays: &Relays) -> Vec<BoundPort> {
+        relays.stop(self.relays);
         self.bound
     }
 }

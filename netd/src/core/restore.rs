@@ -9,7 +9,7 @@ use super::ports::Published;
 use super::{Netd, NetworkState, SandboxState};
 use crate::backstage::Remains;
 use crate::dns::service::DnsSockets;
-use crate::handover::Pair;
+use crate::handover::{Left, Subject};
 use crate::journal;
 use crate::namespace;
 use crate::netlink::{Socket, route};
@@ -17,9 +17,9 @@ use crate::protocol::{Endpoint, Sandbox};
 use crate::store::StoredSandbox;
 
 impl Netd {
-    /// Reads back and reconciles; `left` are sockets of resolvers, by sandbox, that the netd before us left. What is
-    /// broken is noted and left out; netd starts all the same.
-    pub(crate) fn restore(&self, left: BTreeMap<String, Pair>) -> std::io::Result<()> {
+    /// Reads back and reconciles; `left` is what the netd before us left. What is broken is noted and left out; netd starts
+    /// all the same.
+    pub(crate) fn restore(&self, left: Left) -> std::io::Result<()> {
         let stored = self.paths.load_settings().unwrap_or_else(|e| {
             journal::note(format_args!("settings are lost, until an engine sends them: {e}"));
             None
@@ -63,16 +63,14 @@ impl Netd {
         Ok(())
     }
 
-    fn restore_sandboxes(&self, mut left: BTreeMap<String, Pair>) -> std::io::Result<()> {
+    fn restore_sandboxes(&self, mut left: Left) -> std::io::Result<()> {
         let (sandboxes, broken) = self.paths.load_sandboxes()?;
         broken.iter().for_each(|e| journal::note(format_args!("a sandbox is left out: {e}")));
         for stored in sandboxes {
             let sandbox = &stored.sandbox;
             // Without its namespace (after a reboot) it is none.
             if sandbox.netns.as_os_str().is_empty() || namespace::is_mounted(&sandbox.netns) {
-                let sockets =
-                    left.remove(&sandbox.id).and_then(|pair| DnsSockets::inherited(pair, stored.dns));
-                self.restore_sandbox(stored, sockets);
+                self.restore_sandbox(stored, &mut left);
             } else {
                 self.paths.remove_sandbox(&sandbox.id)?;
             }
@@ -80,7 +78,7 @@ impl Netd {
         Ok(())
     }
 
-    fn restore_sandbox(&self, stored: StoredSandbox, left: Option<DnsSockets>) {
+    fn restore_sandbox(&self, stored: StoredSandbox, left: &mut Left) {
         let StoredSandbox { mut sandbox, dns, .. } = stored;
         let mut published = BTreeMap::new();
         let mut lost = Vec::new();
@@ -95,8 +93,13 @@ impl Netd {
                 if endpoint.ports.is_empty() {
                     continue;
                 }
-                let held = endpoint.ports.iter().map(|b| state.ports.restore(b, relayed)).collect();
-                let one = Published::start(&self.runtime, endpoint, held, relayed);
+                let held = endpoint.ports.iter().map(|bound| {
+                    let left = if relayed { left.take(&Subject::Port(bound.clone())).pop() } else { None };
+                    let left = left.and_then(|socket| socket.first()?.try_clone().ok());
+                    state.ports.restore(bound, relayed, left)
+                });
+                let held = held.collect();
+                let one = Published::start(&self.relays, endpoint, held, relayed, left);
                 published.insert(endpoint.spec.network.clone(), one);
             }
         }
@@ -104,6 +107,9 @@ impl Netd {
             journal::note(format_args!("sandbox {}: its network {network} is gone", sandbox.id));
         }
         sandbox.endpoints.retain(|e| !lost.contains(&e.spec.network));
+        // Should it have been made twice, the newer one's sockets count.
+        let left = left.take(&Subject::Resolver(sandbox.id.clone())).pop();
+        let left = left.and_then(|sockets| DnsSockets::inherited(&sockets, dns));
         let resolver = (sandbox.spec.resolver && !sandbox.netns.as_os_str().is_empty())
             .then(|| left.map_or_else(|| reopen_resolver(&sandbox.netns, dns), Ok))
             .transpose()

@@ -13,6 +13,7 @@ use crate::backstage::Remains;
 use crate::dns::names::{Addresses, EndpointNames, Outside};
 use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
 use crate::firewall::wanted::{Family, PortRules};
+use crate::handover::Left;
 use crate::journal;
 use crate::protocol::{Driver, Endpoint, Failure, Sandbox, SandboxSpec, VERSION};
 use crate::store::{StoredSandbox, is_id};
@@ -122,7 +123,8 @@ impl Netd {
             if held.is_empty() {
                 continue;
             }
-            let one = Published::start(&self.runtime, endpoint, std::mem::take(held), relayed);
+            let one =
+                Published::start(&self.relays, endpoint, std::mem::take(held), relayed, &mut Left::default());
             forget_flows(&one.bound);
             published.insert(endpoint.spec.network.clone(), one);
         }
@@ -147,7 +149,7 @@ impl Netd {
             journal::note(format_args!("release {id}: {failure}"));
         }
         for one in published.into_values() {
-            forget_flows(&one.stop(&self.runtime));
+            forget_flows(&one.stop(&self.relays));
         }
         self.forget_rules(&sandbox);
         drop_sub_interfaces(&sandbox);

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use super::message::{self, Code, NotAQuery, Query, TYPE_A, TYPE_AAAA, TYPE_MX, TYPE_PTR};
 use super::names::{Family, Found, Names, Outside};
 use super::upstream::{Errand, HostResolvers, ask};
-use crate::handover::{Handover, Pair};
+use crate::handover::{Handover, Kept, Subject};
 use crate::netlink::redirect::RESOLVER;
 
 /// Queries of one sandbox that wait for other resolvers at a time; more are answered with a failure.
@@ -71,8 +72,10 @@ impl DnsSockets {
     }
 
     /// Those that an earlier netd left, if they are on the ports that its rules lead to.
-    pub(crate) fn inherited(pair: Pair, wanted: Option<DnsPorts>) -> Option<Self> {
-        let sockets = Self { udp: pair.udp.into(), tcp: pair.tcp.into() };
+    pub(crate) fn inherited(left: &[OwnedFd], wanted: Option<DnsPorts>) -> Option<Self> {
+        let [udp, tcp] = left else { return None };
+        let (udp, tcp) = (udp.try_clone().ok()?, tcp.try_clone().ok()?);
+        let sockets = Self { udp: udp.into(), tcp: tcp.into() };
         (sockets.ports().ok() == Some(wanted?)).then_some(sockets)
     }
 
@@ -117,15 +120,13 @@ pub(crate) struct Resolver {
 #[derive(Debug)]
 pub(crate) struct DnsService {
     tasks: [AbortHandle; 2],
-    handover: Arc<Handover>,
-    /// Of the sockets, as left to the next netd.
-    number: u64,
+    /// The sockets are left to the next netd.
+    _kept: Kept,
 }
 
 impl Drop for DnsService {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        self.handover.forget(self.number);
     }
 }
 
@@ -162,12 +163,12 @@ impl Resolver {
     /// Begins to answer a sandbox's queries.
     pub(crate) fn serve(self: &Arc<Self>, sandbox: &str, sockets: DnsSockets) -> io::Result<DnsService> {
         let _context = self.runtime.enter();
-        let handover = self.handover.clone();
-        let number = handover.keep(sandbox, &sockets.udp, &sockets.tcp)?;
+        let left: [OwnedFd; 2] = [sockets.udp.try_clone()?.into(), sockets.tcp.try_clone()?.into()];
+        let kept = self.handover.keep(Subject::Resolver(sandbox.into()), Arc::new(left));
         let asker = Arc::new(Asker { resolver: self.clone(), sandbox: sandbox.into() });
         let udp = self.runtime.spawn(datagrams(asker.clone(), Arc::new(UdpSocket::from_std(sockets.udp)?)));
         let tcp = self.runtime.spawn(streams(asker, TcpListener::from_std(sockets.tcp)?));
-        Ok(DnsService { tasks: [udp.abort_handle(), tcp.abort_handle()], handover, number })
+        Ok(DnsService { tasks: [udp.abort_handle(), tcp.abort_handle()], _kept: kept })
     }
 }
 

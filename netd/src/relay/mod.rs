@@ -1,5 +1,7 @@
 //! Relaying what the kernel's translation does not catch: published ports on IPv6 addresses, and all of them
-//! where netd makes no rules. Runs on the runtime thread.
+//! where netd makes no rules. Runs on the runtime thread. Connections outlive netd's death ([`stream`]).
+
+mod stream;
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +15,9 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::protocol::Protocol;
+use self::stream::Stream;
+use crate::handover::{Handover, Kept, Subject};
+use crate::protocol::{BoundPort, Protocol};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a UDP client is remembered after its last datagram, or the container's to it.
@@ -22,50 +26,81 @@ const UDP_PATIENCE: Duration = Duration::from_secs(90);
 const MOST_UDP_CLIENTS: usize = 1024;
 const LARGEST_DATAGRAM: usize = 65535;
 
+/// What all relays share.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    runtime: Handle,
+    handover: Arc<Handover>,
+}
+
 /// A running relay of one port, with its connections.
 #[derive(Debug)]
 pub(crate) struct Relay {
     task: JoinHandle<()>,
+    /// Its socket, as left to the next netd.
+    kept: Kept,
 }
 
-impl Relay {
-    /// Relays what comes to `socket` (listening, if TCP) to the container. `None` for protocols that are not relayed.
+impl Relays {
+    pub(crate) fn new(runtime: Handle, handover: Arc<Handover>) -> Self {
+        Self { runtime, handover }
+    }
+
+    /// Relays what comes to `socket` (listening, if TCP) to the container, and goes on with the connections that an earlier
+    /// netd `left`. `None` for protocols that are not relayed.
     pub(crate) fn start(
-        runtime: &Handle,
-        protocol: Protocol,
+        &self,
+        port: &BoundPort,
         socket: OwnedFd,
         to: SocketAddr,
-    ) -> io::Result<Option<Self>> {
-        let _context = runtime.enter();
-        let task = match protocol {
+        left: Vec<Arc<[OwnedFd]>>,
+    ) -> io::Result<Option<Relay>> {
+        let _context = self.runtime.enter();
+        let own: [OwnedFd; 1] = [socket.try_clone()?];
+        let task = match port.protocol {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(std::net::TcpListener::from(socket))?;
-                runtime.spawn(streams(listener, to))
+                let left = left.into_iter().map(|one| Stream::again(&self.handover, port, one)).collect();
+                let relayed = Relayed { port: port.clone(), to, handover: self.handover.clone() };
+                self.runtime.spawn(streams(listener, relayed, left))
             }
             Protocol::Udp => {
                 let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
-                runtime.spawn(datagrams(Arc::new(socket), to))
+                self.runtime.spawn(datagrams(Arc::new(socket), to))
             }
             Protocol::Sctp => return Ok(None),
         };
-        Ok(Some(Self { task }))
+        let kept = self.handover.keep(Subject::Port(port.clone()), Arc::new(own));
+        Ok(Some(Relay { task, kept }))
     }
 
-    /// Ends it; the port is free when this returns.
-    pub(crate) fn stop(self, runtime: &Handle) {
-        self.task.abort();
-        // The task was told to end: that it did is all there is to know.
-        let _ = runtime.block_on(self.task);
+    /// Ends them; the ports are free when this returns.
+    pub(crate) fn stop(&self, relays: Vec<Relay>) {
+        relays.iter().for_each(|relay| relay.task.abort());
+        let kept = relays.into_iter().map(|Relay { task, kept }| {
+            // The task was told to end: that it did is all there is to know.
+            let _ = self.runtime.block_on(task);
+            kept
+        });
+        Kept::withdraw(kept.collect());
     }
 }
 
-async fn streams(listener: TcpListener, to: SocketAddr) {
-    let mut connections = JoinSet::new();
+/// A TCP port, and where it leads to.
+#[derive(Debug, Clone)]
+struct Relayed {
+    port: BoundPort,
+    to: SocketAddr,
+    handover: Arc<Handover>,
+}
+
+async fn streams(listener: TcpListener, relayed: Relayed, left: Vec<Stream>) {
+    let mut connections = left.into_iter().map(Stream::relay).collect::<JoinSet<_>>();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(relay_stream(client, to));
+                    connections.spawn(relayed.clone().relay(client));
                 }
                 // Out of descriptors: others give theirs back in time.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -75,10 +110,12 @@ async fn streams(listener: TcpListener, to: SocketAddr) {
     }
 }
 
-async fn relay_stream(mut client: TcpStream, to: SocketAddr) {
-    if let Ok(Ok(mut container)) = timeout(CONNECT_PATIENCE, TcpStream::connect(to)).await {
-        // How it ended is known to both ends already.
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut container).await;
+impl Relayed {
+    /// How it ended is known to both ends already.
+    async fn relay(self, client: TcpStream) -> io::Result<()> {
+        let container = timeout(CONNECT_PATIENCE, TcpStream::connect(self.to)).await??;
+        let (client, container) = (client.into_std()?.into(), container.into_std()?.into());
+        Stream::new(&self.handover, &self.port, client, container)?.relay().await
     }
 }
 

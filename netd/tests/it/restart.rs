@@ -1,7 +1,8 @@
 //! netd is killed and started again.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+use std::time::Duration;
 
 use wherry_netd::protocol::Protocol;
 
@@ -125,6 +126,59 @@ fn what_was_half_made_is_removed() {
         assert!(!out("iptables-save").contains("172.17.0.99"), "a stale rule of ours is gone");
         assert_eq!(ip(&host.sandbox("new", &[&bridge])), ip(&lost));
         drop(squatter);
+    });
+}
+
+/// Numbers, one behind the other, as bytes.
+fn numbers(bytes: usize) -> Vec<u8> {
+    (0..bytes as u64 / 8).flat_map(u64::to_ne_bytes).collect()
+}
+
+#[test]
+fn relayed_connections_outlive_netd() {
+    const BYTES: usize = 64 << 20;
+    alone("restart::relayed_connections_outlive_netd", |host| {
+        let web = host.publisher("web", &[port(Protocol::Tcp, None, 8080, 80)]);
+        serve(&web.netns, 80, "web");
+        let connect = || {
+            let connection = TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).unwrap();
+            connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut reader = BufReader::new(connection);
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            assert_eq!(line, "web 172.17.0.1\n");
+            reader
+        };
+        // One is idle, one busy in both directions.
+        let (mut idle, mut busy) = (connect(), connect());
+        let mut sending = busy.get_ref().try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            sending.write_all(&numbers(BYTES)).unwrap();
+            sending.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut back = vec![0; BYTES];
+        for part in back.chunks_mut(BYTES / 8) {
+            let (netd, next) = (holder(host), standby(host));
+            // Its own conversation with netd, those of the port's two addresses, and two of each connection.
+            eventually("it has been left the connections", || sockets_of(next) == 7);
+            kill(netd);
+            // A new one waits for the next netd.
+            assert_eq!(greeting(Ipv6Addr::LOCALHOST, 8080).unwrap(), "web 172.17.0.1");
+            busy.read_exact(part).unwrap();
+            idle.get_mut().write_all(b"still\n").unwrap();
+            let mut line = String::new();
+            idle.read_line(&mut line).unwrap();
+            assert_eq!((line.as_str(), holder(host)), ("still\n", next));
+        }
+        assert!(back == numbers(BYTES), "what came back is what was sent");
+        assert_eq!(busy.read(&mut [0]).unwrap(), 0, "the end is relayed, too");
+        sender.join().unwrap();
+        let last = standby(host);
+        eventually("the standby has forgotten what ended", || sockets_of(last) == 5);
+        // With the container its connections end.
+        host.client.release_sandbox(&web.id).unwrap();
+        assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+        eventually("the standby has forgotten that, too", || sockets_of(last) == 1);
     });
 }
 
