@@ -55,10 +55,6 @@ network() {
   ip link add eth0 type dummy 2>/dev/null || { ip link add eth0 type veth peer name uplink; ip link set uplink up; }
   ip addr add $HOST_ADDRESS/24 dev eth0; ip link set eth0 up
   ip route add default via 198.51.100.1
-  # A new namespace has the outer host's.
-  for family in /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding; do
-    [ ! -e $family ] || echo 0 >$family
-  done
   hostname docker-host
 }
 

@@ -131,7 +131,7 @@ fn they_come_with_the_first_way_out() {
     host.docker("network create --internal inside").ok();
     host.docker("run -d --name other -p 8080:80 busybox sleep 600").ok();
     serve(&host, "web", "--network inside -p 8080:80");
-    assert_eq!(host.inspect("web")["NetworkSettings"]["Ports"], json!({}));
+    host.docker("port web").prints("");
     let seen = || host.docker("exec web sh -c 'ls /sys/class/net; ip route'").ok().stdout;
     let before = seen();
     let clash = host.docker("network connect bridge web");
@@ -147,7 +147,7 @@ fn they_come_with_the_first_way_out() {
     host.docker("port web").prints("80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080");
     host.docker("network disconnect bridge web").ok();
     assert!(host.connect_to((Ipv4Addr::LOCALHOST, 8080)).is_err());
-    assert_eq!(host.inspect("web")["NetworkSettings"]["Ports"], json!({}));
+    host.docker("port web").prints("");
 }
 
 #[test]

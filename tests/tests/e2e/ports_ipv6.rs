@@ -25,7 +25,7 @@ fn from_every_side() {
     }
     host.docker("rm -f web").ok();
     assert!(get(&host, Ipv6Addr::LOCALHOST, 8080).is_none(), "nothing listens any more");
-    poll("the end of its rules", 5, || !host.exec("ip6tables-save").ok().stdout.contains("8080"));
+    poll("the end of its rules", 5, || !host.exec("ip6tables-save").ok().stdout.contains("--dport 8080"));
 }
 
 /// Who reaches the published port of a container `web` in the network `six`, which this makes.
