@@ -61,6 +61,18 @@ impl Digest {
         hex
     }
 
+    /// Its 32 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Of what [`Digest::as_bytes`] gives.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The first 12 hex digits, as clients show ids.
     #[must_use]
     pub fn short(&self) -> String {

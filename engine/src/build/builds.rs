@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use wherry_image_store::Store;
 
+use super::buildkit::Folders;
 use super::cache::{Cache, Key, Stored};
 use super::run::CacheMounts;
 use crate::error::Error;
@@ -18,6 +19,8 @@ pub(crate) struct Builds {
     pub(super) cache: Cache,
     /// Folders that `RUN --mount=type=cache` keeps.
     pub(super) mounts: CacheMounts,
+    /// Folders that keep what clients sent.
+    pub(super) locals: Arc<Folders>,
     /// Steps that are being made, each by one build.
     turns: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     /// Those that can be called off, by the id that their client gave them.
@@ -32,7 +35,8 @@ impl Builds {
     pub(crate) fn open(data_root: &Path, store: &Store, stored: Stored) -> Result<Self, Error> {
         let cache = Cache::open(data_root, store, stored)?;
         let (mounts, turns, running) = Default::default();
-        Ok(Self { cache, mounts, turns, running })
+        let locals = Arc::new(Folders::new(data_root, store.boot()));
+        Ok(Self { cache, mounts, locals, turns, running })
     }
 
     /// Waits until nobody else makes the step with this key.

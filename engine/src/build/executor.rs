@@ -513,7 +513,7 @@ impl<'a> Executor<'a> {
         let (engine, layers) = (self.engine.clone(), file_system.map(|fs| fs.diff_ids()).unwrap_or_default());
         let folder = blocking(move || {
             let root = engine.store.mount_layers(&layers)?;
-            Ok(Arc::new(Folder { root, temporary: None, inside: None }))
+            Ok(Arc::new(Folder { root, temporary: None, known: None, inside: None }))
         });
         folder.await.map_err(Failure::of)
     }
@@ -538,7 +538,11 @@ async fn content_of(folder: Arc<Folder>, path: String) -> Result<wherry_image_re
     let digest = blocking(move || {
         let root = files::Root(found.folder.root.as_fd());
         let selected = found.selected.first().ok_or_else(|| Error::server("nothing to mount"))?;
-        let digested = files::digest(root, selected, found.owner, &|_, _| false);
+        let known = found.folder.known.as_ref();
+        let digested = files::digest(root, selected, found.owner, &|_, _| false, known);
+        if let Some(known) = known {
+            known.save();
+        }
         digested.map(|digested| digested.digest).map_err(|error| Error::server(error.to_string()))
     });
     digest.await.map_err(Failure::of)

@@ -12,6 +12,7 @@ use wherry_image_ref::Digest;
 use wherry_image_store::{Image, ImageId, Layer};
 use wherry_registry::{Credentials, Platform};
 
+use super::files::Known;
 use crate::containers::config::{HostConfig, Ulimit};
 use crate::error::Error;
 
@@ -133,6 +134,8 @@ pub(crate) struct Folder {
     pub(crate) root: OwnedFd,
     /// Deleted with this value.
     pub(crate) temporary: Option<PathBuf>,
+    /// What is known of its files from before.
+    pub(super) known: Option<Known>,
     /// What it is a part of, and needs as long as it is used.
     #[expect(dead_code, reason = "it is there to be dropped with this value")]
     pub(crate) inside: Option<Arc<Folder>>,

@@ -9,7 +9,7 @@ use super::cache::Key;
 use super::job::Limits;
 
 /// Counts up when keys come to mean something else.
-const VERSION: &str = "wherry build key 1";
+const VERSION: &str = "wherry build key 2";
 
 /// A key in the making: each field is told from the next by its length.
 pub(super) struct Builder(Hasher);

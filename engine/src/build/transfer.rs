@@ -120,14 +120,18 @@ impl Transfer<'_> {
     pub(super) fn digests(&self) -> Result<Vec<(Vec<u8>, Digested)>, TransferError> {
         let mut found = Vec::new();
         for material in &self.materials {
+            let known = material.folder.known.as_ref();
             for selected in &material.selected {
                 let name = match (&material.pivot, selected.is_folder) {
                     (Some(_), _) => selected.path.clone(),
                     (None, false) => selected.name().to_vec(),
                     (None, true) => Vec::new(),
                 };
-                let digested = digest(material.root(), selected, material.owner, &*self.excluded)?;
+                let digested = digest(material.root(), selected, material.owner, &*self.excluded, known)?;
                 found.push((name, digested));
+            }
+            if let Some(known) = known {
+                known.save();
             }
         }
         Ok(found)

@@ -1,7 +1,7 @@
 //! What the cache takes, and giving it back: `system df`, `builder prune`.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,6 +20,9 @@ pub(crate) const REGULAR: &str = "regular";
 /// Folders that `RUN --mount=type=cache` keeps.
 pub(crate) const MOUNT: &str = "exec.cachemount";
 
+/// What a client sent of a context.
+pub(crate) const LOCAL: &str = "source.local";
+
 /// The filters of a prune.
 const FILTERS: [&str; 8] = ["until", "id", "parent", "type", "description", "inuse", "shared", "private"];
 
@@ -28,7 +31,7 @@ const FILTERS: [&str; 8] = ["until", "id", "parent", "type", "description", "inu
 pub(crate) struct Usage {
     /// Names it.
     pub(crate) id: String,
-    /// [`REGULAR`] or [`MOUNT`].
+    /// [`REGULAR`], [`MOUNT`] or [`LOCAL`].
     pub(crate) kind: &'static str,
     /// The instruction that it comes from.
     pub(crate) description: String,
@@ -51,6 +54,7 @@ pub(crate) struct Usage {
 enum Place {
     Cache(super::cache::Key),
     Mount(String),
+    Local(PathBuf),
 }
 
 /// What is to be given back. All that fits, or, with limits, what was not of use for the longest time until they hold.
@@ -97,10 +101,6 @@ pub(crate) fn usage(engine: &Engine) -> Vec<Usage> {
         if name.contains('.') {
             continue;
         }
-        let time = |time: std::io::Result<SystemTime>| {
-            let since = time.ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-            since.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0)
-        };
         let metadata = entry.metadata();
         found.push(Usage {
             id: name.chars().take(25).collect(),
@@ -109,18 +109,36 @@ pub(crate) fn usage(engine: &Engine) -> Vec<Usage> {
             in_use: engine.builds.mounts.is_in_use(&name),
             shared: false,
             size: size_of(&entry.path()),
-            created_ns: metadata.as_ref().map_or(0, |m| time(m.created())),
-            used_ns: metadata.as_ref().map_or(0, |m| time(m.modified())),
+            created_ns: metadata.as_ref().map_or(0, |m| nanoseconds(m.created())),
+            used_ns: metadata.as_ref().map_or(0, |m| nanoseconds(m.modified())),
             uses: 1,
             place: Place::Mount(name),
         });
     }
+    found.extend(engine.builds.locals.all().into_iter().map(|kept| Usage {
+        id: kept.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        kind: LOCAL,
+        description: "local source for context".into(),
+        in_use: kept.in_use,
+        shared: false,
+        size: size_of(&kept.path),
+        created_ns: nanoseconds(Ok(kept.created)),
+        used_ns: nanoseconds(Ok(kept.used)),
+        uses: 1,
+        place: Place::Local(kept.path),
+    }));
     found.sort_by_key(|usage| std::cmp::Reverse(usage.used_ns));
     found
 }
 
+/// Since the epoch; 0 where it is not known.
+fn nanoseconds(time: std::io::Result<SystemTime>) -> i64 {
+    let since = time.ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0)
+}
+
 /// The size of all files in a folder; links are not followed.
-fn size_of(folder: &Path) -> u64 {
+pub(super) fn size_of(folder: &Path) -> u64 {
     let mut size = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -176,6 +194,7 @@ fn keep_bytes(engine: &Engine, wish: &Prune, total: u64) -> Option<u64> {
 fn remove(engine: &Engine, usage: &Usage) -> bool {
     match &usage.place {
         Place::Cache(key) => engine.builds.cache.remove(key),
+        Place::Local(path) => engine.builds.locals.remove(path),
         Place::Mount(name) => {
             let folder = run::folders(engine).join(name);
             // Away first, so that no build begins with half of it.

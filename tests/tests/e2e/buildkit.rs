@@ -221,6 +221,125 @@ fn a_build_stays_in_the_history_and_what_it_made_in_the_cache() {
     host.docker("buildx ls").contains("default*");
 }
 
+/// How many bytes the context took, as the client was told.
+fn transferred(build: &Output) -> f64 {
+    let told = build.stderr.rsplit("transferring context: ").next().expect("a context was sent");
+    let size = told.split_whitespace().next().expect("how much");
+    let (number, unit) = size.split_at(size.find(|c: char| c.is_ascii_alphabetic()).expect("a unit"));
+    let factor = match unit {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        other => panic!("{other}: {build}"),
+    };
+    number.parse::<f64>().expect("a number") * factor
+}
+
+#[test]
+fn only_what_has_changed_travels() {
+    let host = Host::new();
+    let large = "0123456789abcdef".repeat(1 << 16);
+    let files = [
+        ("Dockerfile", "FROM busybox\nCOPY . /c\n"),
+        ("large", &large),
+        ("sub/small", "one"),
+        ("sub/other", "x"),
+    ];
+    let folder = context(&host, "sent", &files);
+    let sent = |options: &str| transferred(&build(&host, &format!("-t sent {options}"), &folder).ok());
+    assert!(sent("") > 1e6);
+    assert!(sent("--no-cache") < 1e3, "nothing has changed");
+    fs::write(folder.join("sub/small"), "two").unwrap();
+    assert!(sent("") < 1e3);
+    host.docker("run --rm sent cat /c/sub/small").prints("two");
+    let used = host.docker("buildx du --verbose").ok();
+    assert!(
+        used.stdout.contains("source.local") && used.stdout.contains("local source for context"),
+        "{used}"
+    );
+    host.docker("buildx prune -af").ok();
+    assert!(!host.docker("buildx du --verbose").ok().stdout.contains("source.local"));
+    assert!(sent("") > 1e6, "it was given back");
+    host.docker("run --rm sent cat /c/sub/small").prints("two");
+}
+
+#[test]
+fn what_was_sent_becomes_what_the_client_has_now() {
+    let host = Host::new();
+    let folder = context(
+        &host,
+        "moving",
+        &[
+            ("Dockerfile", "FROM busybox\nCOPY . /c\n"),
+            ("removed", "x"),
+            ("before", "renamed"),
+            ("to-folder", "x"),
+            ("to-file/inner/x", "x"),
+            ("to-link", "x"),
+            ("from-link", "aim"),
+            ("mode", "x"),
+            ("same-size", "old"),
+            ("older", "new text"),
+            ("first", "linked"),
+            ("gone/deep/er", "x"),
+        ],
+    );
+    let at = |name: &str| folder.join(name);
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+    link("first", "link");
+    fs::hard_link(at("first"), at("second")).unwrap();
+    // What the image has, told by the image; the same files through the other door are what it should be.
+    let script = "cd /c && find . | sort | while read -r f; do stat -c '%n %F %a %u %g' \"$f\"; \
+                  [ -d \"$f\" ] || stat -c '%s %Y' \"$f\"; [ ! -L \"$f\" ] || readlink \"$f\"; \
+                  [ ! -f \"$f\" ] || cat \"$f\"; done";
+    let picture = |image: &str| host.docker(&["run", "--rm", image, "sh", "-c", script]).ok().stdout;
+    let compare = || {
+        build(&host, "-t kept", &folder).ok();
+        let mut command = host.docker_command(&format!("build --no-cache -t anew {}", folder.display()));
+        command.env("DOCKER_BUILDKIT", "0");
+        Output::of(command).ok();
+        let picture_of_kept = picture("kept");
+        assert_eq!(picture_of_kept, picture("anew"));
+        picture_of_kept
+    };
+    let before = compare();
+    let replace = |name: &str| {
+        if at(name).is_dir() {
+            fs::remove_dir_all(at(name)).unwrap()
+        } else {
+            fs::remove_file(at(name)).unwrap()
+        }
+    };
+    let touch =
+        |name: &str, time: &str| host.exec(&["touch", "-h", "-d", time, at(name).to_str().unwrap()]).ok();
+    for name in ["removed", "to-folder", "to-file", "to-link", "from-link", "link", "gone"] {
+        replace(name);
+    }
+    fs::rename(at("before"), at("after")).unwrap();
+    fs::create_dir(at("to-folder")).unwrap();
+    fs::write(at("to-folder/x"), "now below").unwrap();
+    fs::write(at("to-file"), "now a file").unwrap();
+    link("mode", "to-link");
+    fs::write(at("from-link"), "aim").unwrap();
+    link("after", "link");
+    fs::set_permissions(at("mode"), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    fs::write(at("same-size"), "NEW").unwrap();
+    fs::write(at("older"), "old text").unwrap();
+    touch("older", "2001-02-03 04:05:06");
+    // Two files now, where there was one with two names.
+    replace("second");
+    fs::write(at("second"), "by itself").unwrap();
+    let after = compare();
+    assert_ne!(after, before);
+    // A link that leads elsewhere, with the size and the time of the one before.
+    touch("link", "2001-02-03 04:05:06");
+    build(&host, "", &folder).ok();
+    replace("link");
+    link("older", "link");
+    touch("link", "2001-02-03 04:05:06");
+    assert!(compare().contains("\nolder\n"));
+}
+
 #[test]
 fn a_client_that_vanishes_takes_its_build_along() {
     let host = Host::new();

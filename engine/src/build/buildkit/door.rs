@@ -16,7 +16,6 @@ use wherry_dockerfile::Dockerfile;
 
 use super::attributes::{Place, Wanted};
 use super::files::{self, Definition};
-use super::folders::Folders;
 use super::sources::{Agents, Client};
 use super::watch::{self, Watch};
 use super::{export, failure, remote, subrequests, worker};
@@ -31,7 +30,6 @@ const MAX_WEIGHT: usize = 256;
 pub(crate) struct Door {
     engine: Weak<Engine>,
     sessions: Arc<Sessions>,
-    folders: Arc<Folders>,
 }
 
 /// A build that is known but not done.
@@ -56,7 +54,7 @@ impl std::fmt::Debug for Plan {
 impl Door {
     /// A door of an engine that may go.
     pub(super) fn new(engine: Weak<Engine>, sessions: Arc<Sessions>) -> Self {
-        Self { engine, sessions, folders: Arc::default() }
+        Self { engine, sessions }
     }
 
     fn engine(&self) -> Result<Arc<Engine>, Status> {
@@ -244,7 +242,6 @@ impl Door {
         let sources = Client {
             engine: engine.clone(),
             session: plan.session.clone(),
-            folders: self.folders.clone(),
             progress: progress.clone(),
             sessions: self.sessions.clone(),
             wanted: wanted.clone(),

@@ -17,6 +17,8 @@ mod usage;
 mod watch;
 mod worker;
 
+pub(super) use folders::Folders;
+
 use std::sync::{Arc, OnceLock};
 
 use hyper::StatusCode;

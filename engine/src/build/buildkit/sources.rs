@@ -12,7 +12,7 @@ use wherry_registry::Credentials;
 
 use super::attributes::{Place, Wanted};
 use super::files::{ignore_from_client, patterns};
-use super::folders::{Folders, Lease};
+use super::folders::Lease;
 use crate::build::classic::remote_context;
 use crate::build::{Folder, Future, Sources};
 use crate::engine::{Engine, blocking};
@@ -22,7 +22,6 @@ use crate::error::Error;
 pub(super) struct Client {
     pub(super) engine: Arc<Engine>,
     pub(super) session: Arc<Session>,
-    pub(super) folders: Arc<Folders>,
     pub(super) progress: Progress,
     /// Where folders may be that are not in it.
     pub(super) sessions: Arc<Sessions>,
@@ -67,11 +66,10 @@ impl Client {
             (Some(known), "") => Some(known.clone()),
             _ => ignore_from_client(&session, &place, &shown, &self.progress).await.map_err(told)?,
         };
-        let parent = self.engine.config().data_root.join("build").join("local");
         let kind = format!("{place}\n{}", session.shared_key());
-        let folders = self.folders.clone();
+        let folders = self.engine.builds.locals.clone();
         let (lease, root, ours) = blocking(move || {
-            let lease = folders.lease(&parent, &kind)?;
+            let lease = folders.lease(&kind)?;
             let (root, ours) = (lease.open()?, lease.open()?);
             Ok((Arc::new(lease), root, ours))
         })
@@ -87,7 +85,8 @@ impl Client {
         part.end();
         step.end(&synced);
         synced.map_err(|error| Error::server(error.to_string()))?;
-        let folder = Arc::new(Folder { root: ours, temporary: None, inside: None });
+        let known = lease.known();
+        let folder = Arc::new(Folder { root: ours, temporary: None, known: Some(known), inside: None });
         Ok(Synced { folder, _lease: lease })
     }
 }

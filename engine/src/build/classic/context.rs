@@ -31,7 +31,7 @@ pub(in crate::build) fn new_folder(engine: &Engine) -> Result<(Folder, PathBuf),
     made.and_then(|()| DirBuilder::new().mode(0o755).create(&path))
         .map_err(Error::io("create", path.display()))?;
     let root = open_folder(&path)?;
-    Ok((Folder { root, temporary: Some(path.clone()), inside: None }, path))
+    Ok((Folder { root, temporary: Some(path.clone()), known: None, inside: None }, path))
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Error> {

@@ -90,7 +90,7 @@ fn below(folder: Arc<Folder>, path: &str) -> Result<Arc<Folder>, Error> {
     use std::os::fd::AsFd;
     let opened = Root(folder.root.as_fd()).open_folder(clean(path).as_bytes());
     let root = opened.map_err(|error| Error::server(error.to_string()))?;
-    Ok(Arc::new(Folder { root, temporary: None, inside: Some(folder) }))
+    Ok(Arc::new(Folder { root, temporary: None, known: None, inside: Some(folder) }))
 }
 
 /// An archive, or a Dockerfile alone.

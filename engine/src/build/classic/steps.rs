@@ -451,7 +451,12 @@ impl Walk<'_> {
         let engine = self.engine.clone();
         let folder = blocking(move || {
             let layers = image.as_ref().map(|image| image.diff_ids()).unwrap_or_default();
-            Ok(Arc::new(Folder { root: engine.store.mount_layers(layers)?, temporary: None, inside: None }))
+            Ok(Arc::new(Folder {
+                root: engine.store.mount_layers(layers)?,
+                temporary: None,
+                known: None,
+                inside: None,
+            }))
         });
         Ok(folder.await?)
     }

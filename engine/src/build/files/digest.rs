@@ -1,13 +1,15 @@
-//! What files are, as a number: names, kinds, modes, owners, links, attributes and bytes; not their times.
+//! What files are, as a number: names, kinds, modes, owners, links, attributes and bytes; not their times. Attributes and bytes of
+//! each file have a digest of their own, by which it is known again ([`Known`]).
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use wherry_image_ref::{Digest, Hasher};
 
+use super::known::Known;
 use super::place::{Root, is_folder, names, split};
 use super::tree::{Exclude, Owner, attributes};
 use super::{FileError, MAX_DEPTH, Selected, failed, join};
@@ -24,15 +26,16 @@ pub(in super::super) struct Digested {
     pub(in super::super) is_folder: bool,
 }
 
-/// The digest of something that was selected. With `owner` all belongs to that one, whoever owns it.
+/// The digest of something that was selected. With `owner` all belongs to that one, whoever owns it; what is `known` is not read.
 pub(in super::super) fn digest(
     root: Root<'_>,
     selected: &Selected,
     owner: Owner,
     exclude: Exclude<'_>,
+    known: Option<&Known>,
 ) -> Result<Digested, FileError> {
-    let mut walk =
-        Walk { hasher: Hasher::default(), owner, exclude, buffer: vec![0; BUFFER_BYTES].into_boxed_slice() };
+    let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+    let mut walk = Walk { hasher: Hasher::default(), owner, exclude, known, buffer };
     let path = &selected.path;
     if selected.is_folder {
         let folder = root.open_folder(path)?;
@@ -42,7 +45,8 @@ pub(in super::super) fn digest(
         let file = root.open(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(failed("open", path))?;
         let stat = fstat(&file).map_err(failed("stat", path))?;
         walk.head(split(path).1, &stat);
-        walk.open_file(file.into(), &stat).map_err(failed("read", path))?;
+        let content = walk.content(&stat, || Ok(file)).map_err(failed("read", path))?;
+        walk.field(content.as_bytes());
     }
     Ok(Digested { digest: walk.hasher.finish(), is_folder: selected.is_folder })
 }
@@ -51,6 +55,7 @@ struct Walk<'a> {
     hasher: Hasher,
     owner: Owner,
     exclude: Exclude<'a>,
+    known: Option<&'a Known>,
     buffer: Box<[u8]>,
 }
 
@@ -70,13 +75,13 @@ impl Walk<'_> {
                 FileType::Directory => {
                     let child =
                         openat(folder, &*name, FOLDER, Mode::empty()).map_err(failed("open", &path))?;
-                    self.attributes(child.as_fd()).map_err(failed("read", &path))?;
+                    attributes_into(&mut self.hasher, child.as_fd()).map_err(failed("read", &path))?;
                     self.below(child.as_fd(), &path, depth + 1)?;
                 }
                 FileType::RegularFile => {
                     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                    let file = openat(folder, &*name, flags, Mode::empty()).map_err(failed("open", &path))?;
-                    self.open_file(file.into(), &stat).map_err(failed("read", &path))?;
+                    let content = self.content(&stat, || openat(folder, &*name, flags, Mode::empty()));
+                    self.field(content.map_err(failed("read", &path))?.as_bytes());
                 }
                 FileType::Symlink => {
                     let link = readlinkat(folder, &*name, Vec::new()).map_err(failed("readlink", &path))?;
@@ -100,10 +105,20 @@ impl Walk<'_> {
         }
     }
 
-    fn open_file(&mut self, mut file: File, stat: &Stat) -> Result<(), Errno> {
-        self.attributes(file.as_fd())?;
-        // The length in front, so that no content can look like the next name.
-        self.hasher.update(&stat.st_size.to_le_bytes());
+    /// The digest of a file's attributes and bytes.
+    fn content(
+        &mut self,
+        stat: &Stat,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<Digest, Errno> {
+        if let Some(digest) = self.known.and_then(|known| known.get(stat)) {
+            return Ok(digest);
+        }
+        let mut file = File::from(open()?);
+        let mut hasher = Hasher::default();
+        attributes_into(&mut hasher, file.as_fd())?;
+        // The length in front, so that no content can look like another attribute.
+        hasher.update(&stat.st_size.to_le_bytes());
         let mut left = u64::try_from(stat.st_size).unwrap_or(0);
         while left > 0 {
             let read = match file.read(&mut self.buffer) {
@@ -112,22 +127,30 @@ impl Walk<'_> {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)),
             };
-            self.hasher.update(self.buffer.get(..read).unwrap_or_default());
+            hasher.update(self.buffer.get(..read).unwrap_or_default());
             left = left.saturating_sub(read as u64);
         }
-        Ok(())
-    }
-
-    fn attributes(&mut self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        for (name, value) in attributes(file)? {
-            self.field(&name);
-            self.field(&value);
+        let digest = hasher.finish();
+        if let Some(known) = self.known {
+            known.put(stat, digest);
         }
-        Ok(())
+        Ok(digest)
     }
 
     fn field(&mut self, bytes: &[u8]) {
-        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
-        self.hasher.update(bytes);
+        field_into(&mut self.hasher, bytes);
     }
+}
+
+fn attributes_into(hasher: &mut Hasher, file: BorrowedFd<'_>) -> Result<(), Errno> {
+    for (name, value) in attributes(file)? {
+        field_into(hasher, &name);
+        field_into(hasher, &value);
+    }
+    Ok(())
+}
+
+fn field_into(hasher: &mut Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
 }

@@ -2,12 +2,14 @@
 //! its root, links lead nowhere out of it, and nothing is followed where a link itself is meant.
 
 mod digest;
+mod known;
 mod mode;
 mod place;
 mod select;
 mod tree;
 
 pub(super) use digest::{Digested, digest};
+pub(super) use known::Known;
 pub(super) use mode::ModeChange;
 pub(super) use place::{Root, clean, split};
 pub(super) use select::{Selected, select};
