@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -186,6 +186,9 @@ fn network_and_engine_in_turns() {
         Line::new("host, its address", host.connect_to((HOST_ADDRESS, 8080)).unwrap()),
         Line::new("container", host.in_container("peer", || TcpStream::connect((web, 80))).unwrap()),
     ];
+    // Through netd itself, or its standby.
+    let relay = || Line::new("host, ::1", host.connect_to((Ipv6Addr::LOCALHOST, 8080)).unwrap());
+    let mut relayed = relay();
     let socket = host.in_container("peer", || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         socket.connect((Ipv4Addr::new(127, 0, 0, 11), 53)).unwrap();
@@ -218,11 +221,18 @@ fn network_and_engine_in_turns() {
                 }
             }
             lines.iter_mut().for_each(|line| line.check(round));
+            if round % 4 != 3 {
+                relayed.check(round);
+            }
             if round % 4 != 0 {
                 host.start();
                 dark.store(false, Ordering::Relaxed);
             }
+            if round % 4 == 3 {
+                relayed = relay();
+            }
             lines.iter_mut().for_each(|line| line.check(round));
+            relayed.check(round);
             poll("containers start again", 30, || started.load(Ordering::Relaxed) > before);
             let fresh = host.connect_to((Ipv4Addr::LOCALHOST, 8080)).expect("the published port");
             Line::new("a new one", fresh).check(round);
@@ -246,7 +256,7 @@ fn network_and_engine_in_turns() {
         host.docker(format!("rm -f churn{number}").as_str());
     }
     check_convergence(&host);
-    drop(lines);
+    drop((lines, relayed));
     host.docker("rm -f web peer").ok();
     // Gone: what is left of links, rules, namespaces and processes is looked for when the host ends.
     host.docker("network rm net").ok();
