@@ -164,8 +164,10 @@ impl<'a> Copier<'a> {
 
     fn new_file(&mut self, from: &OwnedFd, target: BorrowedFd<'_>, target_name: &[u8]) -> Result<(), Errno> {
         let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let to = openat(target, target_name, write, Mode::from_raw_mode(0o600))?;
         let stat = fstat(from)?;
+        // As it will be for the most part, so that there is less to set; nobody else sees it before it is done.
+        let mode = Mode::from_raw_mode(self.mode_of(&stat) & 0o777);
+        let to = openat(target, target_name, write, mode)?;
         copy_bytes(from, &to, &stat)?;
         self.metadata(from.as_fd(), to.as_fd(), &stat)?;
         if stat.st_nlink > 1 && self.linked.len() < MAX_LINKED {
@@ -197,10 +199,19 @@ impl<'a> Copier<'a> {
         target: BorrowedFd<'_>,
         stat: &Stat,
     ) -> Result<(), Errno> {
-        set_owner(target, self.owner.or(Some((stat.st_uid, stat.st_gid))))?;
-        copy_attributes(source, target)?;
-        // After the owner, whose change clears the setuid bit.
-        fchmod(target, Mode::from_raw_mode(self.mode_of(stat)))?;
+        let there = fstat(target)?;
+        let (uid, gid) = self.owner.unwrap_or((stat.st_uid, stat.st_gid));
+        let is_other = (there.st_uid, there.st_gid) != (uid, gid);
+        // To set what is so already costs as much as to change it.
+        if is_other {
+            set_owner(target, Some((uid, gid)))?;
+        }
+        let has_attributes = copy_attributes(source, target)?;
+        // After the owner, whose change clears the setuid bit; an access list may change the mode, too.
+        let mode = self.mode_of(stat);
+        if is_other || has_attributes || there.st_mode & 0o7777 != mode {
+            fchmod(target, Mode::from_raw_mode(mode))?;
+        }
         futimens(target, &times(stat))
     }
 
@@ -284,12 +295,13 @@ fn copy_bytes(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
 }
 
 /// Copies the attributes that belong to the content: capabilities, access lists, `user.`; not those of overlayfs and of security
-/// modules, which belong to this host.
-fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
-    for (name, value) in attributes(source)? {
-        fsetxattr(target, &*name, &value, XattrFlags::empty())?;
+/// modules, which belong to this host. Whether there are any.
+fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let attributes = attributes(source)?;
+    for (name, value) in &attributes {
+        fsetxattr(target, &**name, value, XattrFlags::empty())?;
     }
-    Ok(())
+    Ok(!attributes.is_empty())
 }
 
 /// Name and value.
