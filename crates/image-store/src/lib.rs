@@ -60,6 +60,7 @@ pub use id::{DiffId, ImageId};
 pub use image::Image;
 pub use layers::Layer;
 pub use mount::{Mountable, mount_detached};
+pub use open::boot_id;
 pub use removal::{Conflict, Removed, User, chain_ids};
 pub use store::{NewImage, Store};
 pub use tar::TarError;

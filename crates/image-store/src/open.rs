@@ -48,8 +48,9 @@ pub(crate) fn open(data_root: &Path, keep: &[DiffId]) -> Result<Inner> {
     Ok(Inner { root, overlay, catalogue, settling, boot, table, writables, trash })
 }
 
-/// Names this run of the system, from boot to shutdown.
-fn boot_id() -> String {
+/// Names this run of the system, from boot to shutdown. What was written in another one and not synced may be damaged.
+#[must_use]
+pub fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
     // Without it no run is known to be the same one.
     id.unwrap_or_else(|_| format!("{}-{}", std::process::id(), crate::index::now_ns()))

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use wherry_image_ref::Digest;
-use wherry_image_store::{DiffId, Layer, Store};
+use wherry_image_store::{DiffId, Layer, Store, boot_id};
 
 use crate::error::Error;
 
@@ -61,15 +61,20 @@ pub(super) struct Cache {
     writing: Mutex<()>,
 }
 
-/// What a file names, before the store is open.
+/// What a file names and can be relied on, before the store is open.
 #[derive(Debug, Default)]
 pub(crate) struct Stored(BTreeMap<Key, Record>);
 
 impl Stored {
-    /// Reads `DATA_ROOT/build/cache.json`; a damaged one is none.
+    /// Reads `DATA_ROOT/build/cache.json`; a damaged one is none. Records of another boot that had not been synced are left
+    /// out: their layers may have holes, and whoever spared them here would have them taken for whole ones later.
     pub(crate) fn read(data_root: &Path) -> Self {
         match wherry_durable::read_json::<File>(&path(data_root)) {
-            Ok(Some(file)) if file.version == VERSION => Self(file.records),
+            Ok(Some(mut file)) if file.version == VERSION => {
+                let boot = boot_id();
+                file.records.retain(|_, record| record.boot.as_ref().is_none_or(|of| *of == boot));
+                Self(file.records)
+            }
             Ok(None) => Self::default(),
             Ok(Some(file)) => {
                 tracing::warn!(
@@ -102,8 +107,7 @@ impl Cache {
         std::fs::create_dir_all(&folder).map_err(Error::io("create", folder.display()))?;
         let mut entries = HashMap::new();
         for (key, record) in stored.0 {
-            let is_whole = record.boot.as_deref().is_none_or(|boot| boot == store.boot());
-            if let Some(layer) = store.layer(&record.diff_id).filter(|_| is_whole) {
+            if let Some(layer) = store.layer(&record.diff_id) {
                 entries.insert(key, Entry { record, layer: Arc::new(layer) });
             }
         }
@@ -168,10 +172,7 @@ impl Cache {
 
     /// Brings all layers to the disk, and says so in the file. Blocking, for seconds perhaps.
     pub(super) fn settle(&self) {
-        let pending: Vec<Key> = {
-            let entries = self.entries();
-            entries.iter().filter(|(_, entry)| entry.record.boot.is_some()).map(|(key, _)| *key).collect()
-        };
+        let pending = self.pending();
         if pending.is_empty() {
             return;
         }
@@ -179,15 +180,79 @@ impl Cache {
             tracing::warn!(%error, "the build cache could not be brought to the disk");
             return;
         }
-        for key in pending {
-            if let Some(entry) = self.entries().get_mut(&key) {
+        self.settled(&pending);
+        self.save();
+    }
+
+    /// What may not be on the disk yet, each with the time of its making.
+    fn pending(&self) -> Vec<(Key, i64)> {
+        let entries = self.entries();
+        let pending = entries.iter().filter(|(_, entry)| entry.record.boot.is_some());
+        pending.map(|(key, entry)| (*key, entry.record.created_ns)).collect()
+    }
+
+    /// These are on the disk, unless they have been made anew since.
+    fn settled(&self, pending: &[(Key, i64)]) {
+        let mut entries = self.entries();
+        for (key, created_ns) in pending {
+            if let Some(entry) = entries.get_mut(key)
+                && entry.record.created_ns == *created_ns
+            {
                 entry.record.boot = None;
             }
         }
-        self.save();
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store and its cache, with a step's layer in it.
+    fn with_layer(root: &Path) -> (Store, Cache, Key) {
+        let store = Store::open(root).unwrap();
+        let cache = Cache::open(root, &store, Stored::default()).unwrap();
+        let key = Key::of(b"step");
+        cache.add(key, "RUN make", layer(&store, "made"));
+        (store, cache, key)
+    }
+
+    fn layer(store: &Store, file: &str) -> Arc<Layer> {
+        let draft = store.draft(&[]).unwrap();
+        std::fs::write(draft.upper().join(file), file).unwrap();
+        Arc::new(draft.seal().unwrap())
+    }
+
+    #[test]
+    fn a_layer_that_was_not_on_the_disk_when_the_system_died_is_not_spared() {
+        for (boot, kept) in [("another", false), (boot_id().as_str(), true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (store, cache, key) = with_layer(folder.path());
+            let diff = store.layer_diff(&cache.find(&key).unwrap().diff_id());
+            cache.save();
+            let text = std::fs::read_to_string(path(folder.path())).unwrap().replace(store.boot(), boot);
+            std::fs::write(path(folder.path()), text).unwrap();
+            // As if the process had been killed.
+            std::mem::forget((store, cache));
+            let stored = Stored::read(folder.path());
+            let (_store, _kept) = Store::open_keeping(folder.path(), &stored.layers()).unwrap();
+            assert_eq!(diff.exists(), kept, "{boot}");
+        }
+    }
+
+    #[test]
+    fn a_sync_says_nothing_of_what_was_made_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, cache, key) = with_layer(folder.path());
+        let pending = cache.pending();
+        cache.add(key, "RUN make", layer(&store, "made anew"));
+        cache.settled(&pending);
+        assert_eq!(cache.pending().len(), 1);
+        cache.settle();
+        assert!(cache.pending().is_empty());
     }
 }
