@@ -12,6 +12,8 @@ pub struct Image {
     pub id: ImageId,
     /// The image that it was built on, if that was done on this host.
     pub parent: Option<ImageId>,
+    /// Whether a build on this host has made it: only then what its document says of its making is true.
+    pub built: bool,
     /// The configuration document, parsed. [`crate::Store::raw_config`] has the bytes.
     pub document: Arc<Document>,
     /// Sum of the sizes of all files in all layers.

@@ -28,6 +28,9 @@ pub(crate) struct Entry {
     pub(crate) parent: Option<ImageId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_tagged_ns: Option<u64>,
+    /// Made here, by a build.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) built: bool,
     /// Its layers may not be on the disk yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pending: Option<Pending>,
@@ -82,6 +85,7 @@ impl Snapshot {
         let image = Image {
             id: *id,
             parent: known.entry.parent,
+            built: known.entry.built,
             document: known.document.clone(),
             size_bytes: known.size_bytes,
             repo_tags: names().filter(|n| n.digest().is_none()).map(Reference::familiar).collect(),

@@ -156,6 +156,18 @@ impl Store {
     /// [`Error::Config`], [`Error::LayerMismatch`], or what the file system says; nothing has
     /// changed then.
     pub fn commit(&self, new: &NewImage<'_>) -> Result<Arc<Image>> {
+        self.put(new, false)
+    }
+
+    /// As [`Store::commit`], for what a build has made ([`Image::built`]).
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit_built(&self, new: &NewImage<'_>) -> Result<Arc<Image>> {
+        self.put(new, true)
+    }
+
+    fn put(&self, new: &NewImage<'_>, built: bool) -> Result<Arc<Image>> {
         let id = ImageId(Digest::of(new.config));
         let document: Document =
             serde_json::from_slice(new.config).map_err(|source| Error::Config { id, source })?;
@@ -175,9 +187,11 @@ impl Store {
         if is_new {
             let size_bytes = new.layers.iter().map(Layer::size_bytes).sum();
             let pending = new.fetched.then(|| Pending::now(&self.inner.boot));
-            let entry = Entry { parent: new.parent, last_tagged_ns: None, pending };
+            let entry = Entry { parent: new.parent, last_tagged_ns: None, built, pending };
             next.known.insert(id, Known { entry, document: Arc::new(document), size_bytes });
             self.inner.table().acquire(&diff_ids)?;
+        } else if let Some(known) = next.known.get_mut(&id) {
+            known.entry.built |= built;
         }
         for name in new.names {
             next.point(name, id, new.tagged);

@@ -58,7 +58,7 @@ fn commit(
 ) -> Result<Arc<Image>, Error> {
     let parent = parent.map(|parent| parent.id);
     let new = NewImage { config, layers, names: &[], parent, tagged: false, fetched: true };
-    Ok(engine.store.commit(&new)?)
+    Ok(engine.store.commit_built(&new)?)
 }
 
 fn of_parent(engine: &Engine, parent: Option<&Arc<Image>>) -> Result<(Document, Vec<u8>), Error> {
@@ -68,15 +68,16 @@ fn of_parent(engine: &Engine, parent: Option<&Arc<Image>>) -> Result<(Document, 
     }
 }
 
-/// The image that was made of `parent` with this configuration before; the newest, if there are several. Blocking.
+/// The image that was made of `parent` (`None` is scratch) with this configuration before; the newest, if there are several. Images
+/// from elsewhere are none of them: their documents can say anything. Blocking.
 pub(super) fn known(
     engine: &Engine,
     parent: Option<&Arc<Image>>,
     container_config: &Config,
 ) -> Option<Arc<Image>> {
-    let parent = parent?.id;
+    let parent = parent.map(|parent| parent.id);
     let wanted = comparable(serde_json::to_value(container_config).ok()?);
-    let children = engine.store.images().into_iter().filter(|image| image.parent == Some(parent));
+    let children = engine.store.images().into_iter().filter(|image| image.built && image.parent == parent);
     let same = children.filter(|image| made_with(engine, &image.id).is_some_and(|made| made == wanted));
     same.max_by(|a, b| a.document.created.cmp(&b.document.created))
 }

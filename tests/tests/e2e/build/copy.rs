@@ -111,7 +111,18 @@ fn what_cannot_be_copied_is_told() {
     );
     let several = "When using COPY with more than one source file, the destination must be a directory and end with a /";
     check("COPY f f /x", several);
-    check("COPY ../f /x", "COPY failed: forbidden path outside the build context: ../f ()");
+    for (line, path) in [
+        ("COPY ../f /x", "../f"),
+        ("COPY [\"../f\", \"/x\"]", "../f"),
+        ("ARG P=../f\nCOPY f $P /x/", "../f"),
+        ("COPY /../f /x", "../f"),
+        ("COPY ./../f /x", "../f"),
+        ("COPY a/../../f /x", "a/../../f"),
+        ("COPY --from=busybox ../etc/passwd /x", "../etc/passwd"),
+    ] {
+        check(line, &format!("COPY failed: forbidden path outside the build context: {path} ()"));
+    }
+    check("COPY ../f* /x", "COPY failed: no source files were specified");
     let buildkit = |option: &str| {
         format!(
             "the {option} option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to build \
@@ -141,6 +152,24 @@ fn scratch_has_nothing_but_what_is_copied() {
     // What each container has is there, too.
     let own: Vec<String> = names.filter(|name| name.starts_with("a/")).collect();
     assert_eq!(own, ["a/", "a/f"]);
+}
+
+#[test]
+fn what_was_made_of_scratch_is_known_again_if_it_was_made_here() {
+    let host = Host::new();
+    let dockerfile = "FROM scratch\nCOPY f /a/\nENV A=b\n";
+    let known = || {
+        let answer = build(&host, "t=made", dockerfile).expect(200);
+        assert!(text(&answer).contains("Successfully built"), "{}", answer.text());
+        text(&answer).matches("Using cache").count()
+    };
+    assert_eq!((known(), known()), (0, 2));
+    // An image that comes from elsewhere can say anything of its making.
+    let path = host.folder().join("made.tar");
+    host.docker(&["save", "-o", &path.display().to_string(), "made"]).ok();
+    host.docker("rmi made").ok();
+    host.docker(&["load", "-i", &path.display().to_string()]).ok();
+    assert_eq!(known(), 0);
 }
 
 /// What a context says leads nowhere else.
