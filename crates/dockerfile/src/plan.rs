@@ -29,6 +29,7 @@ pub use config::ImageConfig;
 pub use planner::{ImageNeed, Planner, SuppliedImage};
 pub use platform::{Platform, PlatformError};
 pub use request::{Frontend, NamedContext, Request};
+pub use transfer::leads_out;
 
 use crate::{InlineFile, Mount, RunNetwork, Source};
 
@@ -221,7 +222,8 @@ pub enum TransferSource {
     Files {
         /// Where they are.
         root: Root,
-        /// Absolute in that root, clean; may have wildcards. A folder's contents are copied.
+        /// Absolute in that root, clean; may have wildcards. A folder's contents are copied. For the classic builder a
+        /// path that leads out of the root, and is no pattern, is as it was written, without a slash in front.
         path: String,
         /// `--parents`: the pattern below `path` by which files are chosen, their folders kept.
         parents: Option<String>,

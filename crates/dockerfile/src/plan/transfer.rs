@@ -140,11 +140,33 @@ impl State {
                 let pattern = written.trim_start_matches('/');
                 (format!("/{}", pattern.strip_prefix("./").unwrap_or(pattern)), None)
             }
+            // It refuses these, when it comes to the step.
+            _ if self.frontend == Frontend::Classic && leads_out(written) => {
+                let path = written.strip_prefix('/').unwrap_or(written);
+                (path.strip_prefix("./").unwrap_or(path).to_owned(), None)
+            }
             _ => (clean(written), None),
         };
         let unpack = unpack.unwrap_or(is_add);
         Ok(TransferSource::Files { root: root.clone(), path, parents, unpack })
     }
+}
+
+/// Whether a path, seen from the root of a context or an image, leads out of it.
+#[must_use]
+pub fn leads_out(path: &str) -> bool {
+    let mut depth = 0i64;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_url(text: &str) -> bool {
@@ -248,6 +270,20 @@ mod tests {
         check("https://a/b/", "b");
         check("https://a", "__unnamed__");
         check("http://a/", "__unnamed__");
+    }
+
+    #[test]
+    fn paths_that_leave_the_context_are_known() {
+        for (path, out) in [
+            ("a/../b", false),
+            ("../x", true),
+            ("a/../../b", true),
+            ("/x", false),
+            ("..", true),
+            ("/../x", true),
+        ] {
+            assert_eq!(leads_out(path), out, "{path}");
+        }
     }
 
     #[test]

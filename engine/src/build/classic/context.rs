@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 use rustix::io::Errno;
+use wherry_dockerfile::plan::leads_out;
 use wherry_image_store::{Extract, extract};
 
 use crate::build::Folder;
@@ -99,9 +100,7 @@ pub(in crate::build) fn dockerfile(folder: &Folder, name: &str) -> Result<(Strin
         Errno::NOENT | Errno::NOTDIR => Error::server(format!("Cannot locate specified Dockerfile: {asked}")),
         errno => Error::io("open", asked)(errno.into()),
     })?;
-    let mut bytes = Vec::new();
-    let read = std::fs::File::from(file).take(MAX_DOCKERFILE).read_to_end(&mut bytes);
-    read.map_err(Error::io("read", asked))?;
+    let bytes = read_text(std::fs::File::from(file), asked)?;
     if bytes.is_empty() {
         return Err(Error::InvalidParameter(format!("the Dockerfile ({asked}) cannot be empty")));
     }
@@ -109,20 +108,20 @@ pub(in crate::build) fn dockerfile(folder: &Folder, name: &str) -> Result<(Strin
     Ok((String::from_utf8_lossy(&bytes).into_owned(), asked.to_owned()))
 }
 
-/// Whether a path that is relative to the context leaves it.
-pub(super) fn leads_out(path: &str) -> bool {
-    let mut depth = 0i64;
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-        if depth < 0 {
-            return true;
-        }
+/// Reads all of a document that is kept in memory.
+///
+/// # Errors
+/// What the file system says; 400 for one that is too long.
+pub(super) fn read_text(file: impl Read, name: &str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    file.take(MAX_DOCKERFILE + 1).read_to_end(&mut bytes).map_err(Error::io("read", name))?;
+    if bytes.len() as u64 > MAX_DOCKERFILE {
+        let what = format!(
+            "{name} is too long for a Dockerfile or .dockerignore: it has more than {MAX_DOCKERFILE} bytes"
+        );
+        return Err(Error::InvalidParameter(what));
     }
-    false
+    Ok(bytes)
 }
 
 fn open(root: Root<'_>, path: &str) -> Result<OwnedFd, Errno> {
@@ -132,9 +131,7 @@ fn open(root: Root<'_>, path: &str) -> Result<OwnedFd, Errno> {
 /// The client has sent the Dockerfile and `.dockerignore` even if they are ignored, as it must; steps do not get to see them.
 fn remove_ignored(root: Root<'_>, dockerfile: &str) -> Result<(), Error> {
     let Ok(file) = open(root, super::DOCKERIGNORE) else { return Ok(()) };
-    let mut text = Vec::new();
-    let read = std::fs::File::from(file).take(MAX_DOCKERFILE).read_to_end(&mut text);
-    read.map_err(Error::io("read", super::DOCKERIGNORE))?;
+    let text = read_text(std::fs::File::from(file), super::DOCKERIGNORE)?;
     let ignore = wherry_dockerfile::Ignore::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
         Error::server(format!("error reading {}: {error}", go_quote(super::DOCKERIGNORE)))
     })?;
@@ -164,11 +161,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_leave_the_context_are_known() {
-        for (path, out) in
-            [("a/../b", false), ("../x", true), ("a/../../b", true), ("/x", false), ("..", true)]
-        {
-            assert_eq!(leads_out(path), out, "{path}");
-        }
+    fn documents_are_read_whole_or_not_at_all() {
+        let longest = vec![b'#'; 16 << 20];
+        assert_eq!(read_text(&*longest, "Dockerfile").unwrap(), longest);
+        let error = read_text(longest.chain(&b"\n"[..]), "Dockerfile").unwrap_err();
+        assert!(matches!(&error, Error::InvalidParameter(text) if text.contains("more than 16777216 bytes")));
     }
 }

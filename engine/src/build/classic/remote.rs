@@ -8,7 +8,7 @@ use wherry_dockerfile::plan::TransferSource;
 use super::context;
 use super::request::Asked;
 use crate::build::fetch;
-use crate::build::job::Folder;
+use crate::build::job::{Folder, Inside};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::images::{BlockingBody, registry};
@@ -90,7 +90,7 @@ fn below(folder: Arc<Folder>, path: &str) -> Result<Arc<Folder>, Error> {
     use std::os::fd::AsFd;
     let opened = Root(folder.root.as_fd()).open_folder(clean(path).as_bytes());
     let root = opened.map_err(|error| Error::server(error.to_string()))?;
-    Ok(Arc::new(Folder { root, temporary: None, known: None, inside: Some(folder) }))
+    Ok(Arc::new(Folder { root, temporary: None, known: None, inside: Some(Inside::Folder(folder)) }))
 }
 
 /// An archive, or a Dockerfile alone.
@@ -128,12 +128,8 @@ async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
     })
     .await?;
     if is_text(&head) {
-        let text = blocking(move || {
-            let mut text = Vec::new();
-            let read = context::chained(head, body).read_to_end(&mut text);
-            read.map(|_| text).map_err(Error::io("read", "the Dockerfile"))
-        })
-        .await?;
+        let name = url.to_owned();
+        let text = blocking(move || context::read_text(context::chained(head, body), &name)).await?;
         let folder = context::of_dockerfile(engine, text).await?;
         return Ok(Context { folder, dockerfile: Some(super::DOCKERFILE.into()) });
     }

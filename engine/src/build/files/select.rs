@@ -32,10 +32,7 @@ pub(super) fn is_pattern(path: &str) -> bool {
 /// All that a clean path or pattern means, sorted. A plain path that means nothing is an error, a pattern is not.
 pub(in super::super) fn select(root: Root<'_>, path: &str) -> Result<Vec<Selected>, FileError> {
     if !is_pattern(path) {
-        return match root.stat(path.as_bytes())? {
-            Some(stat) => Ok(vec![Selected { path: path.as_bytes().to_vec(), is_folder: is_folder(&stat) }]),
-            None => Err(failed("stat", path.as_bytes())(rustix::io::Errno::NOENT)),
-        };
+        return select_one(root, path).map(|one| vec![one]);
     }
     let mut found = vec![Vec::new()];
     for part in path.split('/') {
@@ -55,10 +52,22 @@ pub(in super::super) fn select(root: Root<'_>, path: &str) -> Result<Vec<Selecte
     Ok(selected)
 }
 
+/// What is at a clean path, whatever letters it has.
+pub(in super::super) fn select_one(root: Root<'_>, path: &str) -> Result<Selected, FileError> {
+    match root.stat(path.as_bytes())? {
+        Some(stat) => Ok(Selected { path: path.as_bytes().to_vec(), is_folder: is_folder(&stat) }),
+        None => Err(failed("stat", path.as_bytes())(rustix::io::Errno::NOENT)),
+    }
+}
+
 /// Adds what `part` means in the folder `above`, if it is one.
 fn below(root: Root<'_>, above: &[u8], part: &str, found: &mut Vec<Vec<u8>>) -> Result<(), FileError> {
     let Ok(folder) = root.open(above, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
     if !is_pattern(part) {
+        // No file is called so: a pattern is for names.
+        if matches!(part, "." | "..") {
+            return Ok(());
+        }
         if statat(&folder, part, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             found.push(join(above, part.as_bytes()));
         }
