@@ -7,9 +7,10 @@ use wherry_image_store::DiffId;
 
 use super::cache::Key;
 use super::job::Limits;
+use super::transfer::Material;
 
 /// Counts up when keys come to mean something else.
-const VERSION: &str = "wherry build key 2";
+const VERSION: &str = "wherry build key 3";
 
 /// A key in the making: each field is told from the next by its length.
 pub(super) struct Builder(Hasher);
@@ -90,13 +91,21 @@ impl Builder {
     }
 
     /// How files are brought in; what they are is told apart.
-    pub(super) fn transfer(&mut self, transfer: &TransferStep) {
+    pub(super) fn transfer(&mut self, transfer: &TransferStep, materials: &[Material]) {
         for text in [&transfer.destination, &transfer.chown, &transfer.chmod] {
             self.text(text);
         }
         self.texts(transfer.exclude.iter().map(String::as_str));
         self.number(i64::from(transfer.link));
         self.number(i64::from(transfer.is_add));
+        // The same files come to lie elsewhere, or become others.
+        self.number(materials.len() as i64);
+        for material in materials {
+            self.number(material.selected.len() as i64);
+            self.number(i64::from(material.unpack));
+            self.number(i64::from(material.pivot.is_some()));
+            self.bytes(material.pivot.as_deref().unwrap_or_default());
+        }
     }
 
     pub(super) fn finish(self) -> Key {

@@ -10,8 +10,8 @@ use wherry_image_ref::{Digest, Hasher};
 use wherry_image_store::{Extract, UnpackError, extract, is_archive};
 
 use super::files::{
-    Copier, Digested, FileError, ModeChange, Owner, Root, Selected, clean, digest, failed, join, select,
-    split, times,
+    Copier, Digested, FileError, ModeChange, Owner, Root, Selected, below_pivot, clean, digest, failed, join,
+    select, split, times,
 };
 use super::job::Folder;
 use crate::containers::users;
@@ -127,7 +127,8 @@ impl Transfer<'_> {
                     (None, false) => selected.name().to_vec(),
                     (None, true) => Vec::new(),
                 };
-                let digested = digest(material.root(), selected, material.owner, &*self.excluded, known)?;
+                let how = (material.owner, material.pivot.as_deref());
+                let digested = digest(material.root(), selected, how, &*self.excluded, known)?;
                 found.push((name, digested));
             }
             if let Some(known) = known {
@@ -257,8 +258,13 @@ impl Into<'_> {
         pivot: &[u8],
         copier: &mut Copier<'_>,
     ) -> Result<(), TransferError> {
-        let below = selected.path.get(pivot.len()..).unwrap_or_default();
-        let below = below.strip_prefix(b"/").unwrap_or(below);
+        let below = below_pivot(&selected.path, pivot);
+        if below.is_empty() {
+            return self.contents(material, selected, copier);
+        }
+        if (copier.exclude)(below, selected.is_folder) {
+            return Ok(());
+        }
         let (folders, name) = split(below);
         let (mut from, mut to) = (pivot.to_vec(), self.path.clone());
         self.root.ensure_all(&to, self.owner, self.folder_mode)?;
@@ -348,4 +354,62 @@ pub(super) fn content_digest(digests: &[(Vec<u8>, Digested)]) -> Digest {
 
 fn file_error(action: &'static str, path: &[u8], errno: rustix::io::Errno) -> TransferError {
     TransferError::File(failed(action, path)(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{fetch, key};
+    use super::*;
+
+    /// The key of `COPY` with this path, pattern for `--parents` and `--exclude`.
+    fn key_of(folder: &Arc<Folder>, path: &str, parents: Option<&str>, exclude: &[&str]) -> Digest {
+        let material = Material::find(folder.clone(), path, parents, false, None).unwrap();
+        let exclude: Vec<String> = exclude.iter().map(|text| (*text).to_owned()).collect();
+        let step = TransferStep {
+            sources: Vec::new(),
+            destination: "/x/".into(),
+            chown: String::new(),
+            chmod: String::new(),
+            link: false,
+            exclude: exclude.clone(),
+            is_add: false,
+        };
+        let mut builder = key::Builder::new("transfer");
+        builder.transfer(&step, std::slice::from_ref(&material));
+        let excluded = fetch::excluded(&exclude).unwrap();
+        let transfer = Transfer { step: &step, materials: vec![material], excluded, style: Style::BuildKit };
+        builder.digest(&content_digest(&transfer.digests().unwrap()));
+        builder.finish()
+    }
+
+    #[test]
+    fn a_key_tells_where_files_come_to_lie_and_which_of_them() {
+        let context = tempfile::tempdir().unwrap();
+        let at = |path: &str| context.path().join(path);
+        std::fs::create_dir_all(at("a/d")).unwrap();
+        let write = |path: &str, text: &str| std::fs::write(at(path), text).unwrap();
+        write("a/d/f", "f");
+        write("a/d/skip", "one");
+        let root = std::fs::File::open(context.path()).unwrap().into();
+        let folder = Arc::new(Folder { root, temporary: None, known: None, inside: None });
+        let plain = key_of(&folder, "/a/d/f", None, &[]);
+        let kept = key_of(&folder, "/", Some("a/d/f"), &[]);
+        let kept_from_a = key_of(&folder, "/a", Some("d/f"), &[]);
+        assert!(plain != kept && plain != kept_from_a && kept != kept_from_a);
+        // Patterns are for paths below the pivot.
+        let keys = || {
+            let key = |exclude: &[&str]| key_of(&folder, "/a", Some("d"), exclude);
+            (key(&["skip"]), key(&["d/skip"]), key(&["d"]))
+        };
+        let before = keys();
+        write("a/d/skip", "two");
+        let after = keys();
+        assert!(before.0 != after.0, "it is copied");
+        assert_eq!((before.1, before.2), (after.1, after.2), "it is not");
+        // And so do the folders' own modes.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(at("a/d"), mode).unwrap();
+        assert!(kept_from_a != key_of(&folder, "/a", Some("d/f"), &[]));
+        assert_eq!(plain, key_of(&folder, "/a/d/f", None, &[]));
+    }
 }

@@ -12,7 +12,7 @@ use wherry_image_ref::{Digest, Hasher};
 use super::known::Known;
 use super::place::{Root, is_folder, names, split};
 use super::tree::{Exclude, Owner, attributes};
-use super::{FileError, MAX_DEPTH, Selected, failed, join};
+use super::{FileError, MAX_DEPTH, Selected, below_pivot, failed, join};
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const BUFFER_BYTES: usize = 128 << 10;
@@ -26,18 +26,21 @@ pub(in super::super) struct Digested {
     pub(in super::super) is_folder: bool,
 }
 
-/// The digest of something that was selected. With `owner` all belongs to that one, whoever owns it; what is `known` is not read.
+/// The digest of something that was selected. With `owner` all belongs to that one, whoever owns it. With a `pivot` it is that
+/// of what a copy brings that keeps the folders below this one. What is `known` is not read.
 pub(in super::super) fn digest(
     root: Root<'_>,
     selected: &Selected,
-    owner: Owner,
+    (owner, pivot): (Owner, Option<&[u8]>),
     exclude: Exclude<'_>,
     known: Option<&Known>,
 ) -> Result<Digested, FileError> {
     let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
     let mut walk = Walk { hasher: Hasher::default(), owner, exclude, known, buffer };
     let path = &selected.path;
-    if selected.is_folder {
+    if let Some(pivot) = pivot {
+        walk.below_pivot(root, pivot, path)?;
+    } else if selected.is_folder {
         let folder = root.open_folder(path)?;
         walk.below(folder.as_fd(), b"", 0)?;
     } else {
@@ -60,35 +63,64 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// The folders between, as they are kept, and the entry itself, no link at its end followed. The path below the pivot is what
+    /// is excluded, as where it is copied.
+    fn below_pivot(&mut self, root: Root<'_>, pivot: &[u8], path: &[u8]) -> Result<(), FileError> {
+        let below = below_pivot(path, pivot);
+        let (folders, name) = split(below);
+        let mut at = pivot.to_vec();
+        let mut folder = root.open_folder(&at)?;
+        for part in folders.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            at = join(&at, part);
+            folder = root.open_folder(&at)?;
+            let stat = fstat(&folder).map_err(failed("stat", &at))?;
+            self.head(&at, &stat);
+            attributes_into(&mut self.hasher, folder.as_fd()).map_err(failed("read", &at))?;
+        }
+        if name.is_empty() {
+            return self.below(folder.as_fd(), b"", 0);
+        }
+        self.entry(folder.as_fd(), name, below, 0)
+    }
+
     fn below(&mut self, folder: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<(), FileError> {
         if depth > MAX_DEPTH {
             return Err(failed("open", path)(Errno::NAMETOOLONG));
         }
         for name in names(folder).map_err(failed("read", path))? {
-            let path = join(path, &name);
-            let stat = statat(folder, &*name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("lstat", &path))?;
-            if (self.exclude)(&path, is_folder(&stat)) {
-                continue;
+            self.entry(folder, &name, &join(path, &name), depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        depth: usize,
+    ) -> Result<(), FileError> {
+        let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("lstat", path))?;
+        if (self.exclude)(path, is_folder(&stat)) {
+            return Ok(());
+        }
+        self.head(path, &stat);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let child = openat(folder, name, FOLDER, Mode::empty()).map_err(failed("open", path))?;
+                attributes_into(&mut self.hasher, child.as_fd()).map_err(failed("read", path))?;
+                self.below(child.as_fd(), path, depth + 1)?;
             }
-            self.head(&path, &stat);
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    let child =
-                        openat(folder, &*name, FOLDER, Mode::empty()).map_err(failed("open", &path))?;
-                    attributes_into(&mut self.hasher, child.as_fd()).map_err(failed("read", &path))?;
-                    self.below(child.as_fd(), &path, depth + 1)?;
-                }
-                FileType::RegularFile => {
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                    let content = self.content(&stat, || openat(folder, &*name, flags, Mode::empty()));
-                    self.field(content.map_err(failed("read", &path))?.as_bytes());
-                }
-                FileType::Symlink => {
-                    let link = readlinkat(folder, &*name, Vec::new()).map_err(failed("readlink", &path))?;
-                    self.field(link.as_bytes());
-                }
-                _ => {}
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let content = self.content(&stat, || openat(folder, name, flags, Mode::empty()));
+                self.field(content.map_err(failed("read", path))?.as_bytes());
             }
+            FileType::Symlink => {
+                let link = readlinkat(folder, name, Vec::new()).map_err(failed("readlink", path))?;
+                self.field(link.as_bytes());
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ pub(super) use digest::{Digested, digest};
 pub(super) use known::Known;
 pub(super) use mode::ModeChange;
 pub(super) use place::{Root, clean, split};
-pub(super) use select::{Selected, select};
+pub(super) use select::{Selected, select, select_one};
 pub(super) use tree::{Copier, Owner, times};
 
 use rustix::io::Errno;
@@ -52,4 +52,10 @@ pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
         [.., b'/'] => [path, name].concat(),
         path => [path, b"/", name].concat(),
     }
+}
+
+/// The part of a path that is below the folder `pivot`.
+pub(super) fn below_pivot<'a>(path: &'a [u8], pivot: &[u8]) -> &'a [u8] {
+    let below = path.get(pivot.len()..).unwrap_or_default();
+    below.strip_prefix(b"/").unwrap_or(below)
 }
