@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, oneshot};
@@ -9,7 +10,7 @@ use wherry_image_store::Store;
 
 use super::buildkit::Folders;
 use super::cache::{Cache, Key, Stored};
-use super::run::CacheMounts;
+use super::cache_mounts::CacheMounts;
 use crate::error::Error;
 
 /// All builds.
@@ -25,6 +26,8 @@ pub(crate) struct Builds {
     turns: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
     /// Those that can be called off, by the id that their client gave them.
     running: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    /// No further step may start its program.
+    closed: AtomicBool,
 }
 
 impl Builds {
@@ -34,9 +37,19 @@ impl Builds {
     /// What the file system says.
     pub(crate) fn open(data_root: &Path, store: &Store, stored: Stored) -> Result<Self, Error> {
         let cache = Cache::open(data_root, store, stored)?;
-        let (mounts, turns, running) = Default::default();
+        let (mounts, turns, running, closed) = Default::default();
         let locals = Arc::new(Folders::new(data_root, store.boot()));
-        Ok(Self { cache, mounts, locals, turns, running })
+        Ok(Self { cache, mounts, locals, turns, running, closed })
+    }
+
+    /// From now on no step starts its program: the engine ends.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Waits until nobody else makes the step with this key.

@@ -408,10 +408,11 @@ impl<'a> Executor<'a> {
         for (mount, file_system) in run.mounts.iter().zip(mounted) {
             if let Root::Context(name) = &mount.root {
                 let folder = self.context(name.as_deref().unwrap_or_default()).await?;
+                let content = content_of(folder.clone(), &mount.mount.source).await?;
                 if key::content_counts(mount.mount.kind) {
-                    builder.digest(&content_of(folder.clone(), mount.mount.source.clone()).await?);
+                    builder.digest(&content);
                 }
-                all_shown.push(Shown::Folder(folder));
+                all_shown.push(Shown::Folder(folder, content));
             } else {
                 builder.layers(&file_system.diff_ids());
                 all_shown.push(Shown::Layers(file_system.layers));
@@ -431,6 +432,7 @@ impl<'a> Executor<'a> {
                 let at_ns = clock::now_ns();
                 self.progress.send(Event::Output { step, stream, bytes, at_ns });
             }
+            std::future::ready(())
         };
         self.known_or(step, shown, (builder.finish(), below), |draft| async move {
             match command.carry_out(&draft, output).await.map_err(Failure::of)? {
@@ -483,7 +485,7 @@ impl<'a> Executor<'a> {
             materials.push(material.map_err(tell)?);
         }
         let mut builder = self.key(step, "transfer", &below);
-        builder.transfer(transfer);
+        builder.transfer(transfer, &materials);
         let excluded = fetch::excluded(&transfer.exclude).map_err(Failure::of)?;
         let owned = transfer.clone();
         let looked_at = blocking(move || {
@@ -510,10 +512,10 @@ impl<'a> Executor<'a> {
 
     /// A file system that files are taken of.
     async fn mounted(&self, file_system: Option<FileSystem>) -> Result<Arc<Folder>, Failure> {
-        let (engine, layers) = (self.engine.clone(), file_system.map(|fs| fs.diff_ids()).unwrap_or_default());
+        let engine = self.engine.clone();
         let folder = blocking(move || {
-            let root = engine.store.mount_layers(&layers)?;
-            Ok(Arc::new(Folder { root, temporary: None, known: None, inside: None }))
+            let layers = file_system.as_ref().map(FileSystem::diff_ids).unwrap_or_default();
+            Folder::of_layers(&engine.store, &layers).map(Arc::new)
         });
         folder.await.map_err(Failure::of)
     }
@@ -533,19 +535,23 @@ impl<'a> Executor<'a> {
 }
 
 /// What a bind mount of a context shows, as a number.
-async fn content_of(folder: Arc<Folder>, path: String) -> Result<wherry_image_ref::Digest, Failure> {
-    let found = fetch::find(folder, path, None, false, Some((0, 0))).await.map_err(tell)?;
+async fn content_of(folder: Arc<Folder>, path: &str) -> Result<wherry_image_ref::Digest, Failure> {
+    let path = files::clean(path);
     let digest = blocking(move || {
-        let root = files::Root(found.folder.root.as_fd());
-        let selected = found.selected.first().ok_or_else(|| Error::server("nothing to mount"))?;
-        let known = found.folder.known.as_ref();
-        let digested = files::digest(root, selected, found.owner, &|_, _| false, known);
+        let root = files::Root(folder.root.as_fd());
+        let selected = match files::select_one(root, &path) {
+            Err(error) if error.is_missing() => return Ok(Err(TransferError::Missing(path))),
+            selected => selected,
+        };
+        let known = folder.known.as_ref();
+        let digest = |selected| files::digest(root, &selected, (Some((0, 0)), None), &|_, _| false, known);
+        let digested = selected.and_then(digest);
         if let Some(known) = known {
             known.save();
         }
-        digested.map(|digested| digested.digest).map_err(|error| Error::server(error.to_string()))
+        Ok(digested.map(|digested| digested.digest).map_err(TransferError::from))
     });
-    digest.await.map_err(Failure::of)
+    digest.await.map_err(Failure::of)?.map_err(|error| tell(error.into()))
 }
 
 /// BuildKit's words for what is not there.

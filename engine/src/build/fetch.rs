@@ -211,6 +211,11 @@ async fn clone(
     (folder, keep_git_dir): (&Path, bool),
 ) -> Result<(), FetchError> {
     let wanted = if reference.is_empty() { "HEAD" } else { reference };
+    if wanted.starts_with('-') {
+        // Git would take it for an option. No branch or tag is called like that.
+        let reason = format!("{wanted} is no name of a branch, tag or commit");
+        return Err(FetchError::Git { remote: remote.to_owned(), reason });
+    }
     git(remote, folder, &["init", "--quiet", "."]).await?;
     // A name that begins with a dash is no option.
     let fetched = git(remote, folder, &["fetch", "--quiet", "--depth=1", "--", remote, wanted]).await;
@@ -289,6 +294,14 @@ mod tests {
         let time = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         assert_eq!(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
         assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[tokio::test]
+    async fn references_are_no_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = clone("/nowhere", "--orphan=x", "", (folder.path(), false)).await.unwrap_err();
+        assert!(refused.to_string().contains("--orphan=x is no name"), "{refused}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use wherry_dockerfile::plan::NamedContext;
 use wherry_image_ref::Digest;
-use wherry_image_store::{Image, ImageId, Layer};
+use wherry_image_store::{DiffId, Image, ImageId, Layer, Store};
 use wherry_registry::{Credentials, Platform};
 
 use super::files::Known;
@@ -138,18 +138,43 @@ pub(crate) struct Folder {
     pub(super) known: Option<Known>,
     /// What it is a part of, and needs as long as it is used.
     #[expect(dead_code, reason = "it is there to be dropped with this value")]
-    pub(crate) inside: Option<Arc<Folder>>,
+    pub(crate) inside: Option<Inside>,
+}
+
+/// What a folder needs that is not all of its own.
+#[derive(Debug)]
+#[expect(dead_code, reason = "they are there to be dropped with this value")]
+pub(crate) enum Inside {
+    /// It is a part of this one.
+    Folder(Arc<Folder>),
+    /// They are mounted; those that nobody holds lose their files, and so do mounts of them, without a word.
+    Layers(Vec<Layer>),
+}
+
+impl Folder {
+    /// The files of an image, given its layers, the lowest first. Blocking.
+    ///
+    /// # Errors
+    /// A layer that is not there; what the file system says.
+    pub(super) fn of_layers(store: &Store, layers: &[DiffId]) -> Result<Self, Error> {
+        let held = store.hold_layers(layers)?;
+        let root = store.mount_layers(layers)?;
+        Ok(Self { root, temporary: None, known: None, inside: Some(Inside::Layers(held)) })
+    }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Some(path) = self.temporary.take() {
             // A context may have many files: nobody waits for that.
-            std::thread::spawn(move || {
+            let deleting = std::thread::Builder::new().name("delete context".into()).spawn(move || {
                 if let Err(error) = std::fs::remove_dir_all(&path) {
                     tracing::warn!(path = %path.display(), %error, "a build's context could not be deleted");
                 }
             });
+            if let Err(error) = deleting {
+                tracing::warn!(%error, "no thread to delete a build's context; the next start does it");
+            }
         }
     }
 }
@@ -265,6 +290,7 @@ impl Built {
         Ok(Image {
             id: self.id(),
             parent: None,
+            built: true,
             document: Arc::new(document),
             size_bytes: self.layers.iter().map(|layer| layer.size_bytes()).sum(),
             repo_tags: Vec::new(),
@@ -295,4 +321,28 @@ pub(crate) struct Failure {
     pub(crate) step: Option<StepId>,
     /// The exit code of a step's program.
     pub(crate) code: Option<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn the_files_of_layers_stay_while_somebody_reads_them() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let draft = store.draft(&[]).unwrap();
+        std::fs::write(draft.upper().join("file"), "content").unwrap();
+        let layer = draft.seal().unwrap();
+        let folder = Folder::of_layers(&store, &[layer.diff_id()]).unwrap();
+        let diff = store.layer_diff(&layer.diff_id());
+        // As if the image had been removed.
+        drop(layer);
+        let path = format!("/proc/self/fd/{}/file", folder.root.as_raw_fd());
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "content");
+        drop(folder);
+        assert!(!diff.exists());
+    }
 }

@@ -12,6 +12,7 @@ mod base;
 pub(crate) mod buildkit;
 mod builds;
 mod cache;
+mod cache_mounts;
 mod classic;
 mod convert;
 mod document;
@@ -60,7 +61,10 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
 
 /// Ends what an engine before this one was building: it is nobody's any more.
 pub(crate) async fn reconcile(engine: &Arc<Engine>) {
-    crate::containers::step::reconcile(engine).await;
+    crate::containers::step::end_all(engine).await;
+    let leftovers = cache_mounts::leftovers(&cache_mounts::folders(engine));
+    // They may have many files: nobody waits for that.
+    tokio::task::spawn_blocking(move || leftovers.iter().for_each(|folder| cache_mounts::delete(folder)));
     let contexts = engine.config().data_root.join("build").join(CONTEXTS);
     match tokio::fs::remove_dir_all(&contexts).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,19 +1,19 @@
 //! `RUN`: a program over a step's layer, with what is mounted for it.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, OFlags, unlinkat};
 use rustix::mount::{MoveMountFlags, move_mount};
-use tokio::sync::OwnedMutexGuard;
-use wherry_dockerfile::plan::{RunMount, RunStep};
-use wherry_dockerfile::{Mount, MountKind, RunNetwork, Sharing};
-use wherry_image_ref::Digest;
+use tokio::task::block_in_place;
+use wherry_dockerfile::plan::RunStep;
+use wherry_dockerfile::{Mount, MountKind, RunNetwork};
+use wherry_image_ref::{Digest, Hasher};
 use wherry_image_store::{Draft, Layer};
 
+use super::cache_mounts::{self, CacheMounts, Held};
 use super::files::{Copier, FileError, Root, clean, split};
 use super::job::{Folder, Limits, Sources};
 use crate::containers::config::{Config, MountPoint};
@@ -30,8 +30,8 @@ const SSH_TARGET: &str = "/run/buildkit/ssh_agent";
 
 /// What a mount shows.
 pub(super) enum Shown {
-    /// A folder of the host: a context.
-    Folder(Arc<Folder>),
+    /// A folder of the host: a context, and what is at the mount's source in it.
+    Folder(Arc<Folder>, Digest),
     /// Layers, the lowest first.
     Layers(Vec<Arc<Layer>>),
 }
@@ -48,14 +48,6 @@ pub(super) struct Run<'a> {
     pub(super) caches: &'a CacheMounts,
 }
 
-/// Folders that are kept between builds, and who uses them.
-#[derive(Debug, Default)]
-pub(super) struct CacheMounts {
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Held by the steps that use a folder, by its name.
-    users: Mutex<HashMap<String, Weak<()>>>,
-}
-
 /// What was prepared for a command; what it holds is given back when it goes.
 #[derive(Default)]
 struct Prepared {
@@ -64,8 +56,7 @@ struct Prepared {
     /// Layers in which what is mounted writable is written, and forgotten.
     drafts: Vec<Draft>,
     held: Vec<Arc<Layer>>,
-    locks: Vec<OwnedMutexGuard<()>>,
-    uses: Vec<Arc<()>>,
+    caches: Held,
 }
 
 impl Run<'_> {
@@ -73,23 +64,29 @@ impl Run<'_> {
     ///
     /// # Errors
     /// What keeps it from being started. The exit code is not an error here.
-    pub(super) async fn carry_out(
+    pub(super) async fn carry_out<F>(
         &self,
         draft: &Draft,
-        output: impl FnMut(u8, Vec<u8>) + Send,
-    ) -> Result<i32, Error> {
+        output: impl FnMut(u8, Vec<u8>) -> F + Send,
+    ) -> Result<i32, Error>
+    where
+        F: Future<Output = ()> + Send,
+    {
         let id = crate::id::hex64();
         let dir = wherry_monitor_api::run_dir(&step::exec_root(self.engine), &id);
         let mounts = dir.join(MOUNTS);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&mounts);
         made.map_err(Error::io("create", mounts.display()))?;
         let folder = step::Folder::new(dir);
-        let mut prepared = Prepared::default();
-        for (index, (mount, shown)) in self.step.mounts.iter().zip(&self.shown).enumerate() {
-            self.prepare(mount, shown, &mounts.join(index.to_string()), &mut prepared).await?;
+        let mounts_and_shown = || self.step.mounts.iter().map(|mount| &mount.mount).zip(&self.shown);
+        let caches = mounts_and_shown().filter(|(wish, _)| wish.kind == MountKind::Cache);
+        let wishes = caches.map(|(wish, shown)| (cache_name(wish, shown), wish.sharing.unwrap_or_default()));
+        let mut prepared = Prepared { caches: self.caches.hold(wishes).await, ..Prepared::default() };
+        for (index, (wish, shown)) in mounts_and_shown().enumerate() {
+            self.prepare(wish, shown, &mounts.join(index.to_string()), &mut prepared).await?;
         }
         self.script(&mounts, &mut prepared)?;
-        let mount_points = missing_mount_points(draft, &prepared.mounts)?;
+        let mount_points = block_in_place(|| missing_mount_points(draft, &prepared.mounts))?;
         let step = Step {
             id,
             writable: draft.writable(),
@@ -100,8 +97,10 @@ impl Run<'_> {
         };
         let code = step::run(self.engine, step, output).await;
         drop(prepared);
-        remove_mount_points(draft, &mount_points)?;
-        code
+        // Why the step failed says more than what came of that.
+        let code = code?;
+        block_in_place(|| remove_mount_points(draft, &mount_points))?;
+        Ok(code)
     }
 
     fn config(&self, prepared: &Prepared) -> Config {
@@ -138,15 +137,14 @@ impl Run<'_> {
 
     async fn prepare(
         &self,
-        mount: &RunMount,
+        wish: &Mount,
         shown: &Shown,
         place: &Path,
         prepared: &mut Prepared,
     ) -> Result<(), Error> {
-        let wish = &mount.mount;
         match wish.kind {
-            MountKind::Bind => self.bind(wish, shown, place, prepared),
-            MountKind::Cache => self.cache(wish, shown, prepared).await,
+            MountKind::Bind => block_in_place(|| self.bind(wish, shown, place, prepared)),
+            MountKind::Cache => self.cache(wish, shown, prepared),
             MountKind::Tmpfs => {
                 let size = (wish.size_bytes > 0).then(|| format!("size={}", wish.size_bytes));
                 let extra = MountExtra { options: size.into_iter().collect(), ..MountExtra::default() };
@@ -167,8 +165,8 @@ impl Run<'_> {
     /// Read-only it is the folder or the layers themselves; writable it is a layer over them, which nobody gets to see.
     fn bind(&self, wish: &Mount, shown: &Shown, place: &Path, prepared: &mut Prepared) -> Result<(), Error> {
         let source = match shown {
-            Shown::Folder(folder) if wish.read_only => path_of(&folder.root)?,
-            Shown::Folder(folder) => {
+            Shown::Folder(folder, _) if wish.read_only => path_of(&folder.root)?,
+            Shown::Folder(folder, _) => {
                 let draft = self.engine.store.draft(&[])?;
                 let root = draft.mount()?;
                 let (from, to) = (Root(folder.root.as_fd()), Root(root.as_fd()));
@@ -201,48 +199,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn cache(&self, wish: &Mount, shown: &Shown, prepared: &mut Prepared) -> Result<(), Error> {
-        let id = if wish.id.is_empty() { &wish.target } else { &wish.id };
-        let name = Digest::of(id.as_bytes()).hex();
-        let folder = self.caches.folder(self.engine, &name, wish.sharing.unwrap_or_default(), prepared).await;
-        let owner = (wish.uid.unwrap_or(0), wish.gid.unwrap_or(0));
+    fn cache(&self, wish: &Mount, shown: &Shown, prepared: &mut Prepared) -> Result<(), Error> {
+        let folder =
+            cache_mounts::folders(self.engine).join(prepared.caches.folder(&cache_name(wish, shown)));
         if !folder.exists() {
-            self.begin_cache(&folder, wish.mode.unwrap_or(0o755), owner, shown, &clean(&wish.source))?;
+            block_in_place(|| cache_mounts::begin(self.engine, &folder, wish, shown))?;
         }
         prepared.bind(&folder, &wish.target, wish.read_only);
         Ok(())
-    }
-
-    /// A new folder, with what the mount says it begins with; aside first, as a crash must not leave half of it.
-    fn begin_cache(
-        &self,
-        folder: &Path,
-        mode: u32,
-        (uid, gid): (u32, u32),
-        shown: &Shown,
-        below: &str,
-    ) -> Result<(), Error> {
-        let failed = |e: std::io::Error| Error::io("create", folder.display())(e);
-        let aside = folder.with_extension(crate::id::hex64());
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&aside).map_err(failed)?;
-        if let Shown::Layers(layers) = shown
-            && !layers.is_empty()
-        {
-            let ids: Vec<_> = layers.iter().map(|layer| layer.diff_id()).collect();
-            let root = self.engine.store.mount_layers(&ids)?;
-            let target = open_folder(&aside)?;
-            let source = Root(root.as_fd()).open_folder(below.as_bytes());
-            let source = source.map_err(|error| Error::server(error.to_string()))?;
-            let copied = copy(Root(source.as_fd()), Root(target.as_fd()));
-            copied.map_err(|error| Error::server(error.to_string()))?;
-        }
-        chown(&aside, Some(uid), Some(gid)).map_err(failed)?;
-        std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-        match std::fs::rename(&aside, folder) {
-            // Somebody else was quicker.
-            Err(_) if folder.exists() => std::fs::remove_dir_all(&aside).map_err(failed),
-            renamed => renamed.map_err(failed),
-        }
     }
 
     async fn secret(&self, wish: &Mount, place: &Path, prepared: &mut Prepared) -> Result<(), Error> {
@@ -293,6 +257,18 @@ impl Run<'_> {
     }
 }
 
+/// What a folder is called that is kept: there is one for each id and each of the things that it can begin with.
+fn cache_name(wish: &Mount, shown: &Shown) -> String {
+    let mut hasher = Hasher::default();
+    hasher.update(if wish.id.is_empty() { &wish.target } else { &wish.id }.as_bytes());
+    let mut begins_with = |digest: &Digest| hasher.update(digest.to_string().as_bytes());
+    match shown {
+        Shown::Folder(_, content) => begins_with(content),
+        Shown::Layers(layers) => layers.iter().for_each(|layer| begins_with(&layer.diff_id().0)),
+    }
+    hasher.finish().hex()
+}
+
 impl Prepared {
     fn bind(&mut self, source: &Path, target: &str, read_only: bool) {
         let point = MountPoint {
@@ -307,75 +283,13 @@ impl Prepared {
     }
 }
 
-impl CacheMounts {
-    /// Whether a step uses a folder at this moment.
-    pub(super) fn is_in_use(&self, name: &str) -> bool {
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        users.get(name).is_some_and(|user| user.strong_count() > 0)
-    }
-
-    fn enter(&self, name: &str) -> Arc<()> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        users.retain(|_, user| user.strong_count() > 0);
-        if let Some(user) = users.get(name).and_then(Weak::upgrade) {
-            return user;
-        }
-        let user = Arc::new(());
-        users.insert(name.to_owned(), Arc::downgrade(&user));
-        user
-    }
-
-    /// The folder for a cache, held as its sharing asks for.
-    async fn folder(
-        &self,
-        engine: &Engine,
-        name: &str,
-        sharing: Sharing,
-        prepared: &mut Prepared,
-    ) -> PathBuf {
-        let name = self.name(name, sharing, prepared).await;
-        prepared.uses.push(self.enter(&name));
-        folders(engine).join(name)
-    }
-
-    async fn name(&self, name: &str, sharing: Sharing, prepared: &mut Prepared) -> String {
-        let lock = |name: &str| {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.entry(name.to_owned()).or_default().clone()
-        };
-        match sharing {
-            Sharing::Shared => name.to_owned(),
-            Sharing::Locked => {
-                prepared.locks.push(lock(name).lock_owned().await);
-                name.to_owned()
-            }
-            Sharing::Private => {
-                // The first one that nobody has.
-                let mut number = 0;
-                loop {
-                    let own = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
-                    if let Ok(guard) = lock(&own).try_lock_owned() {
-                        prepared.locks.push(guard);
-                        return own;
-                    }
-                    number += 1;
-                }
-            }
-        }
-    }
-}
-
-/// Where the folders are that `--mount=type=cache` keeps.
-pub(super) fn folders(engine: &Engine) -> PathBuf {
-    engine.config().data_root.join("build").join("mounts")
-}
-
-fn copy(from: Root<'_>, to: Root<'_>) -> Result<(), FileError> {
+/// Copies all of a folder. Blocking.
+pub(super) fn copy(from: Root<'_>, to: Root<'_>) -> Result<(), FileError> {
     let (source, target) = (from.open_folder(b"")?, to.open_folder(b"")?);
     Copier::new(None, None, &|_, _| false).contents(source.as_fd(), target.as_fd())
 }
 
-fn open_folder(path: &Path) -> Result<OwnedFd, Error> {
+pub(super) fn open_folder(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, rustix::fs::Mode::empty());
     opened.map_err(|errno| Error::io("open", path.display())(errno.into()))

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 use wherry_image_store::DiffId;
 
-use super::run;
+use super::cache_mounts;
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -95,7 +95,7 @@ pub(crate) fn usage(engine: &Engine) -> Vec<Usage> {
             place: Place::Cache(key),
         })
         .collect();
-    for entry in std::fs::read_dir(run::folders(engine)).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(cache_mounts::folders(engine)).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // One that is being made is not there yet.
         if name.contains('.') {
@@ -196,17 +196,17 @@ fn remove(engine: &Engine, usage: &Usage) -> bool {
         Place::Cache(key) => engine.builds.cache.remove(key),
         Place::Local(path) => engine.builds.locals.remove(path),
         Place::Mount(name) => {
-            let folder = run::folders(engine).join(name);
-            // Away first, so that no build begins with half of it.
-            let away = folder.with_extension("removed");
-            let renamed = std::fs::rename(&folder, &away);
-            match renamed.and_then(|()| std::fs::remove_dir_all(&away)) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(folder = %folder.display(), %error, "a folder of the build cache could not be removed");
-                    false
-                }
+            let folders = cache_mounts::folders(engine);
+            let removed = match engine.builds.mounts.put_aside(&folders, name) {
+                // A step has begun to use it.
+                Ok(None) => return false,
+                Ok(Some(aside)) => std::fs::remove_dir_all(aside),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &removed {
+                tracing::warn!(%name, %error, "a folder of the build cache could not be removed");
             }
+            removed.is_ok()
         }
     }
 }
