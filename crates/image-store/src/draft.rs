@@ -43,7 +43,8 @@ impl Store {
         diff_ids.iter().map(|id| self.layer(id).ok_or(Error::NoSuchLayer(*id))).collect()
     }
 
-    /// Mounts layers above each other, given the lowest first, such that nothing can be written; attached nowhere.
+    /// Mounts layers above each other, given the lowest first, such that nothing can be written; attached nowhere. A mount does
+    /// not keep a layer: hold them ([`Store::hold_layers`]) as long as it is used.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`], [`Error::Mount`].

@@ -110,7 +110,9 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("bip", Kind::Text, "IPv4 address for the default bridge"),
     option("bip6", Kind::Text, "IPv6 address for the default bridge"),
     option("bridge", Kind::Text, "Attach containers to a network bridge").short('b'),
-    option("builder", Kind::Opaque, "Builder settings").file_only().no_effect("builds come later"),
+    option("builder", Kind::Opaque, "Builder settings")
+        .file_only()
+        .no_effect("the build cache is kept until it is pruned"),
     option("cdi-spec-dir", Kind::List(checks::any), "CDI specification directories to use")
         .key("cdi-spec-dirs"),
     option("cgroup-parent", Kind::Text, "Set parent cgroup for all containers"),

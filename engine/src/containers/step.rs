@@ -56,15 +56,19 @@ pub(crate) fn exec_root(engine: &Engine) -> PathBuf {
     engine.config().exec_root.join("build")
 }
 
-/// Runs it to its end. Output goes to `output`, with the number of its stream (1, 2). If this future is dropped, the program is killed.
+/// Runs it to its end. Output goes to `output`, with the number of its stream (1, 2); the program waits for who takes it slowly. If
+/// this future is dropped, the program is killed.
 ///
 /// # Errors
 /// What keeps it from being started, as `docker run` tells it.
-pub(crate) async fn run(
+pub(crate) async fn run<F>(
     engine: &Arc<Engine>,
     step: Step,
-    mut output: impl FnMut(u8, Vec<u8>) + Send,
-) -> Result<i32, Error> {
+    mut output: impl FnMut(u8, Vec<u8>) -> F + Send,
+) -> Result<i32, Error>
+where
+    F: Future<Output = ()> + Send,
+{
     let exec_root = exec_root(engine);
     let record = Arc::new(record_of(engine, &step).await?);
     let dir = run_dir(&exec_root, &record.id);
@@ -90,6 +94,10 @@ pub(crate) async fn run(
     monitor.submit(Request::Subscribe { after: 0 }, &[]).map_err(broken)?;
     monitor.submit(Request::Attach(attach()), &[theirs.as_fd()]).map_err(broken)?;
     drop(theirs);
+    // Whoever ends all steps finds the monitor from here on, and would not have found it before.
+    if engine.builds.is_closed() {
+        return Err(Error::server("the engine is shutting down"));
+    }
     match monitor.call(Request::Start(Box::new(spec)), &[]).await {
         Ok(Reply::Started { .. }) => {}
         Ok(_) => return Err(broken(CallError::Unexpected)),
@@ -250,14 +258,17 @@ fn attach() -> AttachRequest {
     }
 }
 
-/// Passes on what a monitor writes to an attached client, until it closes the socket.
+/// Passes on what a monitor writes to an attached client, piece after piece, until it closes the socket.
 ///
 /// # Errors
 /// Those of the socket.
-pub(crate) async fn read_output(
+pub(crate) async fn read_output<F>(
     mut socket: UnixStream,
-    output: &mut (impl FnMut(u8, Vec<u8>) + Send),
-) -> std::io::Result<()> {
+    output: &mut (impl FnMut(u8, Vec<u8>) -> F + Send),
+) -> std::io::Result<()>
+where
+    F: Future<Output = ()> + Send,
+{
     let mut head = [0; 8];
     loop {
         match socket.read_exact(&mut head).await {
@@ -271,7 +282,7 @@ pub(crate) async fn read_output(
             let mut piece = vec![0; left.min(PIECE_BYTES)];
             socket.read_exact(&mut piece).await?;
             left -= piece.len();
-            output(stream, piece);
+            output(stream, piece).await;
         }
     }
 }
@@ -386,17 +397,28 @@ fn unmount(mounts: &Path) {
     }
 }
 
-/// Ends the steps that an engine before this one has left. (Their networks are released with those of all unknown containers.)
-pub(crate) async fn reconcile(engine: &Engine) {
+/// Ends all steps: those that an engine before this one has left, or this one's own when it ends itself.
+pub(crate) async fn end_all(engine: &Engine) {
     let exec_root = exec_root(engine);
     for entry in std::fs::read_dir(exec_root.join("containers")).into_iter().flatten().flatten() {
-        let dir = entry.path();
-        tracing::info!(step = %entry.file_name().to_string_lossy(), "ending the step of a build that was interrupted");
+        let (dir, id) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        tracing::info!(step = id, "ending the step of a build that is interrupted");
         match Monitor::connect(&dir) {
-            Ok(Some((monitor, _signals))) if monitor.hello().await.is_ok() => end(&monitor).await,
-            Ok(_) => {}
+            Ok(Some((monitor, _signals))) => {
+                match monitor.hello().await {
+                    Ok(_) => end(&monitor).await,
+                    Err(CallError::Gone) => {}
+                    Err(error) => {
+                        // Its folder stays, by which another engine may find it.
+                        tracing::warn!(step = id, %error, "its monitor refuses us: the program goes on");
+                        continue;
+                    }
+                }
+            }
+            Ok(None) => {}
             Err(error) => tracing::warn!(folder = %dir.display(), %error, "its monitor does not answer"),
         }
+        release_network(engine, &id).await;
         remove_dir(&dir);
     }
 }

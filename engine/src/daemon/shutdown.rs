@@ -5,8 +5,11 @@ use std::sync::Arc;
 use crate::containers;
 use crate::engine::Engine;
 
-/// Stops the containers, unless they shall go on; ends netd when nothing needs it.
+/// Ends what builds run, and the containers, unless they shall go on; ends netd when nothing needs it.
 pub(super) async fn shutdown(engine: &Arc<Engine>) {
+    // Their builds end with us, whatever goes on without us.
+    engine.builds.close();
+    containers::step::end_all(engine).await;
     if engine.config().live_restore {
         tracing::info!("containers go on without the daemon");
     } else {

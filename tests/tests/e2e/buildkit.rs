@@ -393,3 +393,62 @@ fn what_is_left_out_is_told() {
     }
     assert!(!build(&host, "", &folder).ok().stderr.contains("left out"));
 }
+
+#[test]
+fn an_archive_is_unpacked_or_not_whatever_was_done_with_it_before() {
+    let host = Host::new();
+    let folder = context(&host, "ways", &[("f", "content\n")]);
+    let mut tar = tar::Builder::new(fs::File::create(folder.join("a.tar")).unwrap());
+    tar.append_path_with_name(folder.join("f"), "in").unwrap();
+    tar.finish().unwrap();
+    let result = |line: &str| {
+        fs::write(folder.join("Dockerfile"), format!("FROM scratch\n{line}\n")).unwrap();
+        let out = host.folder().join("result");
+        build(&host, &format!("--output {}", out.display()), &folder).ok();
+        let names = fs::read_dir(out.join("x")).unwrap().map(|entry| entry.unwrap().file_name());
+        let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        fs::remove_dir_all(&out).unwrap();
+        names
+    };
+    assert_eq!(result("ADD a.tar /x/"), ["in"]);
+    assert_eq!(result("ADD --unpack=false a.tar /x/"), ["a.tar"]);
+}
+
+#[test]
+fn cached_folders_are_named_twice_locked_and_begun_with_files() {
+    let host = Host::new();
+    let mount = |target: &str| format!("--mount=type=cache,id=same,sharing=locked,target={target}");
+    let dockerfile = format!(
+        "FROM busybox\nRUN {} {} touch /a/x && ls /b\n\
+         RUN --mount=type=cache,id=begun,from=other,target=/c cat /c/o.txt; touch /c/more\n\
+         RUN --mount=type=cache,id=begun,target=/c echo others: $(ls /c)\n\
+         RUN --mount=type=cache,id=begun,from=other,target=/c echo again: $(ls /c)\n\
+         COPY . /all\n\
+         RUN --mount=type=bind,source=app/[slug],target=/s ls /s\n",
+        mount("/a"),
+        mount("/b")
+    );
+    let files =
+        [("Dockerfile", dockerfile.as_str()), ("other/o.txt", "of a context\n"), ("app/[slug]/page", "")];
+    let folder = context(&host, "caches", &files);
+    let options = format!("--build-context other={}/other", folder.display());
+    let text = build(&host, &options, &folder).ok().stderr;
+    has(&text, &[" x", " of a context", " again: more o.txt", " page"]);
+    assert!(text.lines().any(|line| line.ends_with(" others:")), "{text}");
+}
+
+#[test]
+fn an_engine_that_is_told_to_end_ends_its_steps() {
+    let host = Host::new();
+    let folder = context(&host, "ended", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4712\n")]);
+    let mut session = host.docker_session(&format!("buildx build --progress plain {}", folder.display()));
+    let sleeps = || {
+        let is_step = |command: &str| command.contains("sleep 4712") && !command.contains("docker");
+        host.processes().iter().any(|(_, command)| is_step(command))
+    };
+    poll("the step to run", 60, sleeps);
+    assert_eq!(host.stop(), 0);
+    poll("the step to end", 10, || !sleeps());
+    session.wait_for_end();
+    host.start();
+}

@@ -207,6 +207,7 @@ impl Walk<'_> {
         };
         let host = self.asked.limits.host_config();
         let container = visible::create(self.engine, words.container.clone(), host).await?;
+        let abandoned = visible::Abandoned::new(self.engine, &container);
         self.output.arrow(&format!("Running in {}", short(&container))).await;
         let (engine, id, record) = (self.engine.clone(), container.id.clone(), container.record());
         let (config, author) = (words.config.clone(), words.author.clone());
@@ -231,6 +232,7 @@ impl Walk<'_> {
         })
         .await;
         self.remove(&container, made.is_ok()).await;
+        abandoned.disarm();
         Ok(made?)
     }
 
@@ -283,20 +285,29 @@ impl Walk<'_> {
         let mut host = self.asked.limits.host_config();
         host.security_opt = (!self.asked.security_opt.is_empty()).then(|| self.asked.security_opt.clone());
         let container = visible::create(self.engine, config, host).await?;
+        let abandoned = visible::Abandoned::new(self.engine, &container);
         self.output.arrow(&format!("Running in {}", short(&container))).await;
-        let result = self.program(&container).await;
-        let code = match result {
-            Ok(code) => code,
-            Err(error) => {
-                self.remove(&container, false).await;
-                return Err(error);
+        let made = match self.program(&container).await {
+            Ok(0) => self.image_of(&container, words, parent).await,
+            Ok(code) => {
+                let message =
+                    format!("The command '{}' returned a non-zero code: {code}", run.args.join(" "));
+                Err(Failed { message, code: Some(code) })
             }
+            Err(error) => Err(error),
         };
-        if code != 0 {
-            self.remove(&container, false).await;
-            let message = format!("The command '{}' returned a non-zero code: {code}", run.args.join(" "));
-            return Err(Failed { message, code: Some(code) });
-        }
+        self.remove(&container, made.is_ok()).await;
+        abandoned.disarm();
+        made
+    }
+
+    /// What a container's program has written becomes a layer.
+    async fn image_of(
+        &self,
+        container: &Container,
+        words: &Words,
+        parent: Arc<Image>,
+    ) -> Result<Arc<Image>, Failed> {
         let (engine, id, keep) = (self.engine.clone(), container.id.clone(), !self.asked.remove);
         let (config, author, with) = (words.config.clone(), words.author.clone(), words.container.clone());
         let made = blocking(move || {
@@ -312,26 +323,14 @@ impl Walk<'_> {
                 layer: Some(layer),
             };
             images::make(&engine, made)
-        })
-        .await;
-        self.remove(&container, made.is_ok()).await;
-        Ok(made?)
+        });
+        Ok(made.await?)
     }
 
     /// Runs the container's program and shows what it writes.
     async fn program(&self, container: &Arc<Container>) -> Result<i32, Failed> {
-        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-        let running = visible::run(self.engine, container, move |stream, bytes| {
-            // The receiver lives as long as the program.
-            let _ = sender.send((stream, bytes));
-        });
-        let showing = async {
-            while let Some((stream, bytes)) = receiver.recv().await {
-                self.output.program(stream, &bytes).await;
-            }
-        };
-        let (code, ()) = tokio::join!(running, showing);
-        Ok(code?)
+        let output = |stream: u8, bytes: Vec<u8>| async move { self.output.program(stream, &bytes).await };
+        Ok(visible::run(self.engine, container, output).await?)
     }
 
     /// Removes a step's container, if that is wanted.
@@ -365,7 +364,7 @@ impl Walk<'_> {
         if transfer.sources.iter().any(|source| matches!(source, TransferSource::Inline(_))) {
             return Err(failed(format!("{name} failed: no source files were specified")));
         }
-        if let Some(outside) = outside(step, transfer) {
+        if let Some(outside) = outside(transfer) {
             return Err(failed(format!(
                 "{name} failed: forbidden path outside the build context: {outside} ()"
             )));
@@ -451,27 +450,18 @@ impl Walk<'_> {
         let engine = self.engine.clone();
         let folder = blocking(move || {
             let layers = image.as_ref().map(|image| image.diff_ids()).unwrap_or_default();
-            Ok(Arc::new(Folder {
-                root: engine.store.mount_layers(layers)?,
-                temporary: None,
-                known: None,
-                inside: None,
-            }))
+            Folder::of_layers(&engine.store, layers).map(Arc::new)
         });
         Ok(folder.await?)
     }
 }
 
-/// A source that would be outside of the context, as it is written. (The plan has cut it off at the root.)
-fn outside(step: &Step, transfer: &TransferStep) -> Option<String> {
-    let of_context =
-        |source: &TransferSource| matches!(source, TransferSource::Files { root: Root::Context(_), .. });
-    let words: Vec<&str> =
-        step.source.text.split_whitespace().filter(|word| !word.starts_with("--")).collect();
-    let (_, sources) = words.split_last()?;
-    let mut written = sources.iter().skip(1);
-    let outside = written.find(|word| super::context::leads_out(word.trim_matches(['[', ']', '"', ','])));
-    outside.filter(|_| transfer.sources.iter().any(of_context)).map(|word| (*word).to_owned())
+/// A source that would be outside of the context or image, as it was written.
+fn outside(transfer: &TransferStep) -> Option<&str> {
+    transfer.sources.iter().find_map(|source| match source {
+        TransferSource::Files { path, .. } if !path.starts_with('/') => Some(path.as_str()),
+        _ => None,
+    })
 }
 
 fn server(error: TransferError) -> Error {

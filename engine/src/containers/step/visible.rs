@@ -25,16 +25,19 @@ pub(crate) async fn create(
     create::for_step(engine, config, host).await
 }
 
-/// Runs it to its end; output goes to `output`, with the number of its stream (1, 2). If this future is dropped, it is killed.
+/// Runs it to its end; output goes to `output`, with the number of its stream (1, 2), and the program waits for who takes it
+/// slowly. Who may drop this future needs an [`Abandoned`].
 ///
 /// # Errors
 /// What keeps it from being started.
-pub(crate) async fn run(
+pub(crate) async fn run<F>(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
-    mut output: impl FnMut(u8, Vec<u8>) + Send,
-) -> Result<i32, Error> {
-    let kill = Kill { engine: engine.clone(), container: Some(container.clone()) };
+    mut output: impl FnMut(u8, Vec<u8>) -> F + Send,
+) -> Result<i32, Error>
+where
+    F: Future<Output = ()> + Send,
+{
     let monitor = lifecycle::ensure_monitor(engine, container).await?;
     let socket_failed = || Error::io("make a socket for the output of", &container.id);
     let (ours, theirs) = UnixStream::pair().map_err(socket_failed())?;
@@ -46,10 +49,12 @@ pub(crate) async fn run(
     let (task_engine, task_container) = (engine.clone(), container.clone());
     let started = tokio::spawn(async move { start::start(&task_engine, &task_container).await }).await;
     started.map_err(|gone| Error::server(format!("the start was called off: {gone}")))??;
-    let read = read_output(ours, &mut output).await;
-    read.map_err(Error::io("read the output of", &container.id))?;
+    if let Err(error) = read_output(ours, &mut output).await {
+        // Nobody would hear of it any more; it may have ended, too.
+        let _ = control::kill(engine, container, 9).await;
+        return Err(Error::io("read the output of", &container.id)(error));
+    }
     lifecycle::stopped_within(container, None).await;
-    kill.disarm();
     Ok(container.status().state.exit().map_or(0, |exit| exit.code))
 }
 
@@ -58,31 +63,40 @@ pub(crate) async fn run(
 /// # Errors
 /// Those of `DELETE /containers/{id}`.
 pub(crate) async fn remove(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Error> {
-    remove::remove(engine, container, remove::Options { force: true, volumes: true }).await
+    let (engine, container) = (engine.clone(), container.clone());
+    let options = remove::Options { force: true, volumes: true };
+    // In a task of its own, as half a removal cannot be undone by dropping it.
+    let removed = tokio::spawn(async move { remove::remove(&engine, &container, options).await }).await;
+    removed.map_err(|gone| Error::server(format!("the removal was called off: {gone}")))?
 }
 
-/// Ends a program that nobody waits for any more.
-struct Kill {
+/// A step's container that goes, with its program, when nobody waits for the step any more: if this is dropped.
+pub(crate) struct Abandoned {
     engine: Arc<Engine>,
     container: Option<Arc<Container>>,
 }
 
-impl Kill {
-    fn disarm(mut self) {
+impl Abandoned {
+    /// From now on.
+    pub(crate) fn new(engine: &Arc<Engine>, container: &Arc<Container>) -> Self {
+        Self { engine: engine.clone(), container: Some(container.clone()) }
+    }
+
+    /// The step has come to its end; what becomes of the container has been seen to.
+    pub(crate) fn disarm(mut self) {
         self.container = None;
     }
 }
 
-impl Drop for Kill {
+impl Drop for Abandoned {
     fn drop(&mut self) {
         let (engine, Some(container)) = (self.engine.clone(), self.container.take()) else { return };
         tokio::spawn(async move {
             // It may be about to start.
             let guard = container.transition.lock().await;
             drop(guard);
-            if container.status().state.is_running()
-                && let Err(error) = control::kill(&engine, &container, 9).await
-            {
+            // It may have been removed by then.
+            if let Err(error) = remove(&engine, &container).await {
                 tracing::debug!(container = %container.id, %error, "the step of a build that was called off");
             }
         });

@@ -70,7 +70,29 @@ fn a_client_that_goes_stops_the_step() {
     assert_eq!(head.status, 200);
     poll("the step runs", 20, || host.docker("ps -q").ok().out().lines().count() == 1);
     drop(connection);
-    poll("the step is over", 20, || host.docker("ps -q").ok().out().is_empty());
+    poll("the step is over and nothing is left of it", 20, || host.docker("ps -aq").ok().out().is_empty());
+}
+
+/// A client that does not read slows the program down; nothing piles up in the engine.
+#[test]
+fn a_program_waits_for_a_client_that_does_not_read() {
+    let host = Host::new();
+    let dockerfile = "FROM busybox\nRUN yes | head -c 50000000; echo ended\n";
+    let body = context(&[("Dockerfile", 0o644, dockerfile)]);
+    let mut connection = host.connect();
+    let head = connection.open("POST", "/v1.51/build", &[("Content-Type", "application/x-tar")], &body);
+    assert_eq!(head.status, 200);
+    poll("the step runs", 20, || host.docker("ps -q").ok().out().lines().count() == 1);
+    let id = host.docker("ps -q").ok().out().to_owned();
+    let mut written = 0;
+    poll("the program to write no more", 20, || {
+        let before = std::mem::replace(&mut written, host.docker(&["logs", &id]).ok().stdout.len());
+        written > 0 && written == before
+    });
+    assert!(written < 50_000_000, "it has written all");
+    assert_eq!(host.docker("ps -q").ok().out(), id, "it waits");
+    drop(connection);
+    poll("the step is over", 20, || host.docker("ps -aq").ok().out().is_empty());
 }
 
 #[test]
