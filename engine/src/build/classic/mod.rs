@@ -41,7 +41,7 @@ const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy"
 /// # Errors
 /// 400 and 500 with dockerd's texts.
 pub(crate) async fn build(engine: Arc<Engine>, request: Request) -> Result<Reply, Error> {
-    let asked = Asked::read(&request)?;
+    let asked = Asked::read(&request, engine.config().experimental)?;
     let folder = remote::context(&engine, &asked, request).await?;
     let (context, name) = (folder.folder, folder.dockerfile.unwrap_or_else(|| asked.dockerfile.clone()));
     let task_folder = context.clone();

@@ -47,11 +47,16 @@ impl Asked {
     ///
     /// # Errors
     /// 400 with dockerd's texts for what it refuses; 500 for names that are none, as there.
-    pub(super) fn read(request: &Request) -> Result<Self, Error> {
+    pub(super) fn read(request: &Request, experimental: bool) -> Result<Self, Error> {
         let query = &request.query;
         check_version(query)?;
         if query.flag("squash") {
-            return Err(Error::InvalidParameter("squash is only supported with experimental mode".into()));
+            let reason = if experimental {
+                "squash is not supported by this engine"
+            } else {
+                "squash is only supported with experimental mode"
+            };
+            return Err(Error::InvalidParameter(reason.into()));
         }
         let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
         let platform = query.get("platform").filter(|_| request.version >= ApiVersion(1, 32));
