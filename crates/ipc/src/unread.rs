@@ -17,7 +17,9 @@ const SIOCOUTQ: Opcode = 0x5411;
 pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: the request stores one `int` where it is told to, which `Getter` provides.
     let bytes: i32 = unsafe { ioctl(socket, Getter::<SIOCOUTQ, i32>::new()) }?;
-    Ok(usize::try_from(bytes).unwrap_or(0))
+    // While the kernel tells whoever waits that the last piece was read, it holds on to the socket by one byte more. Whoever is
+    // woken by that and asks at once must not hear that something is left: nobody would wake him again.
+    Ok(usize::try_from(bytes).ok().filter(|bytes| *bytes > 1).unwrap_or(0))
 }
 
 #[cfg(test)]
