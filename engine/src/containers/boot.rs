@@ -77,6 +77,7 @@ pub(super) async fn resume(engine: Arc<Engine>) {
             continue;
         };
         let (engine, places) = (engine.clone(), places.clone());
+        let before = container.status().state.clone();
         starts.spawn(async move {
             for (other, mut started, condition) in waits {
                 // Its sender lives until it has been tried.
@@ -85,12 +86,15 @@ pub(super) async fn resume(engine: Arc<Engine>) {
             }
             // The semaphore is never closed.
             let _place = places.acquire().await;
-            tracing::info!(container = %container.id, "starting it again");
-            let started = start::start(&engine, &container).await;
-            if started.as_ref().is_err_and(|error| !matches!(error, crate::error::Error::NotModified)) {
-                tokio::spawn(keep_trying(engine, container.clone()));
+            // Not what the user has started and stopped while it waited for others.
+            if container.status().state == before {
+                tracing::info!(container = %container.id, "starting it again");
+                let started = start::start(&engine, &container).await;
+                if started.as_ref().is_err_and(|error| !matches!(error, crate::error::Error::NotModified)) {
+                    tokio::spawn(keep_trying(engine, container.clone(), before));
+                }
+                tell(&container, started);
             }
-            tell(&container, started);
             let _ = done.send(true);
         });
     }
@@ -98,16 +102,23 @@ pub(super) async fn resume(engine: Arc<Engine>) {
 }
 
 /// What keeps a container from starting after a boot may pass: a file system that is not mounted yet, a port that another program
-/// has. It is tried again until it runs, is removed, or its policy is taken away.
-async fn keep_trying(engine: Arc<Engine>, container: Arc<Container>) {
+/// has. It is tried again until it runs or has run since it was in the state `before`, is removed, or its policy is taken away.
+async fn keep_trying(engine: Arc<Engine>, container: Arc<Container>, before: State) {
     let mut pause = Duration::from_secs(1);
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(60));
         let gone = engine.containers.find(&container.id).is_err();
-        let waits = matches!(container.status().state, State::Exited { .. });
+        let state = container.status().state.clone();
         let wanted = !matches!(container.record().host_config.restart_policy.name.as_str(), "" | "no");
-        if gone || !waits || !wanted || engine.is_stopping() {
+        if gone || !wanted || engine.is_stopping() {
+            return;
+        }
+        if state == State::Starting {
+            // Somebody else tries just now: how that goes is seen next time.
+            continue;
+        }
+        if state != before {
             return;
         }
         match start::start(&engine, &container).await {

@@ -277,27 +277,22 @@ fn a_start_that_fails_after_a_boot_is_tried_again() {
     let (there, away) = (host.folder().join("disk"), host.folder().join("elsewhere"));
     std::fs::create_dir(&there).expect("make a folder");
     let mount = format!("type=bind,source={},target=/disk", there.display());
-    host.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "box",
-        "--restart",
-        "always",
-        "--mount",
-        &mount,
-        "busybox",
-        "sleep",
-        "600",
-    ])
-    .ok();
+    for name in ["box", "other"] {
+        let line = format!("run -d --name {name} --restart always --mount {mount} busybox sleep 600");
+        host.docker(&line).ok();
+    }
     assert_eq!(host.stop(), 0);
     std::fs::rename(&there, &away).expect("take it away");
     host.start();
-    poll("the failed start", 20, || {
-        host.inspect("box")["State"]["Error"].as_str().is_some_and(|e| e.contains("disk"))
-    });
+    let fails =
+        |name: &str| host.inspect(name)["State"]["Error"].as_str().is_some_and(|e| e.contains("disk"));
+    poll("the failed starts", 20, || fails("box") && fails("other"));
     assert_eq!(host.inspect("box")["State"]["Running"], false);
     std::fs::rename(&away, &there).expect("bring it back");
+    // Whoever has started it and stopped it again has the last word.
+    host.docker("start other").ok();
+    host.docker("stop -t 0 other").ok();
     poll("the container to run after all", 30, || host.inspect("box")["State"]["Running"] == true);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(host.inspect("other")["State"]["Running"], false);
 }
