@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{Bundle, exec};
 use serde_json::json;
-use wherry_runtime::{ErrorKind, RootfsSource};
+use wherry_runtime::{ErrorKind, Launch, RootfsSource};
 
 #[test]
 fn mounts_are_as_asked_for() {
@@ -216,6 +216,15 @@ fn overlay_of_many_long_layers() {
     bundle.rootfs = RootfsSource::Overlay { lower, upper: path.join("diff"), work: path.join("work") };
     let bundle = bundle.set("/root/path", json!(path.join("merged")));
     assert_eq!(bundle.run().stdout, "59\n60\n");
+    // As another runtime gets it: on the host, and without a descriptor for each layer that stays open.
+    let spec = bundle.parsed();
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    Launch::new(&bundle.id, bundle.path(), &spec, &bundle.rootfs).mount_overlay().unwrap();
+    let seen = fs::read_to_string(path.join("merged/file"));
+    let after = descriptors();
+    rustix::mount::unmount(path.join("merged"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!((seen.unwrap().as_str(), after), ("59\n", before));
 }
 
 #[test]
