@@ -122,6 +122,15 @@ fn mark(data_root: &Path, id: &str) -> Result<PathBuf, Error> {
 /// since the marked folder goes last.
 pub(super) fn finish(engine: &Engine, marked: &Path, record: &Record, volumes: bool) {
     let config = engine.config();
+    let run_dir = wherry_monitor_api::run_dir(&config.exec_root, &record.id);
+    // A named runtime's root file system is mounted there. Its monitor, which takes it away, may be slower or have been killed.
+    match crate::volumes::unmount(&run_dir.join("rootfs")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(container = %record.id, %error, "its root file system could not be unmounted");
+            return;
+        }
+        _ => {}
+    }
     if let Err(error) = engine.store.remove_writable(&record.id) {
         tracing::error!(container = %record.id, %error, "the writable layer could not be removed");
         return;
@@ -137,7 +146,7 @@ pub(super) fn finish(engine: &Engine, marked: &Path, record: &Record, volumes: b
     }
     super::shared_memory::release(&config.exec_root, &record.id);
     super::image_mounts::release(&config.exec_root, &record.id);
-    for dir in [wherry_monitor_api::run_dir(&config.exec_root, &record.id), marked.to_owned()] {
+    for dir in [run_dir, marked.to_owned()] {
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::error!(container = %record.id, %error, folder = %dir.display(), "could not be removed");
