@@ -5,6 +5,9 @@ use super::Reason;
 use crate::containers::record::Record;
 use crate::text::{go_json, go_quote};
 
+/// Parentheses in parentheses, at most. Each costs a piece of the stack.
+const DEEPEST: usize = 50;
+
 /// Renders the container's tag; `default` if it has none.
 ///
 /// # Errors
@@ -19,7 +22,7 @@ pub(super) fn render(record: &Record, default: &str) -> Result<String, Reason> {
         let Some((action, after)) = after.split_once("}}") else { return Err(syntax("unclosed action")) };
         let action = action.strip_prefix("- ").unwrap_or(action);
         let action = action.strip_suffix(" -").unwrap_or(action);
-        text.push_str(&evaluate(record, action.trim(), template)?.shown());
+        text.push_str(&evaluate(record, action.trim(), template, DEEPEST)?.shown());
         rest = after;
     }
     Ok(text + rest)
@@ -62,8 +65,8 @@ impl Value {
     }
 }
 
-/// A pipe: each command gets the value before it as its last argument.
-fn evaluate(record: &Record, action: &str, template: &str) -> Result<Value, Reason> {
+/// A pipe: each command gets the value before it as its last argument. `depth` is how much deeper parentheses may go.
+fn evaluate(record: &Record, action: &str, template: &str, depth: usize) -> Result<Value, Reason> {
     let mut piped = None;
     for command in split(action, '|') {
         let words = split(command, ' ');
@@ -72,13 +75,13 @@ fn evaluate(record: &Record, action: &str, template: &str) -> Result<Value, Reas
         };
         let mut values = Vec::new();
         for argument in arguments {
-            values.push(operand(record, argument, template)?);
+            values.push(operand(record, argument, template, depth)?);
         }
         values.extend(piped.take());
         piped = Some(if first.starts_with(|c: char| c.is_ascii_alphabetic()) {
             call(first, &values)?
         } else {
-            operand(record, first, template)?
+            operand(record, first, template, depth)?
         });
     }
     piped.ok_or_else(|| syntax("missing value for command"))
@@ -104,9 +107,10 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
-fn operand(record: &Record, word: &str, template: &str) -> Result<Value, Reason> {
+fn operand(record: &Record, word: &str, template: &str, depth: usize) -> Result<Value, Reason> {
     if let Some(inner) = word.strip_prefix('(').and_then(|word| word.strip_suffix(')')) {
-        return evaluate(record, inner, template);
+        let depth = depth.checked_sub(1).ok_or_else(|| syntax("max expression depth exceeded"))?;
+        return evaluate(record, inner, template, depth);
     }
     if let Some(text) = word.strip_prefix('"').and_then(|word| word.strip_suffix('"')) {
         return Ok(Value::Text(text.replace("\\\"", "\"").replace("\\\\", "\\")));
@@ -240,7 +244,11 @@ mod tests {
         ] {
             assert_eq!(render(tag).as_deref(), Ok(expect), "{tag}");
         }
+        let nested = |depth: usize| format!("{{{{{}.Name{}}}}}", "(".repeat(depth), ")".repeat(depth));
+        assert_eq!(render(&nested(50)).as_deref(), Ok("box"));
+        let too_deep = nested(1_000_000);
         for (tag, expect) in [
+            (too_deep.as_str(), "template: log-tag:1: max expression depth exceeded"),
             ("{{", "template: log-tag:1: unclosed action"),
             ("{{foo .ID}}", "template: log-tag:1: function \"foo\" not defined"),
             (
@@ -248,7 +256,7 @@ mod tests {
                 "template: log-tag:1:2: executing \"log-tag\" at <.Nope>: can't evaluate field Nope in type *logger.Info",
             ),
         ] {
-            assert_eq!(render(tag), Err(expect.to_owned()), "{tag}");
+            assert_eq!(render(tag), Err(expect.to_owned()), "{}", tag.get(..50).unwrap_or(tag));
         }
     }
 }
