@@ -3,13 +3,14 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use wherry_monitor_api as api;
 
-use super::lifecycle::{broken, ensure_monitor, stopped_within};
+use super::lifecycle::{broken, ensure_monitor, monitor};
 use super::monitor::{CallError, Monitor};
 use super::state::State;
 use super::streams::{self, RAW, framing, hijack_head};
@@ -19,6 +20,10 @@ use crate::error::Error;
 use crate::server::response::render_head;
 use crate::server::{ApiVersion, Client, Reply, Request, websocket};
 
+/// How long the engine may take to hear of a container's end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits at most before it looks again whether it has.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// How much output goes into one frame.
 const PIECE: usize = 32 << 10;
 
@@ -63,17 +68,42 @@ async fn hand_over(
             // A monitor that was let go may have ended, too.
             Err(error) => error,
         };
-        stopped_within(&container, None).await;
-        let _guard = container.transition.lock().await;
-        if engine.containers.find(&container.id).is_err() {
+        monitor = match successor(&engine, &container, &monitor).await {
+            Ok(Some(other)) => other,
             // There will be no next start: the end of a stream without content.
-            return streams::write_and_close(socket, attach.head, Vec::new()).await;
-        }
-        match ensure_monitor(&engine, &container).await {
-            Ok(other) if !Arc::ptr_eq(&other, &monitor) => monitor = other,
-            Ok(_) => return streams::refuse(socket, broken(&container, &error)).await,
+            Ok(None) => return streams::write_and_close(socket, attach.head, Vec::new()).await,
+            Err(Error::Monitor { .. }) => return streams::refuse(socket, broken(&container, &error)).await,
             Err(error) => return streams::refuse(socket, error).await,
+        };
+    }
+}
+
+/// The monitor that follows one which takes no clients any more; none for a container that has been removed. The old one is done
+/// with the container, so the engine will be, too, as soon as it has heard of it; somebody may have started it again by then.
+async fn successor(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    old: &Arc<Monitor>,
+) -> Result<Option<Arc<Monitor>>, Error> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut changes = container.watch();
+    loop {
+        let guard = container.transition.lock().await;
+        if engine.containers.find(&container.id).is_err() {
+            return Ok(None);
         }
+        match monitor(container).await {
+            Some(current) if !Arc::ptr_eq(&current, old) => return Ok(Some(current)),
+            None if !container.status().state.is_running() => {
+                return ensure_monitor(engine, container).await.map(Some);
+            }
+            _ => drop(guard),
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(broken(container, &CallError::Gone));
+        }
+        // What is waited for is not only the state, but there is nothing else to wait for.
+        let _ = tokio::time::timeout(BETWEEN_LOOKS, changes.changed()).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::error::Error;
 /// The container's monitor, started if there is none.
 ///
 /// # Errors
-/// 500 when it cannot be started.
+/// 404 when the container has been removed: nobody would end its monitor. 500 when it cannot be started.
 pub(super) async fn ensure_monitor(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
@@ -27,6 +27,8 @@ pub(super) async fn ensure_monitor(
     if let Some(monitor) = slot.as_ref() {
         return Ok(monitor.clone());
     }
+    // Whoever removes it takes it out of the table first, and then looks here for a monitor.
+    engine.containers.find(&container.id)?;
     let dir = run_dir(&engine.config().exec_root, &container.id);
     let (monitor, signals) = Monitor::spawn(&engine.monitor_program, &dir, &container.id)
         .map_err(Error::io("start the monitor of", &container.id))?;
@@ -83,11 +85,13 @@ async fn follow(
         }
     }
     let mut slot = container.monitor.lock().await;
-    if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &monitor)) {
+    // One that was let go may stay on for a while, until its clients have all output: then it is another's container that runs.
+    let current = slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &monitor));
+    if current {
         *slot = None;
     }
     drop(slot);
-    if container.status().state.is_running() {
+    if current && container.status().state.is_running() {
         tracing::error!(container = %container.id, "the monitor ended without a last word");
         lost(&engine, &container).await;
     }

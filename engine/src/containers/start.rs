@@ -67,8 +67,10 @@ pub(super) async fn start_from(
         }
         Err((code, error)) => {
             undo(engine, container, previous, code, &error).await;
+            // Before anybody else may start it: that needs a monitor which stays.
+            let monitor = container.monitor.lock().await.take();
             drop(guard);
-            let_go(engine, container).await;
+            let_go(engine, container, monitor).await;
             Err(error)
         }
     }
@@ -98,13 +100,13 @@ async fn undo(engine: &Arc<Engine>, container: &Arc<Container>, previous: State,
 }
 
 /// Removes a `--rm` container that did not start, and lets its monitor and waiting clients go.
-async fn let_go(engine: &Arc<Engine>, container: &Arc<Container>) {
+async fn let_go(engine: &Arc<Engine>, container: &Arc<Container>, monitor: Option<Arc<Monitor>>) {
     if container.record().host_config.auto_remove
         && let Err(error) = remove::remove(engine, container, remove::Options::auto()).await
     {
         tracing::warn!(container = %container.id, %error, "automatic removal after a failed start");
     }
-    if let Some(monitor) = container.monitor.lock().await.take() {
+    if let Some(monitor) = monitor {
         // It may have gone by itself.
         let _ = monitor.submit(Request::Release, &[]);
     }

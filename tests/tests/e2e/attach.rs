@@ -133,6 +133,28 @@ fn the_log_of_one_that_has_ended() {
     assert_eq!(connection.frame(), None);
 }
 
+/// A monitor stays until its clients have taken what there is. By then another may have the container.
+#[test]
+fn the_end_of_an_old_monitor_is_no_end_of_a_new_run() {
+    let host = Host::new();
+    host.docker("create --name box --network none busybox sh -c 'yes | head -c 4000000; sleep 600'").ok();
+    let mut slow = host.connect();
+    let path = "/v1.51/containers/box/attach?stdout=1&stream=1";
+    assert_eq!(slow.open("POST", path, &UPGRADE, b"").status, 101);
+    host.docker("start box").ok();
+    let monitors =
+        || host.processes().iter().filter(|(_, line)| line.starts_with("wherry-monitor")).count();
+    wherry_tests::poll("output", 10, || !host.docker("logs --tail 1 box").stdout.is_empty());
+    host.docker("kill box").ok();
+    host.docker("wait box").prints("137");
+    host.docker("start box").ok();
+    let before = host.inspect("box")["State"].take();
+    drop(slow);
+    wherry_tests::poll("the end of the old monitor", 10, || monitors() <= 1);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(host.inspect("box")["State"], before);
+}
+
 #[test]
 fn refusals_are_plain_text() {
     let host = Host::new();
