@@ -54,7 +54,11 @@ impl Packing {
             return Ok(false);
         }
         self.to.try_finish()?;
-        std::fs::rename(&self.half, files::packed(&self.plain))?;
+        // At no instant may a power cut find neither of the two files whole.
+        self.to.get_ref().sync_data()?;
+        let packed = files::packed(&self.plain);
+        std::fs::rename(&self.half, &packed)?;
+        wherry_durable::sync_parent(&packed)?;
         std::fs::remove_file(&self.plain)?;
         Ok(true)
     }
