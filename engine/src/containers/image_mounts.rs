@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, move_mount};
+use wherry_image_ref::Digest;
 use wherry_image_store::{Mountable, mount_detached};
 use wherry_monitor_api::run_dir;
 
@@ -15,9 +16,8 @@ use crate::volumes::unmount;
 
 /// Where the image is mounted that a container has at `destination`.
 pub(super) fn place(exec_root: &Path, id: &str, destination: &str) -> PathBuf {
-    // One folder a mount, whatever its destination is called.
-    let name: String = destination.bytes().map(|byte| format!("{byte:02x}")).collect();
-    folder(exec_root, id).join(name)
+    // One folder a mount, whatever its destination is called and however long it is.
+    folder(exec_root, id).join(Digest::of(destination.as_bytes()).hex())
 }
 
 fn folder(exec_root: &Path, id: &str) -> PathBuf {

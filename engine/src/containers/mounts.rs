@@ -130,7 +130,12 @@ impl Resolver<'_, '_> {
         let other = other.map_err(|e| Error::InvalidParameter(e.to_string()))?.record();
         for point in &other.mounts {
             let extra = other.mount_extras.get(&point.destination).cloned().unwrap_or_default();
-            let point = MountPoint { rw: point.rw && mode.writable, mode: String::new(), ..point.clone() };
+            let mut point =
+                MountPoint { rw: point.rw && mode.writable, mode: String::new(), ..point.clone() };
+            if point.kind == "image" {
+                // The other's goes with the other.
+                point.source = self.image_place(&point.destination);
+            }
             self.put(point, MountExtra { copy_up: false, ..extra });
         }
         Ok(())
@@ -185,17 +190,22 @@ impl Resolver<'_, '_> {
     fn image_mount(&self, mount: &Mount, destination: String) -> Result<(MountPoint, MountExtra), Error> {
         let engine = self.volumes.engine;
         let image = engine.store.resolve(&mount.source)?.to_string();
-        let place = super::image_mounts::place(&engine.config().exec_root, self.id, &destination);
         let point = MountPoint {
             kind: "image".into(),
             name: mount.source.clone(),
-            source: place.to_string_lossy().into_owned(),
+            source: self.image_place(&destination),
             destination,
             propagation: "rprivate".into(),
             ..MountPoint::default()
         };
         let subpath = mount.image_options.clone().unwrap_or_default().subpath;
         Ok((point, MountExtra { image, subpath, ..MountExtra::default() }))
+    }
+
+    /// Where the image is mounted that this container has at `destination`.
+    fn image_place(&self, destination: &str) -> String {
+        let exec_root = &self.volumes.engine.config().exec_root;
+        super::image_mounts::place(exec_root, self.id, destination).to_string_lossy().into_owned()
     }
 
     fn bind_mount(&self, mount: &Mount, destination: String) -> Result<(MountPoint, MountExtra), Error> {

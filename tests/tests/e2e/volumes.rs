@@ -177,3 +177,28 @@ fn anonymous_volumes_go_with_the_last_of_their_containers() {
     host.docker("rm -fv first second").ok();
     host.docker("volume ls -q").prints("");
 }
+
+/// A folder of the host for each mount of an image, whatever it is called inside, and for each container that has it.
+#[test]
+fn images_as_volumes() {
+    let host = Host::new();
+    if wherry_tests::engine::Binary::from_environment().is_reference() {
+        // With the layers of before containerd's store, dockerd has them behind a switch.
+        return;
+    }
+    let target = format!("/{}", "x".repeat(200));
+    let run = |name: &str, mounts: Value| {
+        let mut body = json!({ "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": mounts });
+        body["HostConfig"]["NetworkMode"] = "none".into();
+        host.api("POST", &format!("/v1.51/containers/create?name={name}"), &body).expect(201);
+        host.api("POST", &format!("/v1.51/containers/{name}/start"), &Value::Null).expect(204);
+    };
+    run("one", json!({ "Mounts": [{ "Type": "image", "Source": "busybox", "Target": target }] }));
+    run("two", json!({ "VolumesFrom": ["one"] }));
+    for name in ["one", "two"] {
+        host.docker(&["exec", name, "test", "-x", &format!("{target}/bin/busybox")]).ok();
+    }
+    host.docker("rm -f one").ok();
+    host.docker("restart -t 0 two").ok();
+    host.docker(&["exec", "two", "test", "-x", &format!("{target}/bin/busybox")]).ok();
+}
