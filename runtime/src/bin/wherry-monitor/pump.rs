@@ -118,6 +118,7 @@ impl Monitor {
             (Some(log), None) => log.finish(stream),
             (Some(log), Some(shipper)) => {
                 log.finish_each(stream, |text, time| shipper.push(stream, text, time));
+                shipper.end_line(stream);
             }
             (None, Some(shipper)) => shipper.finish(stream),
             (None, None) => return,

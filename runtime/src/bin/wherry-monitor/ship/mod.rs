@@ -110,6 +110,12 @@ impl Shipper {
         let mut splitter = std::mem::take(&mut self.splitter);
         splitter.finish(stream, |text, time| self.push(stream, text, time));
         self.splitter = splitter;
+        self.end_line(stream);
+    }
+
+    /// What a stream brings next begins a line, though the last one may have had no end: the container's next run writes it.
+    pub(crate) fn end_line(&mut self, stream: Stream) {
+        self.cut[usize::from(stream == Stream::Stderr)] = None;
     }
 
     /// Takes an entry, with its newline if it has one.

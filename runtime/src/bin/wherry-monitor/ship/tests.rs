@@ -89,6 +89,13 @@ fn lines_that_were_cut_are_told() {
         "CONTAINER_PARTIAL_ORDINAL=1\nCONTAINER_PARTIAL_LAST=false\nCONTAINER_PARTIAL_MESSAGE=true\n"
     ));
     assert!(received().ends_with("CONTAINER_PARTIAL_ORDINAL=2\nCONTAINER_PARTIAL_LAST=true\n"));
+    assert!(received().contains("CONTAINER_PARTIAL_ORDINAL=1\n"));
+    // The last words had no end; the container's next run begins a line of its own.
+    shipper.finish(Stream::Stderr);
+    shipper.push(Stream::Stderr, b"three\n", 0);
+    shipper.work(&poller);
+    let next = received();
+    assert!(next.contains("MESSAGE=three\n") && !next.contains("PARTIAL"), "{next}");
 }
 
 #[test]
