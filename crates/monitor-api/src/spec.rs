@@ -45,7 +45,7 @@ pub struct StartSpec {
 /// Another OCI runtime, with runc's command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExternalRuntime {
-    /// Looked up on the search path if it is only a name.
+    /// Absolute: a monitor has no search path.
     pub path: PathBuf,
     /// Put before its command.
     pub args: Vec<String>,

@@ -15,7 +15,7 @@ pub(crate) const BUILT_IN_SHIM: &str = "io.containerd.runc.v2";
 /// Another program with runc's command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Runtime {
-    /// Looked up on the search path if it is only a name.
+    /// Looked up on the engine's search path, when a container starts, if it is only a name.
     pub(crate) path: PathBuf,
     /// Put before its command.
     pub(crate) args: Vec<String>,

@@ -1,5 +1,9 @@
 //! Which runtime makes a container: the built-in one, or another program by its name in daemon.json.
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
 use wherry_monitor_api::ExternalRuntime;
 
 use super::config::HostConfig;
@@ -29,7 +33,8 @@ pub(super) fn external(name: &str, config: &Config) -> Result<Option<ExternalRun
     }
     let shim = match config.runtimes.get(name) {
         Some(runtime) if runtime.shim.is_empty() => {
-            return Ok(Some(ExternalRuntime { path: runtime.path.clone(), args: runtime.args.clone() }));
+            let path = found(&runtime.path, std::env::var_os("PATH").as_deref());
+            return Ok(Some(ExternalRuntime { path, args: runtime.args.clone() }));
         }
         Some(runtime) if runtime.shim == BUILT_IN_SHIM => return Ok(None),
         Some(runtime) => runtime.shim.as_str(),
@@ -44,4 +49,37 @@ pub(super) fn external(name: &str, config: &Config) -> Result<Option<ExternalRun
         go_quote(shim),
         go_quote(&format!("containerd-shim-{kind}-{version}"))
     )))
+}
+
+/// Where a program is that is told by its name only: monitors have no search path. A name that is nowhere stays as it is, and the
+/// start says that it is not there.
+fn found(program: &Path, search_path: Option<&OsStr>) -> PathBuf {
+    if program.components().count() != 1 || program.is_absolute() {
+        return program.to_owned();
+    }
+    let folders = search_path.map(std::env::split_paths).into_iter().flatten();
+    let runs = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
+    folders
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program))
+        .find(runs)
+        .unwrap_or_else(|| program.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_and_a_path_is_not() {
+        let check = |program: &str, expect: &str| {
+            let found = found(Path::new(program), Some(OsStr::new("relative:/nosuch:/usr/lib:/bin:/usr/bin")));
+            assert_eq!(found, Path::new(expect));
+        };
+        check("sh", "/bin/sh");
+        check("nosuchprogram", "nosuchprogram");
+        check("/opt/sh", "/opt/sh");
+        check("./sh", "./sh");
+        assert_eq!(found(Path::new("sh"), None), Path::new("sh"));
+    }
 }
