@@ -277,13 +277,20 @@ impl Monitor {
     /// Attaches the clients that came before the start.
     pub(crate) fn adopt_waiting_clients(&mut self, job: u32) {
         let mut adopted = Vec::new();
+        let mut attached = (false, false);
         for (number, client) in &mut self.clients {
             if let Role::Attach(attach) = &mut client.role
                 && attach.job.is_none()
             {
                 attach.job = Some(job);
                 adopted.push(*number);
+                if attach.stream {
+                    attached = (attached.0 || attach.stdout, attached.1 || attach.stderr);
+                }
             }
+        }
+        if let Some(run) = &mut self.run {
+            run.attached = attached;
         }
         for number in adopted {
             self.attached(number);
