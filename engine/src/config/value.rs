@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde_json::Value as Json;
 
-use crate::text::go_quote;
+use crate::text::{BINARY, go_quote, go_size};
 
 /// What an option takes.
 #[derive(Debug, Clone, Copy)]
@@ -235,24 +235,10 @@ pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A size with an optional binary unit: `64`, `64m`, `1.5GiB`.
+/// A size with an optional binary unit.
 fn bytes(text: &str) -> Result<i64, String> {
-    let invalid = || format!("invalid size: '{text}'");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(digits).ok_or_else(invalid)?;
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return Err(invalid()),
-    };
-    let number: f64 = number.parse().map_err(|_| invalid())?;
-    let bytes = number * 1024_f64.powi(power);
-    if bytes.is_finite() && bytes < 9e18 { Ok(bytes as i64) } else { Err(invalid()) }
+    let bytes = go_size(text, BINARY)?;
+    i64::try_from(bytes).map_err(|_| format!("invalid size: '{text}'"))
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {

@@ -7,9 +7,9 @@ use wherry_monitor_api::{LogFormat, RemoteLog, WhenFull};
 
 use super::address::Address;
 use super::local::boolean;
-use super::{BLOCKING_BYTES, BUFFER_BYTES, Options, Reason, attributes, known, reach, size, tag};
+use super::{BLOCKING_BYTES, BUFFER_BYTES, Options, Reason, attributes, known, reach, tag};
 use crate::containers::record::Record;
-use crate::text::go_quote;
+use crate::text::{BINARY, go_quote, go_size};
 
 const PORT: u16 = 24224;
 const HOST: &str = "127.0.0.1";
@@ -68,7 +68,7 @@ fn address<'a>(options: &Options, full: &'a str) -> Result<Address<'a>, Reason> 
 fn settings(options: &Options) -> Result<Settings, Reason> {
     let flag = |name: &str| options.get(name).map_or(Ok(false), |value| boolean(value));
     let buffer_bytes =
-        options.get("fluentd-buffer-limit").map_or(Ok(BUFFER_BYTES), |size| size::binary(size))?;
+        options.get("fluentd-buffer-limit").map_or(Ok(BUFFER_BYTES), |size| go_size(size, BINARY))?;
     let retry_wait_ms = match options.get("fluentd-retry-wait") {
         None => 1000,
         Some(text) => {

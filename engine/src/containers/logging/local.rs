@@ -1,7 +1,7 @@
 //! How much is kept on disk.
 
-use super::{Options, Reason, size};
-use crate::text::{go_bool, go_quote};
+use super::{Options, Reason};
+use crate::text::{BINARY, DECIMAL, go_bool, go_quote, go_size};
 
 /// json-file's bound without options: dockerd has none, until the disk is full. `max-size=-1` lifts it.
 const DEFAULT_BYTES: u64 = 100_000_000;
@@ -25,7 +25,7 @@ impl Limits {
     pub(super) fn of_json_file(options: &Options) -> Result<Self, Reason> {
         let unlimited = options.get("max-size").is_some_and(|size| size == "-1");
         let given = options.get("max-size").filter(|_| !unlimited);
-        let max_bytes = given.map(|size| size::decimal(size)).transpose()?;
+        let max_bytes = given.map(|size| go_size(size, DECIMAL)).transpose()?;
         if max_bytes == Some(0) {
             return Err("max-size must be a positive number".into());
         }
@@ -55,7 +55,7 @@ impl Limits {
             |name: &str, value: &str, reason: Reason| format!("invalid value for {name}: {value}: {reason}");
         let max_bytes = match options.get("max-size") {
             None => LOCAL_BYTES,
-            Some(size) => size::binary(size).map_err(|reason| wrong("max-size", size, reason))?,
+            Some(size) => go_size(size, BINARY).map_err(|reason| wrong("max-size", size, reason))?,
         };
         let max_files = match options.get("max-file") {
             None => i64::from(LOCAL_FILES),

@@ -11,7 +11,6 @@ mod gelf;
 mod journald;
 mod local;
 mod reach;
-mod size;
 mod syslog;
 mod tag;
 
@@ -24,7 +23,7 @@ use super::config::LogConfig;
 use super::record::Record;
 use crate::config::Config;
 use crate::error::Error;
-use crate::text::{go_bool, go_quote};
+use crate::text::{BINARY, go_bool, go_quote, go_size};
 
 /// The drivers that containers may have, besides `none`.
 pub(crate) const DRIVERS: [&str; 6] = ["fluentd", "gelf", "journald", "json-file", "local", "syslog"];
@@ -74,7 +73,7 @@ fn check_options(driver: &str, options: &Options) -> Result<(), Reason> {
         if mode != "non-blocking" {
             return Err("logger: max-buffer-size option is only supported with 'mode=non-blocking'".into());
         }
-        size::binary(size).map_err(|reason| format!("error parsing option max-buffer-size: {reason}"))?;
+        go_size(size, BINARY).map_err(|reason| format!("error parsing option max-buffer-size: {reason}"))?;
     }
     if let Some(value) = options.get("cache-disabled")
         && go_bool(value).is_none()
@@ -171,7 +170,7 @@ fn apply_mode(remote: &mut RemoteLog, options: &Options) -> Result<(), Reason> {
     if options.get("mode").is_some_and(|mode| mode == "non-blocking") {
         remote.when_full = WhenFull::Drop;
         remote.buffer_bytes =
-            options.get("max-buffer-size").map_or(Ok(BUFFER_BYTES), |size| size::binary(size))?;
+            options.get("max-buffer-size").map_or(Ok(BUFFER_BYTES), |size| go_size(size, BINARY))?;
     }
     Ok(())
 }
