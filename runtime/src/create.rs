@@ -104,16 +104,22 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(launch: &Launch<'_>, wait: bool) -> Result<Prepared, Error> {
     check_id(launch.id)?;
     let hierarchies = Hierarchies::detect()?;
-    let unit = match launch.cgroup_manager {
-        CgroupManager::Cgroupfs => None,
-        CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, &hierarchies)?),
-    };
-    let cgroup = match &unit {
-        Some(unit) => Cgroup::of_unit(&hierarchies, unit)?,
-        None => Cgroup::locate(&hierarchies, cgroup_path(launch).unwrap_or(Path::new(launch.id)))?,
-    };
+    let (unit, cgroup) = locate(launch, &hierarchies)?;
     let plan = plan::compile(launch, &hierarchies, &cgroup, wait)?;
     Ok(Prepared { unit, cgroup, plan })
+}
+
+/// Where its cgroup is, or will be.
+fn locate(launch: &Launch<'_>, hierarchies: &Hierarchies) -> Result<(Option<NewUnit>, Cgroup), Error> {
+    let unit = match launch.cgroup_manager {
+        CgroupManager::Cgroupfs => None,
+        CgroupManager::Systemd => Some(NewUnit::plan(launch.id, launch.spec, hierarchies)?),
+    };
+    let cgroup = match &unit {
+        Some(unit) => Cgroup::of_unit(hierarchies, unit)?,
+        None => Cgroup::locate(hierarchies, cgroup_path(launch).unwrap_or(Path::new(launch.id)))?,
+    };
+    Ok((unit, cgroup))
 }
 
 impl Launch<'_> {
@@ -136,6 +142,16 @@ impl Launch<'_> {
             crate::child::root::mount(&plan::rootfs::compile(self, true)?).map(drop)?;
         }
         Ok(())
+    }
+
+    /// Ends whatever is in the cgroups of a container whose maker was killed, so that nobody has a [`crate::Container`], and
+    /// removes them. Nothing there is fine. Of the specification only `linux.cgroupsPath` counts.
+    ///
+    /// # Errors
+    /// [`Error::InvalidId`]; [`Error::System`] if a process does not go.
+    pub fn clear(&self) -> Result<(), Error> {
+        check_id(self.id)?;
+        locate(self, &Hierarchies::detect()?)?.1.destroy()
     }
 }
 

@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 
 pub use log::{GelfCompression, LogDriver, LogFormat, LogSpec, LogTarget, RemoteLog, SyslogForm, WhenFull};
 pub use spec::{
-    ExecSpec, ExternalRuntime, Health, OverlayRootfs, RestartPolicy, Rootfs, StartSpec, UnhealthyRestart,
+    ExecSpec, ExternalRuntime, Health, Leftovers, OverlayRootfs, RestartPolicy, Rootfs, StartSpec,
+    UnhealthyRestart,
 };
 pub use state::{Event, EventKind, ExecRecord, HealthLogEntry, HealthState, HealthStatus, Phase, State};
 
@@ -78,6 +79,9 @@ pub enum Request {
     },
     /// Makes and starts the container; replies [`Reply::Started`] once the program has been executed.
     Start(Box<StartSpec>),
+    /// Ends what a monitor that was killed has left of the container, and removes it: processes, cgroups, and what
+    /// another runtime keeps. Only a monitor that has started nothing does that.
+    Clear(Box<Leftovers>),
     /// Events from now on; those of the journal with a greater sequence number are sent first.
     Subscribe {
         /// The last event that the engine has seen; 0 for none.

@@ -42,6 +42,19 @@ pub struct StartSpec {
     pub checkpoint: Option<PathBuf>,
 }
 
+/// What is known of a container whose monitor was killed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Leftovers {
+    /// `linux.cgroupsPath` of the OCI runtime specification.
+    pub cgroups_path: PathBuf,
+    /// Whether the cgroups were made through systemd.
+    pub systemd_cgroup: bool,
+    /// Its `root.path`.
+    pub root: PathBuf,
+    /// The program that had made it.
+    pub external: Option<ExternalRuntime>,
+}
+
 /// Another OCI runtime, with runc's command line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExternalRuntime {

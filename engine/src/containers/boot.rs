@@ -86,19 +86,39 @@ pub(super) async fn resume(engine: Arc<Engine>) {
             }
             // The semaphore is never closed.
             let _place = places.acquire().await;
-            // Not what the user has started and stopped while it waited for others.
-            if container.status().state == before {
-                tracing::info!(container = %container.id, "starting it again");
-                let started = start::start(&engine, &container).await;
-                if started.as_ref().is_err_and(|error| !matches!(error, crate::error::Error::NotModified)) {
-                    tokio::spawn(keep_trying(engine, container.clone(), before));
-                }
-                tell(&container, started);
-            }
+            start_again(engine, container, before).await;
             let _ = done.send(true);
         });
     }
     starts.join_all().await;
+}
+
+/// What follows the end of one container that nobody was there to see, as [`resume`] does for all.
+pub(super) async fn resume_one(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let State::Exited { exit } = container.status().state.clone() else { return };
+    if engine.is_stopping() {
+        return;
+    }
+    if container.record().host_config.auto_remove {
+        tell(container, remove::remove(engine, container, remove::Options::auto()).await);
+    } else if is_wanted(container, exit.code) {
+        let before = State::Exited { exit };
+        start_again(engine.clone(), container.clone(), before).await;
+    }
+}
+
+/// Starts it, now or later, if it is still in the state `before`.
+async fn start_again(engine: Arc<Engine>, container: Arc<Container>, before: State) {
+    // Not what the user has started and stopped in the meantime.
+    if container.status().state != before {
+        return;
+    }
+    tracing::info!(container = %container.id, "starting it again");
+    let started = start::start(&engine, &container).await;
+    if started.as_ref().is_err_and(|error| !matches!(error, crate::error::Error::NotModified)) {
+        tokio::spawn(keep_trying(engine, container.clone(), before));
+    }
+    tell(&container, started);
 }
 
 /// What keeps a container from starting after a boot may pass: a file system that is not mounted yet, a port that another program
@@ -132,7 +152,7 @@ fn tell(container: &Container, done: Result<(), crate::error::Error>) {
     match done {
         // A client was quicker.
         Ok(()) | Err(crate::error::Error::NotModified) => {}
-        Err(error) => tracing::error!(container = %container.id, %error, "after the engine's start"),
+        Err(error) => tracing::error!(container = %container.id, %error, "after an end that nobody saw"),
     }
 }
 

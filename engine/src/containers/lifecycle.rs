@@ -11,7 +11,7 @@ use wherry_monitor_api::{Event, EventKind, HealthState, HealthStatus, Phase, Req
 use super::monitor::{CallError, Monitor, Signal};
 use super::state::{State, Transition};
 use super::table::Container;
-use super::{remove, shared_memory};
+use super::{boot, leftovers, remove, shared_memory};
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -93,14 +93,22 @@ async fn follow(
     drop(slot);
     if current && container.status().state.is_running() {
         tracing::error!(container = %container.id, "the monitor ended without a last word");
+        // Nobody may start it again before what is left of it is gone.
+        let guard = container.transition.lock().await;
         lost(&engine, &container).await;
+        release_files(&engine, &container).await;
+        drop(guard);
+        boot::resume_one(&engine, &container).await;
     }
 }
 
 /// The monitor is gone while the container ran: nobody reaps or logs it any more, so it is over.
 pub(super) async fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
-    let at_ns = crate::clock::now_ns();
     let before = container.status();
+    if before.state.is_running() {
+        leftovers::clear(engine, container).await;
+    }
+    let at_ns = crate::clock::now_ns();
     if container.apply(&Transition::Lost { at_ns }).is_err() {
         return;
     }
@@ -205,9 +213,7 @@ async fn after_exit(
     guard: tokio::sync::MutexGuard<'_, ()>,
 ) {
     release_network(engine, container).await;
-    release_volumes(engine, container).await;
-    shared_memory::release(&engine.config().exec_root, &container.id);
-    super::image_mounts::release(&engine.config().exec_root, &container.id);
+    release_files(engine, container).await;
     let mut slot = container.monitor.lock().await;
     if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor)) {
         *slot = None;
@@ -233,6 +239,13 @@ pub(super) async fn release_network(engine: &Arc<Engine>, container: &Arc<Contai
     if let Err(error) = engine.netd.release_sandbox(&container.id).await {
         tracing::error!(container = %container.id, %error, "the network could not be released");
     }
+}
+
+/// Unmounts what is mounted on the host for a container that runs.
+async fn release_files(engine: &Arc<Engine>, container: &Container) {
+    release_volumes(engine, container).await;
+    shared_memory::release(&engine.config().exec_root, &container.id);
+    super::image_mounts::release(&engine.config().exec_root, &container.id);
 }
 
 /// Unmounts volumes that are mounts, where no other container uses them.

@@ -15,6 +15,7 @@ pub(crate) mod files;
 mod health;
 mod image_mounts;
 mod inspect;
+mod leftovers;
 mod lifecycle;
 mod links;
 mod list;

@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_and_a_path_is_not() {
         let check = |program: &str, expect: &str| {
-            let found = found(Path::new(program), Some(OsStr::new("relative:/nosuch:/usr/lib:/bin:/usr/bin")));
+            let found =
+                found(Path::new(program), Some(OsStr::new("relative:/nosuch:/usr/lib:/bin:/usr/bin")));
             assert_eq!(found, Path::new(expect));
         };
         check("sh", "/bin/sh");

@@ -142,8 +142,7 @@ fn the_end_of_an_old_monitor_is_no_end_of_a_new_run() {
     let path = "/v1.51/containers/box/attach?stdout=1&stream=1";
     assert_eq!(slow.open("POST", path, &UPGRADE, b"").status, 101);
     host.docker("start box").ok();
-    let monitors =
-        || host.processes().iter().filter(|(_, line)| line.starts_with("wherry-monitor")).count();
+    let monitors = || host.processes().iter().filter(|(_, line)| line.starts_with("wherry-monitor")).count();
     wherry_tests::poll("output", 10, || !host.docker("logs --tail 1 box").stdout.is_empty());
     host.docker("kill box").ok();
     host.docker("wait box").prints("137");

@@ -133,3 +133,51 @@ fn containers_come_up_after_a_reboot_in_the_order_of_their_needs() {
     assert!(after.contains(&"plain die 255".to_owned()), "{after:#?}");
     host.exec("umount /proc/sys/kernel/random/boot_id").ok();
 }
+
+/// Monitors are killed: one with its container, as when memory is gone; others alone. What is left of their containers is ended, as
+/// it is when a shim of dockerd's has died, and who wants to run again does.
+#[test]
+fn a_killed_monitor_leaves_nothing() {
+    let runtime = format!("other={}", crate::runtimes::runtime().display());
+    let host = Host::with_arguments(&["--add-runtime", &runtime]);
+    let (again, away) = ("--restart always", "--rm");
+    let all = [("both", ""), ("alone", ""), ("again", again), ("away", away), ("foreign", "--runtime other")];
+    for (name, options) in all {
+        host.docker(&format!("run -d --name {name} {options} busybox sh -c 'sleep 600; : {name}'")).ok();
+    }
+    let id = |name: &str| host.inspect(name)["Id"].as_str().unwrap_or_default().to_owned();
+    let process = |line: &str| {
+        let found = host.processes().into_iter().find(|(_, other)| other.ends_with(line));
+        found.map(|(pid, _)| pid.to_string())
+    };
+    let monitor = |name: &str| process(&format!("wherry-monitor {}", id(name))).expect("its monitor");
+    let init = |name: &str| process(&format!("sleep 600; : {name}"));
+    let again = init("again");
+    let folders = |id: &str| -> usize {
+        let found = |folder: std::path::PathBuf| {
+            let mut find = std::process::Command::new("find");
+            let output = find.arg(folder).args(["-name", id]).output().expect("find");
+            output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count()
+        };
+        host.cgroups().into_iter().map(found).sum()
+    };
+    let ids = ["both", "alone", "away", "foreign"].map(id);
+    assert!(ids.iter().all(|id| folders(id) > 0), "where they are looked for");
+    let victims = all.map(|(name, _)| monitor(name)).into_iter().chain(init("both"));
+    let killed = std::process::Command::new("kill").arg("-9").args(victims).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    for name in ["both", "alone", "foreign"] {
+        poll(name, 10, || host.inspect(name)["State"]["Status"] == json!("exited"));
+        assert_eq!(host.inspect(name)["State"]["ExitCode"], json!(255), "{name}");
+    }
+    poll("the one that is to be restarted", 10, || {
+        host.inspect("again")["State"]["Running"] == json!(true) && init("again") != again
+    });
+    poll("the one that is to be removed", 10, || host.docker("inspect away").code == 1);
+    assert_eq!(init("alone"), None, "it ran on with nobody to look after it");
+    assert_eq!(ids.map(|id| folders(&id)), [0; 4]);
+    for name in ["alone", "foreign"] {
+        host.docker(&["start", name]).ok();
+        host.docker(&["exec", name, "true"]).ok();
+    }
+}

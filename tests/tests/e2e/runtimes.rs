@@ -6,7 +6,7 @@ use wherry_tests::engine::Binary;
 use wherry_tests::{Host, poll};
 
 /// Our own runtime's command line, which stands for any other.
-fn runtime() -> PathBuf {
+pub(crate) fn runtime() -> PathBuf {
     Binary::from_environment().path().with_file_name("wherry-runtime")
 }
 

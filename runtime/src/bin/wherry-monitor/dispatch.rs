@@ -24,6 +24,7 @@ impl Monitor {
         match request {
             Request::Hello { version } => self.hello(version),
             Request::Start(spec) => self.start_by_request(caller, *spec),
+            Request::Clear(leftovers) => done(self.clear(*leftovers)),
             Request::Subscribe { after } => self.subscribe(caller, after),
             Request::Acknowledge { up_to } => {
                 self.journal.acknowledge(up_to);

@@ -44,20 +44,25 @@ impl External {
         descriptors: Descriptors,
         checkpoint: Option<&Path>,
     ) -> Result<(Container, Option<OwnedFd>, Self), Failure> {
-        let rootfs = launch.spec.root().as_ref().map_or_else(PathBuf::new, |root| root.path().clone());
-        let external = Self {
-            runtime: runtime.clone(),
-            id: launch.id.to_owned(),
-            folder: rootfs.parent().unwrap_or(Path::new("/")).to_owned(),
-            rootfs,
-            systemd_cgroup: launch.cgroup_manager == CgroupManager::Systemd,
-        };
+        let external = Self::of(runtime, launch);
         match external.create_and_start(launch, descriptors, checkpoint) {
             Ok((container, terminal)) => Ok((container, terminal, external)),
             Err(failure) => {
                 external.remove();
                 Err(failure)
             }
+        }
+    }
+
+    /// What a runtime keeps, or may keep, of a container.
+    pub(crate) fn of(runtime: &ExternalRuntime, launch: &Launch<'_>) -> Self {
+        let rootfs = launch.spec.root().as_ref().map_or_else(PathBuf::new, |root| root.path().clone());
+        Self {
+            runtime: runtime.clone(),
+            id: launch.id.to_owned(),
+            folder: rootfs.parent().unwrap_or(Path::new("/")).to_owned(),
+            rootfs,
+            systemd_cgroup: launch.cgroup_manager == CgroupManager::Systemd,
         }
     }
 

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use rustix::termios::{Winsize, tcsetwinsize};
 use wherry_container_log::{Options, Writer};
-use wherry_monitor_api::{EventKind, Failure, FailureKind, LogDriver, LogSpec, Phase, Reply, StartSpec};
-use wherry_runtime::Stdio;
+use wherry_monitor_api::{
+    EventKind, Failure, FailureKind, Leftovers, LogDriver, LogSpec, Phase, Reply, StartSpec,
+};
+use wherry_runtime::{CgroupManager, Launch, RootfsSource, Stdio};
 
 use crate::checkpoint::run_or_restore;
 use crate::control::{Answer, Caller, failure, system};
@@ -64,6 +66,26 @@ impl Monitor {
                 Err(failure)
             }
         }
+    }
+
+    /// Removes what another monitor of this container has left, which was killed.
+    pub(crate) fn clear(&mut self, leftovers: Leftovers) -> Result<(), Failure> {
+        if self.plan.is_some() {
+            return Err(failure(FailureKind::State, "this monitor has started the container itself"));
+        }
+        let Leftovers { cgroups_path, systemd_cgroup, root, external } = leftovers;
+        let spec = serde_json::from_value(serde_json::json!({
+            "ociVersion": "1.2.0", "root": { "path": root }, "linux": { "cgroupsPath": cgroups_path },
+        }))
+        .map_err(|e| failure(FailureKind::Protocol, format!("the specification does not parse: {e}")))?;
+        let mut launch = Launch::new(self.id(), &root, &spec, &RootfsSource::Bundle);
+        if systemd_cgroup {
+            launch.cgroup_manager = CgroupManager::Systemd;
+        }
+        if let Some(runtime) = external {
+            External::of(&runtime, &launch).remove();
+        }
+        launch.clear().map_err(|e| runtime_failure(&e))
     }
 
     /// Starts it again, as the policy says.
