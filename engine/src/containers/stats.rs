@@ -12,11 +12,15 @@ use super::lifecycle;
 use super::table::Container;
 use crate::clock::{now_ns, rfc3339};
 use crate::error::Error;
-use crate::server::{Reply, Request, response};
+use crate::server::{ApiVersion, Reply, Request, response};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// The kernel counts processor time for user space in hundredths of a second.
 const TICK_NS: u64 = 10_000_000;
+
+/// What kernels count of memory in cgroups of version 1, and dockerd does not tell.
+const UNTOLD: [&str; 5] =
+    ["shmem", "swap", "swapcached", "workingset_refault_anon", "workingset_refault_file"];
 
 /// One look at the counters.
 struct Sample {
@@ -30,13 +34,23 @@ struct Sample {
 pub(super) async fn stats(container: Arc<Container>, request: Request) -> Result<Reply, Error> {
     let streams = request.query.flag_or("stream", true);
     let mut previous = Sample { at_ns: 0, shown: None };
+    let one_shot = request.version >= ApiVersion(1, 41) && request.query.flag("one-shot");
+    if streams && one_shot {
+        return Err(Error::InvalidParameter("cannot have stream=true and one-shot=true".into()));
+    }
     if !streams {
-        if !request.query.flag("one-shot") {
+        let runs = container.status().state.is_running();
+        if runs && !one_shot {
             previous = take(&container).await;
             tokio::time::sleep(PERIOD).await;
         }
         let sample = take(&container).await;
-        return Ok(response::json(StatusCode::OK, &document(&container, &sample, &previous)).into());
+        let mut shown = document(&container, &sample, &previous);
+        if let Some(fields) = shown.as_object_mut().filter(|_| runs && one_shot) {
+            // As dockerd has it.
+            fields.retain(|name, _| !matches!(name.as_str(), "name" | "id"));
+        }
+        return Ok(response::json(StatusCode::OK, &shown).into());
     }
     let (sender, response) = response::stream("application/json");
     tokio::spawn(async move {
@@ -106,11 +120,11 @@ fn pids(counters: &Value) -> Value {
 }
 
 fn block_io(counters: &Value) -> Value {
-    let list = |name: &str| -> Vec<Value> {
-        let entries = counters[name].as_array().into_iter().flatten();
-        entries
-            .map(|e| json!({ "major": e["major"], "minor": e["minor"], "op": e["operation"], "value": e["value"] }))
-            .collect()
+    let list = |name: &str| -> Option<Vec<Value>> {
+        // Of a container that does not run there is nothing, not even an empty list.
+        let entries = counters.as_object()?.get(name).and_then(Value::as_array).into_iter().flatten();
+        let show = |e: &Value| json!({ "major": e["major"], "minor": e["minor"], "op": e["operation"], "value": e["value"] });
+        Some(entries.map(show).collect())
     };
     json!({
         "io_service_bytes_recursive": list("service_bytes"),
@@ -131,7 +145,11 @@ fn memory(counters: &Value, v1: bool) -> Value {
     if v1 {
         shown["max_usage"] = counters["max_usage_bytes"].clone();
     }
-    shown["stats"] = counters["detail"].clone();
+    let mut detail = counters["detail"].clone();
+    if let Some(fields) = detail.as_object_mut().filter(|_| v1) {
+        fields.retain(|name, _| !UNTOLD.contains(&name.strip_prefix("total_").unwrap_or(name)));
+    }
+    shown["stats"] = detail;
     if let Some(failures) = counters["failures"].as_u64().filter(|n| *n > 0) {
         shown["failcnt"] = json!(failures);
     }
@@ -209,7 +227,7 @@ mod tests {
             "cgroup_version": 1,
             "cpu": { "usage_ns": 5, "user_ns": 3, "system_ns": 2, "per_cpu_ns": [4, 1],
                      "throttling": { "periods": 1, "throttled_periods": 0, "throttled_ns": 0 } },
-            "memory": { "usage_bytes": 7, "max_usage_bytes": 9, "limit_bytes": 100, "failures": 2, "detail": { "rss": 1 } },
+            "memory": { "usage_bytes": 7, "max_usage_bytes": 9, "limit_bytes": 100, "failures": 2, "detail": { "rss": 1, "total_swap": 2 } },
             "pids": { "current": 1, "limit": 50 },
             "block_io": { "serviced": [{ "major": 8, "minor": 0, "operation": "Read", "value": 3 }] },
         });
@@ -220,5 +238,7 @@ mod tests {
         assert_eq!(shown["memory_stats"], memory);
         let served = json!([{ "major": 8, "minor": 0, "op": "Read", "value": 3 }]);
         assert_eq!(shown["blkio_stats"]["io_serviced_recursive"], served);
+        assert_eq!(shown["blkio_stats"]["io_merged_recursive"], json!([]));
+        assert_eq!(block_io(&Value::Null)["io_merged_recursive"], Value::Null, "of one that does not run");
     }
 }

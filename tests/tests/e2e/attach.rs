@@ -122,15 +122,20 @@ fn who_attaches_while_it_ends_sees_the_next_run() {
 #[test]
 fn the_log_of_one_that_has_ended() {
     let host = Host::new();
-    host.docker("run --name gone busybox sh -c 'echo out; echo err >&2'").ok();
-    let path = "/v1.51/containers/gone/attach?logs=1&stdout=1&stderr=1&stream=0";
-    let mut connection = host.connect();
-    let head = connection.open("POST", path, &UPGRADE, b"");
-    assert_eq!((head.status, head.reason.as_str()), (101, "UPGRADED"));
-    let mut frames = vec![connection.frame().unwrap(), connection.frame().unwrap()];
-    frames.sort();
-    assert_eq!(frames, [(1, b"out\n".to_vec()), (2, b"err\n".to_vec())]);
-    assert_eq!(connection.frame(), None);
+    for driver in ["json-file", "local"] {
+        host.docker(&format!(
+            "run --name {driver} --log-driver {driver} busybox sh -c 'echo out; echo err >&2'"
+        ))
+        .ok();
+        let path = format!("/v1.51/containers/{driver}/attach?logs=1&stdout=1&stderr=1&stream=0");
+        let mut connection = host.connect();
+        let head = connection.open("POST", &path, &UPGRADE, b"");
+        assert_eq!((head.status, head.reason.as_str()), (101, "UPGRADED"));
+        let mut frames = vec![connection.frame().unwrap(), connection.frame().unwrap()];
+        frames.sort();
+        assert_eq!(frames, [(1, b"out\n".to_vec()), (2, b"err\n".to_vec())]);
+        assert_eq!(connection.frame(), None);
+    }
 }
 
 /// A monitor stays until its clients have taken what there is. By then another may have the container.

@@ -268,6 +268,30 @@ fn top_and_stats_and_update() {
 }
 
 #[test]
+fn what_statistics_tell() {
+    let host = Host::new();
+    host.docker("run -d --name box --network none busybox sleep 600").ok();
+    let get = |path: &str| host.api("GET", &format!("/{path}"), &serde_json::Value::Null);
+    let shot = get("v1.51/containers/box/stats?stream=0&one-shot=1").expect(200).json();
+    assert_eq!(
+        (&shot["name"], shot["preread"].as_str()),
+        (&serde_json::Value::Null, Some("0001-01-01T00:00:00Z"))
+    );
+    assert!(shot["blkio_stats"]["io_merged_recursive"].is_array(), "{shot}");
+    // Versions before 1.41 know no such thing.
+    let pair = get("v1.40/containers/box/stats?stream=0&one-shot=1").expect(200).json();
+    assert!(pair["name"] == "/box" && pair["preread"] != shot["preread"], "{pair}");
+    assert_eq!(
+        get("v1.51/containers/box/stats?one-shot=1").expect(400).message(),
+        "cannot have stream=true and one-shot=true"
+    );
+    host.docker("kill box").ok();
+    host.docker("wait box").ok();
+    let ended = get("v1.51/containers/box/stats?stream=0&one-shot=1").expect(200).json();
+    assert!(ended["name"] == "/box" && ended["blkio_stats"]["io_merged_recursive"].is_null(), "{ended}");
+}
+
+#[test]
 fn a_start_that_fails_after_a_boot_is_tried_again() {
     // Beyond dockerd, which leaves it.
     if Binary::from_environment().is_reference() {
