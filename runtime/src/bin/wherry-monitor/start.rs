@@ -16,7 +16,7 @@ use crate::external::External;
 use crate::health::Verdict;
 use crate::job::{Connected, Io, Job, Kind};
 use crate::journal::now_ns;
-use crate::launch::{Parsed, failure_code};
+use crate::launch::{Parsed, failure_code, runtime_failure};
 use crate::monitor::{Monitor, Plan, Run};
 use crate::poll::{Flags, Polled, Source};
 use crate::restart::{self, Backoff};
