@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::launch::{LaunchError, Launcher};
 use crate::protocol::{
-    EndpointSpec, Failure, Network, NetworkSpec, Reply, Request, Sandbox, SandboxSpec, Settings,
+    EndpointSpec, Failure, Firewalld, Network, NetworkSpec, Reply, Request, Sandbox, SandboxSpec, Settings,
 };
 
 /// How long an answer may take. netd answers in milliseconds; only a firewall tool that waits for another
@@ -187,6 +187,17 @@ impl Client {
         match self.call(&Request::Sandboxes)? {
             Reply::Sandboxes(sandboxes) => Ok(sandboxes),
             _ => Err(ClientError::Unexpected { request: "Sandboxes" }),
+        }
+    }
+
+    /// [`Request::Firewalld`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn firewalld(&self) -> Result<Option<Firewalld>, ClientError> {
+        match self.call(&Request::Firewalld)? {
+            Reply::Firewalld(firewalld) => Ok(firewalld),
+            _ => Err(ClientError::Unexpected { request: "Firewalld" }),
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Request {
     },
     /// All sandboxes. Answered by [`Reply::Sandboxes`].
     Sandboxes,
+    /// Does firewalld keep this host's firewall? Answered by [`Reply::Firewalld`].
+    Firewalld,
     /// Ends netd; sandboxes, bridges and rules stay as they are. Answered by `Ok`.
     Shutdown,
 }
@@ -93,6 +95,8 @@ pub enum Reply {
     Sandbox(Box<Sandbox>),
     /// All of them.
     Sandboxes(Vec<Sandbox>),
+    /// What is known of it; `None` if it does not run.
+    Firewalld(Option<Firewalld>),
 }
 
 /// A request that failed; nothing of it is left.
@@ -235,6 +239,13 @@ pub enum FirewallBackend {
     Iptables,
     /// The program nft, in tables of our own: `ip docker-bridges` and `ip6 docker-bridges`.
     Nftables,
+}
+
+/// A firewalld that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewalld {
+    /// When it last reloaded its rules while netd listened: seconds since 1970.
+    pub reloaded_s: Option<u64>,
 }
 
 /// The default bridge network, called `bridge`.

@@ -12,15 +12,15 @@ use super::host;
 use crate::config::{BUILD, Config};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-use crate::server::{Reply, response};
+use crate::server::{ApiVersion, Reply, response};
 
-pub(super) async fn info(engine: Arc<Engine>) -> Result<Reply, Error> {
+pub(super) async fn info(engine: Arc<Engine>, version: ApiVersion) -> Result<Reply, Error> {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let document = blocking(move || Ok(document(&engine, tasks))).await?;
+    let document = blocking(move || Ok(document(&engine, version, tasks))).await?;
     Ok(response::json(StatusCode::OK, &document).into())
 }
 
-fn document(engine: &Engine, tasks: usize) -> Value {
+fn document(engine: &Engine, version: ApiVersion, tasks: usize) -> Value {
     let config = engine.config();
     let abilities = Abilities::of(Path::new("/sys/fs/cgroup"), engine.cgroup_v2);
     let mut document = Map::new();
@@ -31,6 +31,8 @@ fn document(engine: &Engine, tasks: usize) -> Value {
         process(engine, &config, tasks),
         system(&config),
         runtimes(&config),
+        firewall(engine, &config, version),
+        devices(&config),
         json!({ "Warnings": warnings(&config, &abilities, engine.cgroup_v2) }),
     ];
     for part in parts {
@@ -160,7 +162,7 @@ fn runtimes(config: &Config) -> Value {
             named[name]["runtimeArgs"] = json!(other.args);
         }
     }
-    let mut document = json!({
+    json!({
         // The names by which clients ask for the default runtime; what runs is told by the path.
         "Runtimes": named,
         "DefaultRuntime": config.default_runtime,
@@ -179,15 +181,32 @@ fn runtimes(config: &Config) -> Value {
         "RuncCommit": { "ID": BUILD },
         "InitCommit": { "ID": "" },
         "SecurityOptions": security_options(),
-    });
-    if config.network.iptables {
-        let driver = match config.network.firewall {
-            FirewallBackend::Iptables => "iptables",
-            FirewallBackend::Nftables => "nftables",
-        };
-        document["FirewallBackend"] = json!({ "Driver": driver });
+    })
+}
+
+/// Who writes the firewall's rules; clients before 1.49 are not told.
+fn firewall(engine: &Engine, config: &Config, version: ApiVersion) -> Value {
+    if !config.network.iptables || version < ApiVersion(1, 49) {
+        return json!({});
     }
-    document["CDISpecDirs"] = json!(config.cdi_spec_dirs);
+    let backend = match config.network.firewall {
+        FirewallBackend::Iptables => "iptables",
+        FirewallBackend::Nftables => "nftables",
+    };
+    // One that does not say is one that is not there.
+    let Ok(Some(firewalld)) = engine.netd.client().firewalld() else {
+        return json!({ "FirewallBackend": { "Driver": backend } });
+    };
+    let mut document = json!({ "Driver": format!("{backend}+firewalld") });
+    if let Some(seconds) = firewalld.reloaded_s.and_then(|s| i64::try_from(s).ok()) {
+        let at = wherry_rfc3339::trimmed(seconds.saturating_mul(1_000_000_000));
+        document["Info"] = json!([["ReloadedAt", at]]);
+    }
+    json!({ "FirewallBackend": document })
+}
+
+fn devices(config: &Config) -> Value {
+    let mut document = json!({ "CDISpecDirs": config.cdi_spec_dirs });
     let devices = crate::containers::spec::cdi::names(&config.cdi_spec_dirs);
     if !devices.is_empty() {
         document["DiscoveredDevices"] =

@@ -33,7 +33,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
             let document = version::document(engine.config().experimental);
             Ok(response::json(StatusCode::OK, &document).into())
         }
-        ("GET", ["info"]) => info::info(engine).await,
+        ("GET", ["info"]) => info::info(engine, request.version).await,
         ("GET", ["events"]) => events::stream(&engine, &request),
         ("GET", ["system", "df"]) => disk_usage::answer(engine, &request).await,
         ("POST", ["auth"]) => auth::check(engine, request).await,

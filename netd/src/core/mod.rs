@@ -144,6 +144,7 @@ impl Netd {
             Request::Sandboxes => {
                 Reply::Sandboxes(self.state().sandboxes.values().map(|s| s.sandbox.clone()).collect())
             }
+            Request::Firewalld => Reply::Firewalld(self.firewall.firewalld()),
             Request::Shutdown => {
                 self.let_go();
                 Reply::Ok

@@ -3,12 +3,14 @@
 //! accepts another one may still drop. Zone and policy are named as dockerd's, and are made once, for good.
 
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use wherry_dbus::{Bus, BusError, Object, Value};
 
 use super::{Job, Order};
-use crate::journal;
+use crate::{journal, protocol};
 
 const ZONE: &str = "docker";
 const POLICY: &str = "docker-forwarding";
@@ -24,9 +26,31 @@ const CONFIG: Object<'_> = Object {
 /// It has started, or ended; it has reloaded its rules.
 const SIGNALS: &[&str] = &["NameOwnerChanged", "Reloaded"];
 
+/// What is known of firewalld, for those who ask.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    runs: bool,
+    reloaded_s: Option<u64>,
+}
+
+impl Known {
+    pub(super) fn get(&self) -> Option<protocol::Firewalld> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.runs.then_some(protocol::Firewalld { reloaded_s: state.reloaded_s })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Our bridges in firewalld's zone.
 #[derive(Debug, Default)]
 pub(super) struct Firewalld {
+    known: Known,
     /// The bridges that are known to be there, in order.
     registered: Vec<String>,
     /// The thread that hears its signals, once there is a bus.
@@ -34,6 +58,10 @@ pub(super) struct Firewalld {
 }
 
 impl Firewalld {
+    pub(super) fn new(known: Known) -> Self {
+        Self { known, ..Self::default() }
+    }
+
     /// Begins to listen to what firewalld says, if nobody does yet; what it says comes as an order.
     pub(super) fn listen(&mut self, jobs: &Sender<Job>) {
         if self.listener.as_ref().is_some_and(|thread| !thread.is_finished()) {
@@ -41,9 +69,9 @@ impl Firewalld {
         }
         // A host without a bus has no firewalld.
         let Ok(bus) = subscribed() else { return };
-        let jobs = jobs.clone();
+        let (jobs, known) = (jobs.clone(), self.known.clone());
         let thread = std::thread::Builder::new().name("firewalld".into()).stack_size(128 << 10);
-        match thread.spawn(move || listen(bus, &jobs)) {
+        match thread.spawn(move || listen(bus, &known, &jobs)) {
             Ok(thread) => self.listener = Some(thread),
             Err(e) => journal::note(format_args!("firewalld's reloads go unnoticed: {e}")),
         }
@@ -63,7 +91,7 @@ impl Firewalld {
             return;
         }
         let gone = self.registered.iter().filter(|bridge| !wanted.contains(bridge));
-        if let Err(error) = register(&wanted, gone) {
+        if let Err(error) = register(&wanted, gone, &self.known) {
             journal::note(format_args!("register bridges with firewalld: {error}"));
         }
         self.registered = wanted;
@@ -79,8 +107,12 @@ fn subscribed() -> Result<Bus, BusError> {
 }
 
 /// Until the bus is gone; the next engine that starts or reloads has it begin again.
-fn listen(mut bus: Bus, jobs: &Sender<Job>) {
-    while bus.signal(None).is_ok() {
+fn listen(mut bus: Bus, known: &Known, jobs: &Sender<Job>) {
+    while let Ok(signal) = bus.signal(None) {
+        if signal.member == "Reloaded" {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            known.change(|state| state.reloaded_s = now.ok().map(|now| now.as_secs()));
+        }
         let (done, _) = channel();
         if jobs.send(Job { order: Order::Firewalld, done }).is_err() {
             return;
@@ -88,12 +120,16 @@ fn listen(mut bus: Bus, jobs: &Sender<Job>) {
     }
 }
 
-fn register<'a>(wanted: &[String], gone: impl Iterator<Item = &'a String>) -> Result<(), BusError> {
-    // Asking for it must not start it.
-    let Ok(mut bus) = Bus::system(&[]) else { return Ok(()) };
-    if !bus.has_owner(NAME)? {
-        return Ok(());
-    }
+fn register<'a>(
+    wanted: &[String],
+    gone: impl Iterator<Item = &'a String>,
+    known: &Known,
+) -> Result<(), BusError> {
+    // A host without a bus has no firewalld, and asking for it must not start it.
+    let mut bus = Bus::system(&[]).ok();
+    let runs = bus.as_mut().is_some_and(|bus| bus.has_owner(NAME).unwrap_or(false));
+    known.change(|state| state.runs = runs);
+    let Some(mut bus) = bus.filter(|_| runs) else { return Ok(()) };
     ensure_zone(&mut bus)?;
     let zone_of = |bus: &mut Bus, bridge: &str| -> Result<String, BusError> {
         let zone = bus.call(ZONES, "getZoneOfInterface", vec![Value::text(bridge)])?;

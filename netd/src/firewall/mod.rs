@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use crate::journal;
 use crate::protocol::{Failure, FirewallBackend};
-use firewalld::Firewalld;
+use firewalld::{Firewalld, Known};
 use wanted::{BridgeRules, Part, PortRules, Wanted};
 use watch::Helpers;
 
@@ -28,6 +28,7 @@ use watch::Helpers;
 #[derive(Debug)]
 pub(crate) struct Firewall {
     jobs: Sender<Job>,
+    firewalld: Known,
 }
 
 /// A change that has been asked for.
@@ -81,15 +82,16 @@ impl Pending {
 impl Firewall {
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, received) = channel();
-        let helpers = Helpers::default();
+        let (helpers, firewalld) = (Helpers::default(), Known::default());
         if let Err(e) = watch::start(jobs.clone(), helpers.clone()) {
             journal::note(format_args!("others' changes of the firewall go unnoticed: {e}"));
         }
-        std::thread::Builder::new().name("firewall".into()).stack_size(256 << 10).spawn({
-            let jobs = jobs.clone();
-            move || work(&received, jobs, helpers)
-        })?;
-        Ok(Self { jobs })
+        let (own, known) = (jobs.clone(), firewalld.clone());
+        std::thread::Builder::new()
+            .name("firewall".into())
+            .stack_size(256 << 10)
+            .spawn(move || work(&received, &own, helpers, known))?;
+        Ok(Self { jobs, firewalld })
     }
 
     /// Sets what is wanted altogether, and brings the host to agree: what is right already stays as it is. Then removes what is
@@ -118,6 +120,11 @@ impl Firewall {
         self.order(Order::Remove(Part { networks, ..Part::default() })).finish()
     }
 
+    /// What is known of firewalld; `None` if it does not run.
+    pub(crate) fn firewalld(&self) -> Option<crate::protocol::Firewalld> {
+        self.firewalld.get()
+    }
+
     fn order(&self, order: Order) -> Pending {
         let (done, wait) = channel();
         // If the thread has ended, so has the sender that it was given, and `finish` says so.
@@ -127,8 +134,9 @@ impl Firewall {
 }
 
 /// `own`: where orders go that come from outside.
-fn work(jobs: &Receiver<Job>, own: Sender<Job>, helpers: Helpers) {
-    let mut keeper = Keeper { helpers, ..Keeper::default() };
+fn work(jobs: &Receiver<Job>, own: &Sender<Job>, helpers: Helpers, known: Known) {
+    let firewalld = Firewalld::new(known);
+    let mut keeper = Keeper { helpers, firewalld, ..Keeper::default() };
     while let Ok(first) = jobs.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
         let orders = batch.iter().map(|job| &job.order).collect::<Vec<_>>();
@@ -136,7 +144,7 @@ fn work(jobs: &Receiver<Job>, own: Sender<Job>, helpers: Helpers) {
         if let Err(failure) = &result {
             journal::note(failure);
         }
-        keeper.register(&orders, &own);
+        keeper.register(&orders, own);
         for job in batch {
             // Not everybody waits.
             let _ = job.done.send(result.clone());

@@ -60,6 +60,7 @@ fn bridges_are_in_its_zone(test: &str, backend: FirewallBackend) {
             inside(&web.netns, || TcpStream::connect_timeout(&to, Duration::from_secs(2)).is_ok())
         };
         assert!(leaves());
+        assert_eq!(host.client.firewalld().unwrap(), None);
         let [firewalld, _bus] = firewalld();
         assert!(!leaves(), "firewalld refuses what it does not know");
         host.client.configure(settings.clone()).unwrap();
@@ -70,6 +71,7 @@ fn bridges_are_in_its_zone(test: &str, backend: FirewallBackend) {
             assert!(inside(outside, || greeting(ip(&web), 80)).is_err(), "not by its own address");
         };
         assert_eq!(interfaces(), ["docker0"]);
+        assert!(host.client.firewalld().unwrap().is_some(), "it runs");
         works();
         let network = host.network("net");
         assert_eq!(interfaces(), ["br-6e6574000000", "docker0"]);
@@ -77,11 +79,13 @@ fn bridges_are_in_its_zone(test: &str, backend: FirewallBackend) {
             "firewall-cmd --reload; firewall-cmd --zone=docker --remove-interface=docker0; firewall-cmd --reload",
         );
         eventually("the bridges, after reloads", || interfaces().len() == 2);
+        assert!(host.client.firewalld().unwrap().unwrap().reloaded_s.is_some());
         works();
         host.client.remove_network(&network.spec.id).unwrap();
         assert_eq!(interfaces(), ["docker0"]);
         // Another firewalld: it knows the zone, but nothing of what is in it.
         drop(firewalld);
+        eventually("its end is noticed", || host.client.firewalld().unwrap().is_none());
         let _firewalld = Server::start("firewalld", &["--nofork", "--nopid"]);
         eventually("the bridge, in another firewalld", || interfaces() == ["docker0"]);
         works();
