@@ -16,6 +16,10 @@ use super::status::{Code, Status};
 const WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
+/// What h2 charges for frames of less than 256 bytes that wait to be read: by itself it ends the connection before the window is
+/// full of them, and a list of files is nothing but such frames. So many have the whole window in frames of 16 bytes.
+const FRAME_BUDGET: usize = 16 * CONNECTION_WINDOW_BYTES as usize;
+
 /// A connection on which calls are made.
 #[derive(Clone, Debug)]
 pub struct Channel {
@@ -37,6 +41,7 @@ impl Channel {
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .data_frame_budget(FRAME_BUDGET)
             .enable_push(false)
             .handshake(io)
             .await?;

@@ -110,14 +110,6 @@ impl Builder {
         rest(&self.host);
     }
 
-    /// Removes all that was built, and all that was kept of it.
-    pub(crate) fn forget(&self) {
-        self.host.docker(&["rmi", "-f", TAG]).ok();
-        self.host.docker("image prune -f").ok();
-        self.host.docker("builder prune -af").ok();
-        self.rest();
-    }
-
     /// The most memory that the engine's own processes together had during a build.
     pub(crate) fn peak_mib(&self, context: &Context) -> f64 {
         let kib = peak_pss_kib(&self.host, || drop(self.docker_build(context, Cache::Unused)));

@@ -86,8 +86,7 @@ impl Page {
              Medians of {} rounds in ms, the whole of `docker build` as a user waits for it; the engines take turns, each in \
              a private host of the same kind, on an image of Debian's busybox. Many files are {} of 1 KiB, which one COPY brings in.\n\n\
              Uncached is `--no-cache` with files that nobody has seen, in a folder of which the client has sent nothing before; \
-             after each round all that was built or kept was removed. After each build, writing back was waited for, untimed; \
-             its image was run to see that the files are right, and the client must have told of as many cached steps as \
+             nothing was deleted until the end. After each build, writing back was waited for, untimed; its image was run to see that the files are right, and the client must have told of as many cached steps as \
              there may be.",
             facts.date,
             facts.commit,
