@@ -255,6 +255,8 @@ pub enum TransferSource {
         checksum: String,
         /// Whether `.git` stays.
         keep_git_dir: bool,
+        /// Whether its submodules come along.
+        submodules: bool,
     },
 }
 

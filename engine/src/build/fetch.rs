@@ -112,8 +112,12 @@ pub(super) async fn fetch(
             let name = download(engine, url, name, (&path, checksum), watch).await?;
             find(folder, escape(&name), None, *unpack, root).await
         }
-        TransferSource::Git { remote, reference, subdir, checksum, keep_git_dir } => {
-            clone(remote, reference, checksum, (&path, *keep_git_dir)).await?;
+        TransferSource::Git { remote, reference, subdir, checksum, keep_git_dir, submodules } => {
+            clone(remote, reference, checksum, *submodules, &path).await?;
+            if !keep_git_dir {
+                let dir = path.join(".git");
+                tokio::fs::remove_dir_all(&dir).await.map_err(Error::io("remove", dir.display()))?;
+            }
             find(folder, subdir.clone(), None, false, root).await
         }
         TransferSource::Files { .. } => Err(Error::server("files of a context are not fetched").into()),
@@ -208,7 +212,8 @@ async fn clone(
     remote: &str,
     reference: &str,
     checksum: &str,
-    (folder, keep_git_dir): (&Path, bool),
+    submodules: bool,
+    folder: &Path,
 ) -> Result<(), FetchError> {
     let wanted = if reference.is_empty() { "HEAD" } else { reference };
     if wanted.starts_with('-') {
@@ -240,10 +245,9 @@ async fn clone(
         let (expected, actual) = (checksum.to_owned(), commit.trim().to_owned());
         return Err(FetchError::Checksum { expected, actual });
     }
-    git(remote, folder, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
-    if !keep_git_dir {
-        let dir = folder.join(".git");
-        tokio::fs::remove_dir_all(&dir).await.map_err(Error::io("remove", dir.display()))?;
+    if submodules {
+        git(remote, folder, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])
+            .await?;
     }
     Ok(())
 }

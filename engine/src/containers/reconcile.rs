@@ -230,8 +230,23 @@ pub(crate) async fn shutdown(engine: Arc<Engine>) {
     for container in engine.containers.all() {
         if container.status().state.is_running() {
             let engine = engine.clone();
-            stopping.spawn(async move { control::stop_for_shutdown(&engine, &container, limit).await });
+            stopping.spawn(async move {
+                control::stop_for_shutdown(&engine, &container, limit).await;
+                if tokio::time::timeout(SETTLING, settled(&container)).await.is_err() {
+                    tracing::warn!(container = %container.id, "what it used was not given back in time");
+                }
+            });
         }
     }
     stopping.join_all().await;
+}
+
+/// How long a container may take to give back its network and its mounts once it has ended.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// Waits for what follows the end of a container: its monitor is let go last.
+async fn settled(container: &Container) {
+    while !container.status().state.is_running() && container.monitor.lock().await.is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

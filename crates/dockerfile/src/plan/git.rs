@@ -12,6 +12,7 @@ pub(super) struct GitSource {
     subdir: String,
     checksum: String,
     keep_git_dir: Option<bool>,
+    submodules: Option<bool>,
 }
 
 impl GitSource {
@@ -65,7 +66,10 @@ impl GitSource {
                 self.keep_git_dir = Some(boolean()?);
                 Ok(())
             }
-            "submodules" => boolean().map(drop),
+            "submodules" => {
+                self.submodules = Some(boolean()?);
+                Ok(())
+            }
             _ => Err(Error::GitQuery(format!("unexpected query {name:?}"))),
         }
     }
@@ -87,6 +91,7 @@ impl GitSource {
             subdir: self.subdir,
             checksum,
             keep_git_dir: self.keep_git_dir.or(keep).unwrap_or(false),
+            submodules: self.submodules.unwrap_or(true),
         })
     }
 }
@@ -131,6 +136,16 @@ mod tests {
         check("github.com/a/b.git", None);
         check("./a@b:c", None);
         check("file.txt", None);
+        for (query, expect) in
+            [("", true), ("?submodules=false", false), ("?submodules=1", true), ("?submodules", true)]
+        {
+            let found = GitSource::parse(&format!("https://h/a.git{query}")).unwrap().unwrap();
+            let source = found.into_source(None, "").unwrap();
+            assert!(
+                matches!(source, TransferSource::Git { submodules, .. } if submodules == expect),
+                "{query}"
+            );
+        }
         let fails = |text: &str| GitSource::parse(text).unwrap_err().to_string();
         assert_eq!(fails("https://h/a.git?x=1"), "unexpected query \"x\"");
         assert_eq!(fails("https://h/a.git?ref=b#c"), "ref conflicts: \"c\" vs \"b\"");

@@ -77,6 +77,7 @@ async fn repository(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
         subdir: String::new(),
         checksum: String::new(),
         keep_git_dir: false,
+        submodules: true,
     };
     let failed = |error: fetch::FetchError| Error::server(error.to_string());
     let material = fetch::fetch(engine, &source, &|_, _, _| {}).await.map_err(failed)?;
