@@ -167,8 +167,15 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn set_names(&self, sandbox: &str, network: &str, names: Vec<String>) -> Result<(), ClientError> {
-        self.done(&Request::SetNames { sandbox: sandbox.into(), network: network.into(), names }, "SetNames")
+    pub fn set_names(
+        &self,
+        sandbox: &str,
+        network: &str,
+        names: Vec<String>,
+        container: &str,
+    ) -> Result<(), ClientError> {
+        let (sandbox, network, container) = (sandbox.into(), network.into(), container.into());
+        self.done(&Request::SetNames { sandbox, network, names, container }, "SetNames")
     }
 
     /// [`Request::ReleaseSandbox`].

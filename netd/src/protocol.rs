@@ -60,6 +60,9 @@ pub enum Request {
         network: String,
         /// As [`EndpointSpec::names`].
         names: Vec<String>,
+        /// As [`EndpointSpec::container`]; empty: it stays.
+        #[serde(default)]
+        container: String,
     },
     /// Removes a sandbox: endpoints, published ports, namespace. One that is not there is fine. Answered
     /// by `Ok` once its addresses, names and ports are free; slow kernel work may still go on.

@@ -303,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn references_are_no_options() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = clone("/nowhere", "--orphan=x", "", (folder.path(), false)).await.unwrap_err();
+        let refused = clone("/nowhere", "--orphan=x", "", true, folder.path()).await.unwrap_err();
         assert!(refused.to_string().contains("--orphan=x is no name"), "{refused}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

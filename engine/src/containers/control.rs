@@ -250,12 +250,14 @@ pub(super) async fn handle_rename(
 async fn rename_endpoints(engine: &Arc<Engine>, container: &Arc<Container>) {
     let Some(sandbox) = container.sandbox() else { return };
     let record = container.record();
-    for endpoint in sandbox.endpoints.iter().filter(|e| !e.spec.names.is_empty()) {
+    for endpoint in &sandbox.endpoints {
         let network = &endpoint.spec.network;
         let attachment =
             record.networks.values().find(|a| a.network_id == *network).cloned().unwrap_or_default();
-        let names = super::network::names(&record, &attachment);
-        if let Err(error) = engine.netd.set_names(&container.id, network, names).await {
+        // In a network without a DNS it has none, and goes on with none.
+        let has_names = !endpoint.spec.names.is_empty();
+        let names = if has_names { super::network::names(&record, &attachment) } else { Vec::new() };
+        if let Err(error) = engine.netd.set_names(&container.id, network, names, &record.name).await {
             tracing::warn!(container = %container.id, %error, "the new name is not known in a network");
         }
     }

@@ -110,11 +110,17 @@ fn bound(sandbox: Option<&Sandbox>) -> impl Iterator<Item = &BoundPort> {
     sandbox.into_iter().flat_map(|s| s.endpoints.iter().flat_map(|e| e.ports.iter()))
 }
 
+/// Whether a bridge leads out of it.
+fn leads_out(sandbox: Option<&Sandbox>) -> bool {
+    let mut endpoints = sandbox.into_iter().flat_map(|s| s.endpoints.iter());
+    endpoints.any(|e| !e.host_interface.is_empty() && (e.default_route || e.default_route_v6))
+}
+
 /// `NetworkSettings.Ports` of inspect: of a running container the exposed ports, each with where it is published.
 pub(super) fn port_map(record: &Record, sandbox: Option<&Sandbox>) -> Value {
     let mut shown: BTreeMap<String, Option<Vec<Value>>> = BTreeMap::new();
-    // Only bridges publish.
-    if sandbox.is_some_and(|s| s.endpoints.iter().any(|e| !e.host_interface.is_empty())) {
+    // Elsewhere nothing can be published.
+    if leads_out(sandbox) {
         for port in record.config.exposed_ports.iter().flatten().map(|(port, _)| port) {
             shown.insert(port.clone(), None);
         }
@@ -153,7 +159,7 @@ pub(super) fn port_list(record: &Record, sandbox: Option<&Sandbox>) -> Vec<Port>
             protocol: port.protocol.to_string(),
         });
     }
-    if sandbox.is_some_and(|s| !s.endpoints.is_empty()) {
+    if leads_out(sandbox) {
         let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| port);
         for (private_port, protocol) in exposed.filter_map(|port| parse_port(port).ok()) {
             let protocol = protocol.to_string();

@@ -127,7 +127,7 @@ impl Netd {
         self.ask(move |netd| netd.disconnect_endpoint(&sandbox, &network)).await
     }
 
-    /// Replaces the names of a sandbox's endpoint.
+    /// Replaces the names of a sandbox's endpoint, and the name of its container.
     ///
     /// # Errors
     /// netd's.
@@ -136,9 +136,11 @@ impl Netd {
         sandbox: &str,
         network: &str,
         names: Vec<String>,
+        container: &str,
     ) -> Result<(), Error> {
         let (sandbox, network) = (sandbox.to_string(), network.to_string());
-        self.ask(move |netd| netd.set_names(&sandbox, &network, names)).await
+        let container = container.to_string();
+        self.ask(move |netd| netd.set_names(&sandbox, &network, names, &container)).await
     }
 
     /// Removes a sandbox; one that is not there is fine.

@@ -239,7 +239,13 @@ impl Netd {
         }
     }
 
-    pub(super) fn set_names(&self, id: &str, network: &str, names: Vec<String>) -> Result<(), Failure> {
+    pub(super) fn set_names(
+        &self,
+        id: &str,
+        network: &str,
+        names: Vec<String>,
+        container: String,
+    ) -> Result<(), Failure> {
         let _turn = self.turn(id);
         let mut after = self.sandbox(id)?;
         let dns = {
@@ -249,9 +255,13 @@ impl Netd {
                 return Err(Failure::NotConnected { sandbox: id.into(), network: name });
             };
             endpoint.spec.names = names;
+            if !container.is_empty() {
+                endpoint.spec.container_name = container;
+            }
             state.update_endpoint(id, endpoint);
             for asked in after.spec.endpoints.iter_mut().filter(|e| e.network == network) {
                 asked.names = endpoint.spec.names.clone();
+                asked.container_name.clone_from(&endpoint.spec.container_name);
             }
             let Some(entry) = state.sandboxes.get_mut(id) else {
                 return Err(Failure::NoSuchSandbox(id.into()));

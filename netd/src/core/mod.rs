@@ -133,8 +133,8 @@ impl Netd {
             Request::Disconnect { sandbox, network } => {
                 Reply::Sandbox(Box::new(self.disconnect(&sandbox, &network)?))
             }
-            Request::SetNames { sandbox, network, names } => {
-                self.set_names(&sandbox, &network, names)?;
+            Request::SetNames { sandbox, network, names, container } => {
+                self.set_names(&sandbox, &network, names, container)?;
                 Reply::Ok
             }
             Request::ReleaseSandbox { sandbox } => {

@@ -158,7 +158,7 @@ fn containers_find_each_other_by_name() {
         spec.endpoints[0].names.push("search".into());
         let es3 = host.client.create_sandbox(spec).unwrap();
         assert_eq!(ask(&es.netns, "search", A).unwrap(), addresses(&[ip(&es2), ip(&es3)]));
-        host.client.set_names(&es3.id, &net.spec.id, vec!["renamed".into()]).unwrap();
+        host.client.set_names(&es3.id, &net.spec.id, vec!["renamed".into()], "es3").unwrap();
         assert_eq!(ask(&es.netns, "renamed", A).unwrap(), addresses(&[ip(&es3)]));
         assert_eq!(ask(&es.netns, "search", A).unwrap(), addresses(&[ip(&es2)]));
         host.client.connect_endpoint(&stranger.id, endpoint("stranger", &net)).unwrap();

@@ -169,6 +169,28 @@ fn connect_and_disconnect() {
 }
 
 #[test]
+fn a_network_knows_its_containers_new_names() {
+    let host = Host::new();
+    host.docker("network create --internal inside").ok();
+    for network in ["bridge", "inside"] {
+        host.docker(&format!("run -d --name before --expose 80 --network {network} busybox sleep 300")).ok();
+        host.docker("rename before after").ok();
+        let line =
+            format!("network inspect -f '{{{{range .Containers}}}}{{{{.Name}}}}{{{{end}}}}' {network}");
+        assert_eq!(host.docker(&line).ok().out(), "after", "{network}");
+        // Nothing is published from a network that does not lead out, nor shown as if it could be.
+        let ports = host.docker("inspect -f '{{json .NetworkSettings.Ports}}' after").ok();
+        assert_eq!(ports.out(), if network == "bridge" { "{\"80/tcp\":null}" } else { "{}" });
+        let listed = host.docker("ps --format '{{.Ports}}'").ok();
+        assert_eq!(listed.out(), if network == "bridge" { "80/tcp" } else { "" });
+        let refused = host.docker(&format!("network rm {network}")).fails(1, "");
+        assert!(network == "bridge" || refused.stderr.contains("name:\"after\""), "{}", refused.stderr);
+        host.docker("rm -f after").ok();
+    }
+    host.docker("network rm inside").ok();
+}
+
+#[test]
 fn traffic_between_containers() {
     check_traffic(&Host::new());
 }
