@@ -60,7 +60,7 @@ pub enum Request {
         network: String,
         /// As [`EndpointSpec::names`].
         names: Vec<String>,
-        /// As [`EndpointSpec::container`]; empty: it stays.
+        /// As [`EndpointSpec::container_name`]; empty: it stays.
         #[serde(default)]
         container: String,
     },
