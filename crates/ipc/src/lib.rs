@@ -76,7 +76,8 @@ pub fn encode<T: Serialize + ?Sized>(message: &T, fds: usize) -> Result<Vec<u8>,
 /// Sends one message with `fds` attached, whole, waiting (by poll) where a non-blocking socket is full.
 ///
 /// # Errors
-/// As [`encode`]; [`Error::Socket`] when the peer is gone. SIGPIPE is never raised.
+/// As [`encode`]; [`Error::Socket`] when the peer is gone, and with `TimedOut` when a blocking socket with a timeout stays full.
+/// SIGPIPE is never raised.
 pub fn send<T: Serialize + ?Sized>(
     socket: impl AsFd,
     message: &T,
@@ -229,6 +230,14 @@ mod tests {
         let sender = std::thread::spawn(move || send(&a, &copy, &[]).unwrap());
         assert_eq!(receive::<String>(&b).unwrap().0, text);
         sender.join().unwrap();
+    }
+
+    #[test]
+    fn a_blocking_sockets_timeout_holds() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        a.set_write_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+        let sent = send(&a, &"x".repeat(4 << 20), &[]);
+        assert!(matches!(&sent, Err(Error::Socket(e)) if e.kind() == io::ErrorKind::TimedOut), "{sent:?}");
     }
 
     #[test]

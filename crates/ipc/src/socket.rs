@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, open};
 
 /// Listens at `path` with permissions `mode`, replacing a socket that a dead process left there.
 ///
@@ -42,7 +42,11 @@ pub fn peer_uid(socket: impl AsFd) -> io::Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
 }
 
+/// Waits until a full socket has room again. A blocking one has waited already, as long as its owner allows (SO_SNDTIMEO).
 pub(crate) fn wait_writable(socket: BorrowedFd<'_>) -> io::Result<()> {
+    if !fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
     match poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::OUT)], None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(e) => Err(e.into()),
