@@ -104,10 +104,40 @@ fn what_is_right_stays_and_what_is_lost_comes_back() {
 }
 
 fn translations_of_nftables() -> String {
-    out("nft list map ip docker-bridges published; nft list set ip docker-bridges open; nft list set ip docker-bridges published-locally")
-        .lines()
-        .filter(|l| l.contains("elements"))
-        .collect()
+    let lists = ["map {} published", "map {} published-at", "set {} open", "set {} published-locally"]
+        .map(|list| sh(&format!("nft list {}", list.replace("{}", "ip docker-bridges"))));
+    lists.concat().lines().filter(|l| l.contains("elements")).collect()
+}
+
+#[test]
+fn a_network_whose_rules_are_damaged_leaves_nothing() {
+    alone("nftables::a_network_whose_rules_are_damaged_leaves_nothing", |host| {
+        let spec = || NetworkSpec { subnets: vec![subnet("10.9.0.0/24")], ..network_spec("net") };
+        let rules_of_iptables = || out("iptables-save | grep -v '^#' | sed 's/\\[.*//'");
+        for backend in [FirewallBackend::Iptables, FirewallBackend::Nftables] {
+            host.client.configure(Settings { firewall: backend, ..settings() }).unwrap();
+            let all = || rules_of_iptables() + &rules();
+            let before = all();
+            let network = host.create(spec());
+            assert_ne!(all(), before);
+            let damage = match backend {
+                FirewallBackend::Iptables => {
+                    "iptables -t nat -D POSTROUTING -s 10.9.0.0/24 ! -o br-6e6574000000 -j MASQUERADE"
+                }
+                FirewallBackend::Nftables => {
+                    "nft delete element ip docker-bridges bridges '{ \"br-6e6574000000\" }'"
+                }
+            };
+            sh(damage);
+            // At once: what is to be removed is not all there, so that everything is compared.
+            host.client.remove_network(&network.spec.id).unwrap();
+            assert_eq!(all(), before, "{backend:?}");
+            // Its subnet can be used again.
+            host.create(NetworkSpec { id: id("again"), ..spec() });
+            host.client.remove_network(&id("again")).unwrap();
+            assert_eq!(all(), before, "{backend:?}");
+        }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use wherry_netd::client::Client;
@@ -28,21 +28,27 @@ pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
         rustix::process::geteuid().is_root(),
         "the tests of netd need root: they make network namespaces"
     );
-    let status = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    command
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", test])
-        .env(INSIDE, "1")
-        .status()
-        .expect("run unshare (package util-linux)");
-    assert!(status.success(), "{test} failed in its namespaces");
+        .env(INSIDE, "1");
+    passes(&mut command, test, "in its namespaces");
+}
+
+/// Runs the one test of this name. A name that no test has would succeed, too, without anything having run.
+fn passes(command: &mut Command, test: &str, how: &str) {
+    let command = command.args(["--exact", "--nocapture", test]).stderr(Stdio::inherit());
+    let output = command.output().expect("run the test again (unshare is in the package util-linux)");
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}");
+    assert!(output.status.success() && said.contains(" 1 passed"), "{test} failed {how}");
 }
 
 /// Runs another test with netd's nftables backend.
 pub(crate) fn again_with_nftables(test: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let status = command.args(["--exact", "--nocapture", test]).env(NFTABLES, "1").status().unwrap();
-    assert!(status.success(), "{test} failed with nftables");
+    passes(command.env(NFTABLES, "1"), test, "with nftables");
 }
 
 /// The backend that this test runs with.
