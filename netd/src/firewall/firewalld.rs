@@ -53,6 +53,10 @@ pub(super) struct Firewalld {
     known: Known,
     /// The bridges that are known to be there, in order.
     registered: Vec<String>,
+    /// The last attempt has failed somewhere: more or fewer may be there.
+    uncertain: bool,
+    /// A reload was to bring the zone, and it is not known to have done so.
+    reloaded: bool,
     /// The thread that hears its signals, once there is a bus.
     listener: Option<JoinHandle<()>>,
 }
@@ -87,14 +91,84 @@ impl Firewalld {
         let mut wanted = bridges.map(str::to_owned).collect::<Vec<_>>();
         wanted.sort();
         wanted.dedup();
-        if wanted == self.registered {
+        if wanted == self.registered && !self.uncertain {
             return;
         }
-        let gone = self.registered.iter().filter(|bridge| !wanted.contains(bridge));
-        if let Err(error) = register(&wanted, gone, &self.known) {
+        let before = std::mem::take(&mut self.registered);
+        let gone = before.iter().filter(|bridge| !wanted.contains(bridge));
+        let registered = self.register(&wanted, gone);
+        self.uncertain = registered.is_err();
+        if let Err(error) = registered {
             journal::note(format_args!("register bridges with firewalld: {error}"));
+            // The next attempt removes those, too, that may have stayed.
+            self.registered = before;
         }
-        self.registered = wanted;
+        self.registered.extend(wanted);
+        self.registered.sort();
+        self.registered.dedup();
+    }
+
+    fn register<'a>(
+        &mut self,
+        wanted: &[String],
+        gone: impl Iterator<Item = &'a String>,
+    ) -> Result<(), BusError> {
+        // A host without a bus has no firewalld, and asking for it must not start it.
+        let mut bus = Bus::system(&[]).ok();
+        let runs = bus.as_mut().is_some_and(|bus| bus.has_owner(NAME).unwrap_or(false));
+        self.known.change(|state| state.runs = runs);
+        let Some(mut bus) = bus.filter(|_| runs) else { return Ok(()) };
+        self.ensure_zone(&mut bus)?;
+        let zone_of = |bus: &mut Bus, bridge: &str| -> Result<String, BusError> {
+            let zone = bus.call(ZONES, "getZoneOfInterface", vec![Value::text(bridge)])?;
+            Ok(zone.first().and_then(Value::as_text).unwrap_or_default().to_owned())
+        };
+        for bridge in wanted {
+            match zone_of(&mut bus, bridge)?.as_str() {
+                ZONE => {}
+                "" => drop(bus.call(ZONES, "addInterface", vec![Value::text(ZONE), Value::text(bridge)])?),
+                other => journal::note(format_args!(
+                    "{bridge} stays in firewalld's zone {other}, where somebody has put it"
+                )),
+            }
+        }
+        for bridge in gone {
+            if zone_of(&mut bus, bridge)? == ZONE {
+                bus.call(ZONES, "removeInterface", vec![Value::text(ZONE), Value::text(bridge)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Zone and policy, in firewalld's lasting configuration, and the zone in the running one, where a reload brings it.
+    fn ensure_zone(&mut self, bus: &mut Bus) -> Result<(), BusError> {
+        let zone = !has(bus, CONFIG, "getZoneNames", ZONE)?;
+        if zone {
+            let settings =
+                [("target", Value::text("ACCEPT")), ("description", Value::text("bridges of containers"))];
+            bus.call(CONFIG, "addZone2", vec![Value::text(ZONE), dictionary(settings)])?;
+        }
+        let policy = match has(bus, CONFIG, "getPolicyNames", POLICY) {
+            // Before 0.9 there are no policies, and none is needed.
+            Err(error) if error.is("UnknownMethod") => false,
+            known => !known?,
+        };
+        if policy {
+            let settings = [
+                ("ingress_zones", Value::texts(["ANY"])),
+                ("egress_zones", Value::texts([ZONE])),
+                ("target", Value::text("ACCEPT")),
+                ("description", Value::text("what goes to containers")),
+            ];
+            bus.call(CONFIG, "addPolicy", vec![Value::text(POLICY), dictionary(settings)])?;
+        }
+        let runs = has(bus, ZONES, "getZones", ZONE)?;
+        // Of a reload we hear ourselves: where it does not bring the zone another one must not follow, without end.
+        let again = std::mem::replace(&mut self.reloaded, !runs);
+        if zone || policy || !(runs || again) {
+            bus.call(RUNNING, "reload", Vec::new())?;
+        }
+        Ok(())
     }
 }
 
@@ -106,7 +180,7 @@ fn subscribed() -> Result<Bus, BusError> {
     Ok(bus)
 }
 
-/// Until the bus is gone; the next engine that starts or reloads has it begin again.
+/// Until the bus is gone; the next engine that starts has it begin again.
 fn listen(mut bus: Bus, known: &Known, jobs: &Sender<Job>) {
     while let Ok(signal) = bus.signal(None) {
         if signal.member == "Reloaded" {
@@ -120,66 +194,11 @@ fn listen(mut bus: Bus, known: &Known, jobs: &Sender<Job>) {
     }
 }
 
-fn register<'a>(
-    wanted: &[String],
-    gone: impl Iterator<Item = &'a String>,
-    known: &Known,
-) -> Result<(), BusError> {
-    // A host without a bus has no firewalld, and asking for it must not start it.
-    let mut bus = Bus::system(&[]).ok();
-    let runs = bus.as_mut().is_some_and(|bus| bus.has_owner(NAME).unwrap_or(false));
-    known.change(|state| state.runs = runs);
-    let Some(mut bus) = bus.filter(|_| runs) else { return Ok(()) };
-    ensure_zone(&mut bus)?;
-    let zone_of = |bus: &mut Bus, bridge: &str| -> Result<String, BusError> {
-        let zone = bus.call(ZONES, "getZoneOfInterface", vec![Value::text(bridge)])?;
-        Ok(zone.first().and_then(Value::as_text).unwrap_or_default().to_owned())
-    };
-    for bridge in wanted {
-        match zone_of(&mut bus, bridge)?.as_str() {
-            ZONE => {}
-            "" => drop(bus.call(ZONES, "addInterface", vec![Value::text(ZONE), Value::text(bridge)])?),
-            other => journal::note(format_args!(
-                "{bridge} stays in firewalld's zone {other}, where somebody has put it"
-            )),
-        }
-    }
-    for bridge in gone {
-        if zone_of(&mut bus, bridge)? == ZONE {
-            bus.call(ZONES, "removeInterface", vec![Value::text(ZONE), Value::text(bridge)])?;
-        }
-    }
-    Ok(())
-}
-
-/// Zone and policy, in firewalld's lasting configuration; making them takes effect with a reload.
-fn ensure_zone(bus: &mut Bus) -> Result<(), BusError> {
-    let zone = !names(bus, "getZoneNames")?.iter().any(|name| name == ZONE);
-    if zone {
-        let settings =
-            [("target", Value::text("ACCEPT")), ("description", Value::text("bridges of containers"))];
-        bus.call(CONFIG, "addZone2", vec![Value::text(ZONE), dictionary(settings)])?;
-    }
-    let policy = !names(bus, "getPolicyNames")?.iter().any(|name| name == POLICY);
-    if policy {
-        let settings = [
-            ("ingress_zones", Value::texts(["ANY"])),
-            ("egress_zones", Value::texts([ZONE])),
-            ("target", Value::text("ACCEPT")),
-            ("description", Value::text("what goes to containers")),
-        ];
-        bus.call(CONFIG, "addPolicy", vec![Value::text(POLICY), dictionary(settings)])?;
-    }
-    if zone || policy {
-        bus.call(RUNNING, "reload", Vec::new())?;
-    }
-    Ok(())
-}
-
-fn names(bus: &mut Bus, method: &str) -> Result<Vec<String>, BusError> {
-    let answer = bus.call(CONFIG, method, Vec::new())?;
-    let Some(Value::Array(_, names)) = answer.into_iter().next() else { return Ok(Vec::new()) };
-    Ok(names.iter().filter_map(Value::as_text).map(str::to_owned).collect())
+/// Whether a name is among those that a method answers.
+fn has(bus: &mut Bus, object: Object<'_>, method: &str, name: &str) -> Result<bool, BusError> {
+    let answer = bus.call(object, method, Vec::new())?;
+    let Some(Value::Array(_, names)) = answer.first() else { return Ok(false) };
+    Ok(names.iter().filter_map(Value::as_text).any(|known| known == name))
 }
 
 /// `a{sv}`.

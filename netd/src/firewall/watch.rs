@@ -1,6 +1,6 @@
 //! Noticing that somebody else has changed the host's rules (an administrator's flush, a firewall service's reload).
 //! Where iptables is the legacy variant the kernel tells nobody; rules are then checked when an engine
-//! starts or reloads.
+//! starts, and when firewalld has started or reloaded.
 
 use std::collections::VecDeque;
 use std::io;
