@@ -287,7 +287,8 @@ impl Netd {
             (networks, endpoints, state.forward_drop.clone())
         };
         let rules = Part { networks, ports: self.port_rules(&endpoints) };
-        let mut wanted = Wanted { backend: settings.firewall, families, rules, forward_drop };
+        let mut wanted =
+            Wanted { backend: settings.firewall, families, rules, forward_drop, ..Wanted::default() };
         let Err(failure) = self.firewall.reconcile(wanted.clone(), before) else { return Ok(()) };
         if wanted.rules.networks_of(Family::V6).next().is_some() {
             return Err(failure);

@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use crate::journal;
 use crate::protocol::{Failure, FirewallBackend};
 use firewalld::{Firewalld, Known};
-use wanted::{BridgeRules, Part, PortRules, Wanted};
+use wanted::{BridgeRules, Family, Part, PortRules, Wanted};
 use watch::Helpers;
 
 /// The firewall of the host.
@@ -169,6 +169,8 @@ struct Keeper {
 struct Difference {
     add: Part,
     remove: Part,
+    /// The families that the networks to add need and that we did without until now.
+    families: Vec<Family>,
     /// Nothing is known about what is there.
     all: bool,
 }
@@ -180,29 +182,41 @@ impl Keeper {
             self.note(order, &mut difference);
         }
         if !difference.all && !self.uncertain && self.apply(&difference).is_ok() {
+            self.wanted.leaving.clear();
             return Ok(());
         }
         let mended = self.mend();
         self.uncertain = mended.is_err();
         mended.inspect_err(|_| {
-            for order in orders {
-                if let Order::Add(part) = order {
-                    self.forget(part);
-                }
-            }
+            self.take_back(orders, &difference);
             // What is wrong with the host's firewall has been said by the first attempt.
             let _ = self.mend();
         })?;
         self.clear();
+        self.wanted.leaving.clear();
         Ok(())
+    }
+
+    /// Does not want what these orders add, since it cannot be had.
+    fn take_back(&mut self, orders: &[&Order], difference: &Difference) {
+        self.wanted.families.retain(|family| !difference.families.contains(family));
+        for order in orders {
+            if let Order::Add(part) = order {
+                self.forget(part);
+            }
+        }
     }
 
     fn note(&mut self, order: &Order, difference: &mut Difference) {
         match order {
             Order::Reconcile { wanted, before } => {
-                self.wanted = wanted.clone();
+                let leaving = std::mem::take(&mut self.wanted.leaving);
+                self.wanted = Wanted { leaving, ..wanted.clone() };
                 difference.all = true;
-                self.stale = before.or(self.stale).filter(|stale| *stale != wanted.backend);
+                difference.families.clear();
+                // Where a switch has failed before, what did it `before` is the one that we have switched to.
+                self.stale =
+                    [*before, self.stale].into_iter().flatten().find(|stale| *stale != wanted.backend);
             }
             Order::Firewalld => {}
             Order::Check => difference.all |= !self.wanted.families.is_empty(),
@@ -211,6 +225,7 @@ impl Keeper {
                     if !self.wanted.families.contains(&family) {
                         // One that could not be had at the start, and is needed now.
                         self.wanted.families.push(family);
+                        difference.families.push(family);
                         difference.all = true;
                     }
                 }
@@ -232,6 +247,9 @@ impl Keeper {
         self.wanted.rules.networks.retain(|n| {
             !part.networks.iter().any(|gone| gone.bridge == n.bridge && gone.family() == n.family())
         });
+        let leaving = &mut self.wanted.leaving;
+        leaving.retain(|known| !part.networks.contains(known));
+        leaving.extend(part.networks.iter().cloned());
     }
 
     fn apply(&self, difference: &Difference) -> Result<(), Failure> {
@@ -271,6 +289,11 @@ impl Keeper {
         if anew || changed {
             self.firewalld.agree(self.wanted.rules.networks.iter().map(|n| n.bridge.as_str()));
         }
+        if orders.iter().any(|order| matches!(order, Order::Firewalld)) {
+            // What it has done to rules of the legacy iptables the kernel tells nobody.
+            let (done, _) = channel();
+            let _ = own.send(Job { order: Order::Check, done });
+        }
     }
 
     /// Removes what another backend has left. Ours holds already, so a failure is only noted.
@@ -297,43 +320,4 @@ fn cancel<T: Clone + PartialEq>(goes: &[T], add: &mut Vec<T>, remove: &mut Vec<T
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::{BoundPort, GatewayMode, Protocol};
-
-    fn port(host_port: u16) -> PortRules {
-        let bound = BoundPort {
-            protocol: Protocol::Tcp,
-            container_port: 80,
-            host_ip: "0.0.0.0".parse().unwrap(),
-            host_port,
-        };
-        PortRules {
-            bridge: "br0".into(),
-            mode: GatewayMode::Nat,
-            ip: "172.18.0.2".parse().unwrap(),
-            ports: vec![bound],
-        }
-    }
-
-    #[test]
-    fn orders_that_wait_together_become_one_change() {
-        let mut keeper = Keeper::default();
-        let mut difference = Difference::default();
-        let part =
-            |ports: &[u16]| Part { ports: ports.iter().copied().map(port).collect(), ..Part::default() };
-        let (old, one, two) = (1, 2, 3);
-        for order in [
-            Order::Remove(part(&[old])),
-            Order::Add(part(&[one, two])),
-            Order::Remove(part(&[one])),
-            // A container that restarts: its rules go and come.
-            Order::Add(part(&[old])),
-        ] {
-            keeper.note(&order, &mut difference);
-        }
-        assert_eq!(difference.remove, part(&[old]));
-        assert_eq!(difference.add, part(&[two, old]));
-        assert_eq!(keeper.wanted.rules, part(&[two, old]));
-    }
-}
+mod tests;

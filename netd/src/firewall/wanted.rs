@@ -93,7 +93,7 @@ impl Part {
     }
 }
 
-/// All that ought to be there.
+/// All that ought to be there, and what may still be there and ought not.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) backend: FirewallBackend,
@@ -102,4 +102,14 @@ pub(crate) struct Wanted {
     pub(crate) rules: Part,
     /// The families whose forwarded packets are dropped unless a rule accepts them.
     pub(crate) forward_drop: Vec<Family>,
+    /// Networks that are not wanted any more, as long as nobody knows that their rules are gone.
+    pub(crate) leaving: Vec<BridgeRules>,
+}
+
+impl Wanted {
+    /// The networks whose rules are ours to change and to remove.
+    pub(crate) fn owned(&self, family: Family) -> impl Iterator<Item = &BridgeRules> {
+        let leaving = self.leaving.iter().filter(move |n| n.family() == family);
+        self.rules.networks_of(family).chain(leaving)
+    }
 }

@@ -36,10 +36,10 @@ pub(super) fn mend(wanted: &Wanted, helpers: &Helpers) -> Result<(), Failure> {
 
 fn mend_family(wanted: &Wanted, family: Family, helpers: &Helpers) -> Result<(), Failure> {
     let has_base = wanted.families.contains(&family);
-    let networks = wanted.rules.networks_of(family).cloned().collect::<Vec<_>>();
-    if !has_base && networks.is_empty() {
+    if !has_base && wanted.rules.networks_of(family).next().is_none() {
         return Ok(());
     }
+    let networks = wanted.owned(family).cloned().collect::<Vec<_>>();
     let mut all = if has_base { rules::base(family) } else { Vec::new() };
     all.extend(rules::of(&wanted.rules, family));
     let saved = program::read(save(family), &[])?;
@@ -55,7 +55,7 @@ pub(super) fn clear(wanted: &Wanted, helpers: &Helpers) -> Result<(), Failure> {
     wanted.families.iter().try_for_each(|family| {
         let saved = program::read(save(*family), &[])?;
         let existing = mend::parse(&saved);
-        let networks = wanted.rules.networks_of(*family).cloned().collect::<Vec<_>>();
+        let networks = wanted.owned(*family).cloned().collect::<Vec<_>>();
         let base = rules::base(*family);
         let change = mend::clear(&existing, &base, &networks, wanted.forward_drop.contains(family));
         start(*family, &change, helpers).and_then(Running::finish)

@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::table::{Chain, NAME, Set, Table, interface, mark_of};
+use super::table::{BRIDGES, Chain, NAME, Set, Table, interface, mark_of};
 use crate::firewall::wanted::{BridgeRules, Family};
 
 /// A change of one family's table.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
-    /// The table is made anew; what was in it goes.
-    anew: bool,
+    /// The table goes with all that is in it.
+    delete: bool,
+    /// The table is made.
+    make: bool,
     /// Declarations that are missing.
     sets: Vec<(String, Set)>,
     /// Set, element.
@@ -41,7 +43,8 @@ impl Change {
     pub(super) fn between(existing: Option<&Table>, wanted: &Table, networks: &[&BridgeRules]) -> Self {
         let Some(existing) = existing.filter(|there| has_same_base(there, wanted)) else {
             return Self {
-                anew: true,
+                delete: true,
+                make: true,
                 sets: wanted.sets.clone().into_iter().collect(),
                 fill: wanted.chains.clone().into_iter().collect(),
                 add: without(wanted, &Table::default()),
@@ -63,12 +66,27 @@ impl Change {
             (there != Some(&chain)).then(|| (name.clone(), chain))
         });
         Self {
-            anew: false,
             sets: missing.map(|(name, set)| (name.clone(), set.clone())).collect(),
             remove: without(existing, wanted).into_iter().filter(|(_, e)| owned.has_element(e)).collect(),
             gone: gone.filter(|name| owned.has_chain(name)).cloned().collect(),
             fill: filled.collect(),
             add: without(wanted, existing),
+            ..Self::default()
+        }
+    }
+
+    /// What to do so that nothing of these networks is left in the table, and no table either unless others' bridges are in it.
+    pub(super) fn clear(existing: &Table, networks: &[&BridgeRules]) -> Self {
+        let owned = Owned::new(networks);
+        let bridges = BRIDGES.iter().filter_map(|name| existing.sets.get(*name));
+        if bridges.flat_map(|set| &set.elements).all(|bridge| owned.has_element(bridge)) {
+            return Self { delete: true, ..Self::default() };
+        }
+        let all = without(existing, &Table::default());
+        Self {
+            remove: all.into_iter().filter(|(_, element)| owned.has_element(element)).collect(),
+            gone: existing.chains.keys().filter(|name| owned.has_chain(name)).cloned().collect(),
+            ..Self::default()
         }
     }
 
@@ -85,10 +103,12 @@ impl Change {
             let _ = text.write_fmt(arguments);
             text.push('\n');
         };
-        if self.anew {
+        if self.delete {
             // Adding before deleting makes the deletion succeed whether or not the table was there.
             line(format_args!("add table {place}"));
             line(format_args!("delete table {place}"));
+        }
+        if self.make {
             line(format_args!("add table {place}"));
         }
         for (set, element) in &self.remove {
@@ -168,7 +188,7 @@ impl<'a> Owned<'a> {
 }
 
 /// How commands name a family's table.
-pub(super) fn place(family: Family) -> String {
+fn place(family: Family) -> String {
     format!("{} {NAME}", name(family))
 }
 

@@ -8,7 +8,7 @@ use super::program::{self, Running};
 use super::wanted::{Family, Part, Wanted};
 use super::watch::Helpers;
 use crate::protocol::Failure;
-use change::{Change, name, parse, place};
+use change::{Change, name, parse};
 use table::{NAME, Table};
 
 const PROGRAM: &str = "nft";
@@ -25,20 +25,21 @@ pub(super) fn mend(wanted: &Wanted, helpers: &Helpers) -> Result<(), Failure> {
     let mut text = String::new();
     for family in wanted.families.iter().copied() {
         let table = Table::whole(&wanted.rules, family, wanted.forward_drop.contains(&family));
-        let networks = wanted.rules.networks_of(family).collect::<Vec<_>>();
+        let networks = wanted.owned(family).collect::<Vec<_>>();
         text += &Change::between(existing(family)?.as_ref(), &table, &networks).render(family);
     }
     run(text, helpers)
 }
 
-/// Removes what this backend has made, so that another one is alone.
+/// Removes what this backend has made, so that another one is alone. A table that another engine shares stays, with what is its.
 pub(super) fn clear(wanted: &Wanted, helpers: &Helpers) -> Result<(), Failure> {
-    let gone = wanted.families.iter().map(|family| {
-        let place = place(*family);
-        // Adding before deleting makes the deletion succeed whether or not the table was there.
-        format!("add table {place}\ndelete table {place}\n")
-    });
-    run(gone.collect(), helpers)
+    let mut text = String::new();
+    for family in wanted.families.iter().copied() {
+        let Some(table) = existing(family)? else { continue };
+        let networks = wanted.owned(family).collect::<Vec<_>>();
+        text += &Change::clear(&table, &networks).render(family);
+    }
+    run(text, helpers)
 }
 
 /// The table as it is; none if there is none.

@@ -16,6 +16,9 @@ use crate::protocol::{BoundPort, GatewayMode};
 /// The table's name, in the families `ip` and `ip6`.
 pub(super) const NAME: &str = "docker-bridges";
 
+/// The sets of the bridges of networks with a way out, and of those of internal ones.
+pub(super) const BRIDGES: [&str; 2] = ["bridges", "internal-bridges"];
+
 /// Where a chain is asked, as its declaration says it; `None` for a chain that others jump to.
 pub(super) type Hook = Option<String>;
 
@@ -102,9 +105,9 @@ fn declare(table: &mut Table, family: Family) {
         let set = Set { kind: kind.into(), declaration: lines.to_vec(), elements: BTreeSet::new() };
         table.sets.insert(name.into(), set);
     };
-    // The bridges of networks with a way out, and those of internal ones.
-    set("bridges", "set", &["type ifname".into()]);
-    set("internal-bridges", "set", &["type ifname".into()]);
+    for name in BRIDGES {
+        set(name, "set", &["type ifname".into()]);
+    }
     // Host ports, on all addresses or on one, and where they lead.
     set("published", "map", &[format!("type {port} : {address} . inet_service")]);
     set("published-at", "map", &[format!("type {address} . {port} : {address} . inet_service")]);

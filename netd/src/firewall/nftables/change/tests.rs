@@ -100,6 +100,34 @@ add element published {{ tcp . 8081 : 172.18.0.2 . 80 }}
 }
 
 #[test]
+fn what_has_left_goes_with_what_was_its() {
+    let (gone, stays) = (network("br0", "172.18.0.0/16"), network("br1", "172.19.0.0/16"));
+    let existing = whole(&Part { networks: vec![gone.clone(), stays.clone()], ..part(&[8080]) });
+    let wanted = whole(&Part { networks: vec![stays.clone()], ..Part::default() });
+    let unknown = Change::between(Some(&existing), &wanted, &[&stays]).render(Family::V4);
+    assert_eq!(unknown, "", "what nobody has told us of may be somebody else's");
+    let text = Change::between(Some(&existing), &wanted, &[&stays, &gone]).render(Family::V4);
+    let left = "delete element ip docker-bridges raw-prerouting-in-jumps { 172.18.0.0/16 : jump raw-prerouting-in__br0 }";
+    assert!(
+        text.contains(left) && text.contains("delete chain ip docker-bridges filter-forward-in__br0"),
+        "{text}"
+    );
+    assert!(text.contains("delete element ip docker-bridges published {") && !text.contains("br1"), "{text}");
+}
+
+#[test]
+fn a_table_goes_unless_somebody_shares_it() {
+    let (ours, theirs) = (network("br0", "172.18.0.0/16"), network("br1", "172.19.0.0/16"));
+    let both = Part { networks: vec![ours.clone(), theirs.clone()], ..part(&[8080]) };
+    let text = Change::clear(&whole(&both), &[&ours, &theirs]).render(Family::V4);
+    assert_eq!(text, "add table ip docker-bridges\ndelete table ip docker-bridges\n");
+    let text = Change::clear(&whole(&both), &[&ours]).render(Family::V4);
+    let whole_of_ours = Table::of(&part(&[8080]), Family::V4);
+    let gone = Change::difference(&whole_of_ours, &Table::default()).render(Family::V4);
+    assert_eq!(text, gone, "ours goes, as if networks had been removed");
+}
+
+#[test]
 fn another_bases_table_is_made_anew_and_a_policy_is_set() {
     let wanted = part(&[8080]);
     let open = Table::whole(&wanted, Family::V4, false);
