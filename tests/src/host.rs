@@ -57,7 +57,12 @@ impl Host {
         let path = match () {
             () if works("criu") => path,
             () if works(&format!("{own}/criu")) => format!("{own}:{path}"),
-            () => return None,
+            () => {
+                eprintln!(
+                    "no criu works here, neither the machine's nor the lab's: checkpoints are not tried"
+                );
+                return None;
+            }
         };
         Some(Host::with_search_path(&path, arguments))
     }

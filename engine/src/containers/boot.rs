@@ -52,16 +52,17 @@ struct Node {
 pub(super) async fn resume(engine: Arc<Engine>) {
     let mut wanted = Vec::new();
     for container in engine.containers.all() {
-        let State::Exited { exit } = &container.status().state else { continue };
+        let before = container.status().state.clone();
+        let State::Exited { exit } = &before else { continue };
         let record = container.record();
         if record.host_config.auto_remove {
             tell(&container, remove::remove(&engine, &container, remove::Options::auto()).await);
         } else if is_wanted(&container, exit.code) {
-            wanted.push(container);
+            wanted.push((container, before));
         }
     }
-    wanted.sort_by_key(|container| container.record().created_ns);
-    let nodes: Vec<Node> = wanted.iter().map(|container| Node::of(&container.record())).collect();
+    wanted.sort_by_key(|(container, _)| container.record().created_ns);
+    let nodes: Vec<Node> = wanted.iter().map(|(container, _)| Node::of(&container.record())).collect();
     // Each says when its start has been tried.
     let done: Vec<watch::Sender<bool>> = nodes.iter().map(|_| watch::channel(false).0).collect();
     let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -70,14 +71,14 @@ pub(super) async fn resume(engine: Arc<Engine>) {
         let waits: Vec<_> = waits
             .into_iter()
             .filter_map(|(other, condition)| {
-                Some((wanted.get(other)?.clone(), done.get(other)?.subscribe(), condition))
+                Some((wanted.get(other)?.0.clone(), done.get(other)?.subscribe(), condition))
             })
             .collect();
-        let (Some(container), Some(done)) = (wanted.get(index).cloned(), done.get(index).cloned()) else {
+        let (Some((container, before)), Some(done)) = (wanted.get(index).cloned(), done.get(index).cloned())
+        else {
             continue;
         };
         let (engine, places) = (engine.clone(), places.clone());
-        let before = container.status().state.clone();
         starts.spawn(async move {
             for (other, mut started, condition) in waits {
                 // Its sender lives until it has been tried.
@@ -87,7 +88,8 @@ pub(super) async fn resume(engine: Arc<Engine>) {
             // The semaphore is never closed.
             let _place = places.acquire().await;
             start_again(engine, container, before).await;
-            let _ = done.send(true);
+            // Also for those that subscribe later.
+            done.send_replace(true);
         });
     }
     starts.join_all().await;

@@ -1,20 +1,18 @@
 //! What a container leaves behind whose monitor was killed: processes that nobody reaps or logs, cgroups, and what a named runtime
 //! keeps. As dockerd's containerd does when a shim has died, all of it is ended and removed.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wherry_monitor_api::{Leftovers, Request, run_dir};
 
-use super::monitor::Monitor;
-use super::record::Record;
+use super::monitor::{CallError, Monitor};
 use super::table::Container;
 use super::{runtimes, spec};
-use crate::config::Config;
 use crate::engine::Engine;
 
-/// Where the hierarchies of cgroups are.
-const HIERARCHIES: &str = "/sys/fs/cgroup";
+/// How long it may take. A named runtime's own removal may hang, and an engine that starts waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Ends and removes it, by a monitor that does nothing else. What cannot be removed is logged.
 pub(super) async fn clear(engine: &Engine, container: &Arc<Container>) {
@@ -27,10 +25,16 @@ pub(super) async fn clear(engine: &Engine, container: &Arc<Container>) {
             None
         }
     };
-    if external.is_none() && !may_be_there(&record, &config) {
+    let dir = run_dir(&config.exec_root, &container.id);
+    // Each monitor has had this folder, and EXEC_ROOT is empty after a boot: of a thousand containers nothing is left then.
+    if !dir.exists() {
         return;
     }
-    let dir = run_dir(&config.exec_root, &container.id);
+    // A connection may have broken though its monitor lives: then it is the monitor's container still.
+    if !matches!(Monitor::connect(&dir), Ok(None)) {
+        tracing::error!(container = %container.id, "its monitor is there, and keeps what it has");
+        return;
+    }
     let leftovers = Leftovers {
         cgroups_path: spec::cgroups_path(&record, &config).into(),
         systemd_cgroup: config.systemd_cgroup,
@@ -39,7 +43,8 @@ pub(super) async fn clear(engine: &Engine, container: &Arc<Container>) {
     };
     let failed = match Monitor::spawn(&engine.monitor_program, &dir, &container.id) {
         Ok((monitor, _)) => {
-            let cleared = monitor.call(Request::Clear(Box::new(leftovers)), &[]).await;
+            let call = monitor.call(Request::Clear(Box::new(leftovers)), &[]);
+            let cleared = tokio::time::timeout(PATIENCE, call).await.unwrap_or(Err(CallError::Gone));
             // One that has gone by itself has said why it did not answer.
             let _ = monitor.submit(Request::Release, &[]);
             cleared.err().map(|e| e.to_string())
@@ -49,13 +54,4 @@ pub(super) async fn clear(engine: &Engine, container: &Arc<Container>) {
     if let Some(error) = failed {
         tracing::error!(container = %container.id, %error, "what it has left could not be removed");
     }
-}
-
-/// Whether there may be a cgroup. After a reboot there is none, of a thousand containers.
-fn may_be_there(record: &Record, config: &Config) -> bool {
-    let path = spec::cgroups_path(record, config);
-    let Some(inner) = path.strip_prefix('/').filter(|_| !config.systemd_cgroup) else { return true };
-    let root = Path::new(HIERARCHIES);
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
-    root.join(inner).exists() || hierarchies.into_iter().any(|entry| entry.path().join(inner).exists())
 }

@@ -84,22 +84,54 @@ async fn follow(
             Signal::Gone => break,
         }
     }
-    let mut slot = container.monitor.lock().await;
     // One that was let go may stay on for a while, until its clients have all output: then it is another's container that runs.
-    let current = slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &monitor));
-    if current {
+    let mut slot = container.monitor.lock().await;
+    if !is_of(&slot, &monitor) {
+        return;
+    }
+    if !container.status().state.is_running() {
         *slot = None;
+        return;
     }
     drop(slot);
-    if current && container.status().state.is_running() {
-        tracing::error!(container = %container.id, "the monitor ended without a last word");
-        // Nobody may start it again before what is left of it is gone.
-        let guard = container.transition.lock().await;
-        lost(&engine, &container).await;
-        release_files(&engine, &container).await;
-        drop(guard);
-        boot::resume_one(&engine, &container).await;
+    broken_off(&engine, &container, &monitor).await;
+}
+
+fn is_of(slot: &Option<Arc<Monitor>>, monitor: &Arc<Monitor>) -> bool {
+    slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, monitor))
+}
+
+/// The connection to the monitor of a container that runs has ended.
+async fn broken_off(engine: &Arc<Engine>, container: &Arc<Container>, monitor: &Arc<Monitor>) {
+    // Nobody may start it again before what is left of it is gone. A dead monitor keeps its place until then: who found none
+    // would begin another, or take the container for ended.
+    let guard = container.transition.lock().await;
+    if !is_of(&*container.monitor.lock().await, monitor) || !container.status().state.is_running() {
+        return;
     }
+    // A monitor cuts off an engine that does not read, or that it does not understand, and lives on.
+    let dir = run_dir(&engine.config().exec_root, &container.id);
+    let again = loop {
+        match Monitor::connect(&dir) {
+            Ok(found) => break found,
+            Err(error) => {
+                tracing::error!(container = %container.id, %error, "cannot tell whether its monitor lives");
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    if let Some((found, signals)) = again
+        && adopt(engine, container, &found, signals).is_ok()
+    {
+        tracing::warn!(container = %container.id, "connected to its monitor again");
+        *container.monitor.lock().await = Some(found);
+        return;
+    }
+    tracing::error!(container = %container.id, "the monitor ended without a last word");
+    lost(engine, container).await;
+    *container.monitor.lock().await = None;
+    drop(guard);
+    boot::resume_one(engine, container).await;
 }
 
 /// The monitor is gone while the container ran: nobody reaps or logs it any more, so it is over.
@@ -124,6 +156,7 @@ pub(super) async fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
         super::publish_at(engine, container, at_ns, "die", more.into());
     }
     release_network(engine, container).await;
+    release_files(engine, container).await;
 }
 
 /// Whether nothing will follow this event unless somebody starts the container.
@@ -242,7 +275,7 @@ pub(super) async fn release_network(engine: &Arc<Engine>, container: &Arc<Contai
 }
 
 /// Unmounts what is mounted on the host for a container that runs.
-async fn release_files(engine: &Arc<Engine>, container: &Container) {
+pub(super) async fn release_files(engine: &Arc<Engine>, container: &Container) {
     release_volumes(engine, container).await;
     shared_memory::release(&engine.config().exec_root, &container.id);
     super::image_mounts::release(&engine.config().exec_root, &container.id);

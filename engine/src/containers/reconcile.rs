@@ -192,6 +192,7 @@ async fn reconnect(
                 // It only waited for an engine to say that it has understood.
                 container.monitor.lock().await.take();
                 let _ = monitor.submit(api::Request::Release, &[]);
+                lifecycle::release_files(engine, container).await;
             }
             Err(error) => tracing::error!(container = %container.id, %error, "its monitor does not answer"),
         }

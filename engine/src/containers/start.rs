@@ -20,7 +20,7 @@ use super::record::{Record, StartFailure};
 use super::state::{State, Transition};
 use super::table::Container;
 use super::users::{self, ResolvedUser};
-use super::{image_mounts, logging, remove, shared_memory, spec};
+use super::{image_mounts, leftovers, logging, remove, shared_memory, spec};
 use crate::config::Config;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -165,17 +165,22 @@ async fn hand_over(
             let error = if code == 128 { Error::server(message) } else { Error::InvalidParameter(message) };
             return Err((code, error));
         }
-        Err(error) => return Err(plain(broken(container, &error))),
+        Err(error) => {
+            leftovers::clear(engine, container).await;
+            return Err(plain(broken(container, &error)));
+        }
     }
     container.mark_started();
     // The event that brings the state travels on the same connection, just behind the answer; a monitor that dies between
     // the two must not keep the container locked.
     let mut status = container.watch();
     let moved_on = status.wait_for(|s| s.state != State::Starting);
-    match tokio::time::timeout(Duration::from_secs(10), moved_on).await {
-        Ok(Ok(_)) => tracing::debug!(container = %container.id, "started"),
-        Ok(Err(_)) | Err(_) => return Err(plain(broken(container, &CallError::Gone))),
+    let has_moved_on = matches!(tokio::time::timeout(Duration::from_secs(10), moved_on).await, Ok(Ok(_)));
+    if !has_moved_on {
+        leftovers::clear(engine, container).await;
+        return Err(plain(broken(container, &CallError::Gone)));
     }
+    tracing::debug!(container = %container.id, "started");
     if container.record().start_failure.is_some() {
         let (engine, container) = (engine.clone(), container.clone());
         blocking(move || container.update(&engine.config().data_root, |record| record.start_failure = None))

@@ -180,7 +180,11 @@ fn take_away(place: &CStr) -> Result<(), Errno> {
         // it went with what it was in
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::INVAL | Errno::PERM) => {
-            attach(place, &mounts::plain_filesystem(c"tmpfs", MountAttr::READONLY.set)?)
+            match attach(place, &mounts::plain_filesystem(c"tmpfs", MountAttr::READONLY.set)?) {
+                // it went, with its folder, since the table was read
+                Err(Errno::NOENT) => Ok(()),
+                covered => covered,
+            }
         }
         Err(errno) => Err(errno),
     }

@@ -4,7 +4,7 @@
 //! A scope cannot be made without a process in it, and the container's init shall be born in its cgroup, as with
 //! the other driver. So a process that only waits (the [`Placeholder`]) opens the scope and leaves when init is inside.
 //!
-//! The bus is spoken to by some hundred lines of our own ([`wire`], [`bus`]): zbus, the usual crate, brings an async
+//! The bus is spoken to by some hundred lines of our own (`wherry_dbus`): zbus, the usual crate, brings an async
 //! executor into the library and into each monitor even in its blocking form, for five methods with plain arguments.
 
 mod bus;
