@@ -93,3 +93,13 @@ fn a_backend_is_stale_until_it_is_cleared() {
     assert_eq!(stale(Iptables, Some(Nftables)), Some(Nftables));
     assert_eq!(stale(Iptables, None), Some(Nftables));
 }
+
+#[test]
+fn rules_are_compared_after_a_reload_of_firewalld() {
+    let (own, jobs) = channel();
+    let mut keeper = Keeper::default();
+    keeper.register(&[&Order::Firewalld, &Order::Firewalld], &own);
+    assert!(matches!(jobs.try_recv().map(|job| job.order), Ok(Order::Check)));
+    keeper.register(&[&Order::Check], &own);
+    assert!(jobs.try_recv().is_err(), "once");
+}

@@ -179,6 +179,25 @@ fn switching_leaves_nothing_of_the_other_one() {
 }
 
 #[test]
+fn switching_leaves_what_another_engine_has_in_the_table() {
+    alone("nftables::switching_leaves_what_another_engine_has_in_the_table", |host| {
+        host.client.configure(nftables()).unwrap();
+        let web = host.publisher("web", &[port(Protocol::Tcp, None, 8080, 80)]);
+        serve(&web.netns, 80, "web");
+        sh(
+            "nft add element ip docker-bridges bridges '{ \"br7\" }'; nft add chain ip docker-bridges filter-forward-in__br7",
+        );
+        host.client.configure(settings()).unwrap();
+        let left = rules();
+        assert!(left.contains("br7") && left.contains("chain filter-forward-in__br7"), "{left}");
+        assert!(!left.contains("docker0") && !left.contains("8080"), "{left}");
+        assert!(greeting(HOST_IP, 8080).unwrap().starts_with("web"));
+        // What is alone in the other family's table takes it along.
+        assert!(!out("nft list tables").contains("ip6 docker-bridges"));
+    });
+}
+
+#[test]
 fn a_crowd_is_small_and_quick_to_check() {
     alone("nftables::a_crowd_is_small_and_quick_to_check", |host| {
         host.client.configure(nftables()).unwrap();
