@@ -8,6 +8,11 @@ pub enum Error {
     /// More than a build may have.
     #[error("more than {0} instructions or ports are not supported by this engine")]
     TooMany(usize),
+    /// More memory than a plan may take.
+    #[error(
+        "what its instructions set takes more than {0} bytes, all steps together: not supported by this engine"
+    )]
+    TooLarge(usize),
     /// `RUN --device`.
     #[error("RUN --device={0} is not supported by this engine")]
     Device(String),

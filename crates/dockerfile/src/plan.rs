@@ -22,6 +22,7 @@ mod stages;
 mod state;
 mod transfer;
 mod variables;
+mod weight;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@
 
 mod pattern;
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::iter::Peekable;
 use std::str::Chars;
@@ -12,14 +13,28 @@ use std::str::Chars;
 use crate::{Error, Result};
 use pattern::Pattern;
 
-/// Variables by name; the last one of a name counts.
+/// Variables by name; the last one of a name counts. One instruction's texts share it.
 #[derive(Default)]
-pub(crate) struct Environment<'a>(HashMap<&'a str, &'a str>);
+pub(crate) struct Environment<'a> {
+    values: HashMap<&'a str, &'a str>,
+    /// How many bytes these have made, in all texts.
+    expanded: Cell<usize>,
+}
 
 impl<'a> Environment<'a> {
     pub(crate) fn of<S: AsRef<str>>(entries: &'a [S]) -> Self {
         let split = |entry: &'a S| entry.as_ref().split_once('=').unwrap_or((entry.as_ref(), ""));
-        Self(entries.iter().map(split).collect())
+        Self { values: entries.iter().map(split).collect(), expanded: Cell::new(0) }
+    }
+
+    /// The same, as if so many bytes had been made already.
+    pub(crate) fn with_expanded(self, bytes: usize) -> Self {
+        Self { expanded: Cell::new(bytes), ..self }
+    }
+
+    /// How many bytes have been made of its variables.
+    pub(crate) fn expanded(&self) -> usize {
+        self.expanded.get()
     }
 }
 
@@ -91,7 +106,7 @@ impl<'a> Lexer<'a> {
 
     fn run(&self, text: &str) -> (Result<Output>, LookedUp) {
         let chars = text.chars().peekable();
-        let mut scanner = Scanner { lexer: self, chars, depth: 0, expanded: 0, names: LookedUp::default() };
+        let mut scanner = Scanner { lexer: self, chars, depth: 0, names: LookedUp::default() };
         let output = scanner.until(None, self.keep_escapes);
         let output = output.map_err(|reason| Error::Word { word: text.to_owned(), reason });
         (output, scanner.names)
@@ -137,7 +152,7 @@ type Parsed<T> = std::result::Result<T, String>;
 
 /// Substitutions within substitutions go no deeper.
 const MAX_DEPTH: u32 = 64;
-/// So many bytes may variables make of one text: no program takes as much, and `A=$A$A` doubles.
+/// So many bytes may variables make of one instruction's texts: no program takes as much, and `A=$A$A` doubles.
 const MAX_EXPANDED: usize = 1 << 20;
 /// So many may a replacement make, before it is seen how many they are.
 const MAX_REPLACED: usize = 64 << 20;
@@ -150,7 +165,6 @@ struct Scanner<'a> {
     lexer: &'a Lexer<'a>,
     chars: Peekable<Chars<'a>>,
     depth: u32,
-    expanded: usize,
     names: LookedUp,
 }
 
@@ -269,8 +283,9 @@ impl Scanner<'_> {
 
     fn dollar(&mut self) -> Parsed<String> {
         let value = self.substitution()?;
-        self.expanded = self.expanded.saturating_add(value.len());
-        if self.expanded > MAX_EXPANDED { Err(too_much()) } else { Ok(value) }
+        let expanded = &self.lexer.environment.expanded;
+        expanded.set(expanded.get().saturating_add(value.len()));
+        if expanded.get() > MAX_EXPANDED { Err(too_much()) } else { Ok(value) }
     }
 
     fn substitution(&mut self) -> Parsed<String> {
@@ -382,7 +397,7 @@ impl Scanner<'_> {
     }
 
     fn value(&mut self, name: &str) -> Option<String> {
-        let value = self.lexer.environment.0.get(name).map(|value| (*value).to_owned());
+        let value = self.lexer.environment.values.get(name).map(|value| (*value).to_owned());
         let names = if value.is_some() { &mut self.names.used } else { &mut self.names.unset };
         if !name.is_empty() {
             names.insert(name.to_owned());

@@ -243,6 +243,26 @@ fn what_would_grow_without_end_is_refused() {
     let word = "y".repeat(60_000);
     let long = format!("FROM a\nENV A={}\nENV B=${{A//x/{word}}}\n", "x".repeat(60_000));
     fails(&long, too_much);
+    let large = |keyword: &str| {
+        let (first, ten) = ("v".repeat(60_000), "$V".repeat(10));
+        format!("{keyword} V={first}\n{keyword} A={ten}")
+    };
+    let (env, arg) = (large("ENV"), large("ARG"));
+    fails(&format!("FROM a\n{env}\nENV B1=$A B2=$A\n"), too_much);
+    fails(&format!("FROM a\n{arg}\nARG B1=$A B2=$A\n"), too_much);
+    fails(&format!("{arg}\nARG B1=$A\nARG B2=$A\nFROM a\n"), too_much);
+    let too_large = "what its instructions set takes more than 268435456 bytes, all steps together";
+    let ports = "1-65535 1-65535/udp 1-65535/sctp";
+    let envs: String = (0..990).map(|number| format!("ENV A{number}=1\n")).collect();
+    fails(&format!("FROM a\nEXPOSE {ports}\n{envs}"), too_large);
+    let envs: String = (0..20).map(|number| format!("ENV A{number}=$A\n")).collect();
+    let runs = "RUN true\n".repeat(400);
+    fails(&format!("FROM a\n{arg}\n{envs}{runs}"), too_large);
+    let args: String = (0..20).map(|number| format!("ARG A{number}=$A\n")).collect();
+    let stages: String = (0..100).map(|number| format!("FROM s{number} AS s{}\n", number + 1)).collect();
+    fails(&format!("FROM a AS s0\n{arg}\n{args}{stages}"), too_large);
+    fails(&format!("{arg}\nFROM a\nARG {}\n", "A ".repeat(1000)), too_large);
+    plan(&format!("FROM a\nEXPOSE {ports}\n{}", "RUN true\n".repeat(30)));
     plan(&format!("FROM a\n{}", "ENV A=1\n".repeat(999)));
     let many = "more than 1000 instructions or ports are not supported by this engine";
     fails(&format!("FROM a\n{}", "ENV A=1\n".repeat(1000)), many);

@@ -21,8 +21,9 @@ impl Globals {
             Frontend::BuildKit => Self { entries: platforms(file, request), declared: Vec::new() },
             Frontend::Classic => Self::default(),
         };
+        let mut expanded = 0;
         for global in &file.global_args {
-            globals.declare(global, file.escape, request, by_default)?;
+            globals.declare(global, file.escape, request, by_default, &mut expanded)?;
         }
         if request.frontend == Frontend::Classic {
             for name in PROXIES {
@@ -40,14 +41,16 @@ impl Globals {
         escape: char,
         request: &Request,
         by_default: bool,
+        expanded: &mut usize,
     ) -> Result<(), LocatedError> {
         for arg in &global.args {
             let given = request.build_args.get(&arg.name).filter(|_| !by_default);
             let value = match (given, &arg.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => {
-                    let environment = Environment::of(&self.entries);
+                    let environment = Environment::of(&self.entries).with_expanded(*expanded);
                     let value = Lexer::new(escape, &environment).word(default);
+                    *expanded = environment.expanded();
                     let located = |error| LocatedError::new(error, global.source.lines, Phase::Whole);
                     Some(value.map_err(located)?)
                 }

@@ -5,6 +5,15 @@ use crate::Healthcheck;
 use crate::go;
 use crate::instruction::Pair;
 
+/// The texts of which the classic builder's entry is made.
+pub(super) fn words_of(history: &ClassicHistory) -> impl Iterator<Item = &String> {
+    let (words, last) = match history {
+        ClassicHistory::Command(words) => (words, None),
+        ClassicHistory::Transfer { shell, before, after } => (shell, Some([before, after])),
+    };
+    words.iter().chain(last.into_iter().flatten())
+}
+
 /// ` name=value` of each.
 pub(super) fn pairs_text(pairs: &[Pair]) -> String {
     pairs.iter().map(|pair| format!(" {}={}", pair.name, pair.value)).collect()

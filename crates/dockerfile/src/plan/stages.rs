@@ -6,7 +6,8 @@ use super::names::Names;
 use super::planner::{Draft, Origin, Planner};
 use super::request::{Frontend, PROXIES, Request};
 use super::state::State;
-use super::{ClassicStep, Plan, PlannedStage, Platform, Root, Step};
+use super::weight::{self, Weight};
+use super::{ClassicStep, ImageConfig, Plan, PlannedStage, Platform, Root, Step};
 use crate::draft::MAX_INSTRUCTIONS;
 use crate::file::GlobalArgs;
 use crate::instruction::{Change, Instruction, Pair};
@@ -30,6 +31,7 @@ pub(super) fn plan(planner: &mut Planner) -> Result<Plan> {
         number: planner.file.global_args.len(),
         total: classic_total(planner),
         is_single: planner.is_single(),
+        weight: Weight::default(),
     };
     for at in built {
         building.stage(planner, at)?;
@@ -85,6 +87,7 @@ struct Building {
     number: usize,
     total: usize,
     is_single: bool,
+    weight: Weight,
 }
 
 impl Building {
@@ -96,6 +99,10 @@ impl Building {
         let mut names = Names::new(name.clone(), draft.total, planner.request.is_multi_platform);
         let from_name = from_name(planner, &draft, &state, &mut names);
         let place = self.plan.stages.len();
+        let from = draft.source.lines;
+        let kept = |error| LocatedError::new(error, from, Phase::Whole);
+        self.weight.add(state.weight()).map_err(kept)?;
+        let initial = Arc::new(state.config.clone());
         let base_stage = match draft.base {
             Origin::Stage(base) => self.places.get(base).copied().flatten(),
             _ => None,
@@ -109,10 +116,10 @@ impl Building {
             base: state.root.clone(),
             base_stage,
             platform: state.platform.clone(),
-            initial: Arc::new(state.config.clone()),
+            initial: initial.clone(),
             steps: Vec::new(),
             root: state.root.clone(),
-            config: Arc::new(state.config.clone()),
+            config: initial,
         });
         let is_target = at == planner.target;
         for command in draft.commands {
@@ -128,15 +135,18 @@ impl Building {
             let step = state.dispatch(command.statement, &sources, planner, &mut names);
             let made = step.map_err(|error| LocatedError::new(error, lines, Phase::Whole))?;
             let classic = (!command.is_trigger).then(|| self.next_classic(&source.text));
-            self.push(place, &mut state, made, source, command.is_trigger, classic);
+            let pushed = self.push(place, &mut state, made, source, command.is_trigger, classic);
+            pushed.map_err(|error| LocatedError::new(error, lines, Phase::Whole))?;
         }
         if is_target && planner.request.frontend == Frontend::Classic {
             self.classic_labels(place, &mut state, planner, &mut names)?;
         }
-        let config = Arc::new(state.config.clone());
+        let config = self.config(place, &state);
         if let Some(stage) = self.plan.stages.get_mut(place) {
             (stage.root, stage.config) = (state.root.clone(), config);
         }
+        // It stays, for stages that begin from this one.
+        self.weight.add(state.weight()).map_err(kept)?;
         if let Some(known) = self.places.get_mut(at) {
             *known = Some(place);
         }
@@ -152,8 +162,12 @@ impl Building {
         source: Source,
         is_trigger: bool,
         classic: Option<ClassicStep>,
-    ) {
+    ) -> crate::Result<()> {
         let id = self.plan.steps.len();
+        let config = self.config(stage, state);
+        if Arc::strong_count(&config) == 1 {
+            self.weight.add(weight::of_config(&config))?;
+        }
         let step = Step {
             stage,
             source,
@@ -162,13 +176,27 @@ impl Building {
             classic,
             root: state.root.clone(),
             action: made.action,
-            config: Arc::new(state.config.clone()),
+            config,
             history: made.history,
         };
+        self.weight.add(weight::of_step(&step))?;
         state.root = step.output(id);
         self.plan.steps.push(step);
         if let Some(stage) = self.plan.stages.get_mut(stage) {
             stage.steps.push(id);
+        }
+        Ok(())
+    }
+
+    /// A stage's configuration as it is now: the one of its last step if that is the same, as most steps change none.
+    fn config(&self, stage: usize, state: &State) -> Arc<ImageConfig> {
+        let last = self.plan.stages.get(stage).and_then(|stage| match stage.steps.last() {
+            Some(&step) => self.plan.steps.get(step).map(|step| &step.config),
+            None => Some(&stage.initial),
+        });
+        match last {
+            Some(last) if **last == state.config => last.clone(),
+            _ => Arc::new(state.config.clone()),
         }
     }
 
@@ -276,7 +304,8 @@ impl Building {
             let made = state.dispatch_expanded(change, &[], planner, names, &source);
             let made = made.map_err(|error| LocatedError::new(error, lines, Phase::Whole))?;
             let classic = self.next_classic(&source.text);
-            self.push(place, state, made, source, false, Some(classic));
+            let pushed = self.push(place, state, made, source, false, Some(classic));
+            pushed.map_err(|error| LocatedError::new(error, lines, Phase::Whole))?;
         }
         Ok(())
     }

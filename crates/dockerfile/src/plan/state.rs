@@ -7,6 +7,7 @@ use super::names::{Names, shown};
 use super::planner::Planner;
 use super::request::{Frontend, PROXIES, Request};
 use super::variables::{get, name_of, set_in_place, set_last};
+use super::weight::{MAX_BYTES, of_config, of_texts};
 use super::{Action, History, ImageConfig, Platform, Root};
 use crate::instruction::{Arg, Change, CommandLine, Instruction, Pair};
 use crate::lint::{Linter, Rule};
@@ -72,6 +73,12 @@ impl State {
             child.args.clear();
         }
         child
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn weight(&self) -> usize {
+        let args = self.args.iter().flat_map(|(name, value)| std::iter::once(name).chain(value));
+        of_config(&self.config) + of_texts(self.variables.iter().chain(args))
     }
 
     pub(super) fn begin_stage(&mut self) {
@@ -220,10 +227,15 @@ impl State {
     }
 
     fn arg(&mut self, args: &[Arg], planner: &mut Planner, source: &Source) -> Result<Made> {
-        let mut words = Vec::with_capacity(args.len());
+        let mut words: Vec<String> = Vec::with_capacity(args.len());
+        let (mut expanded_bytes, mut bytes) = (0, 0_usize);
         for arg in args {
+            bytes = bytes.saturating_add(of_texts(words.last()));
+            if bytes > MAX_BYTES {
+                return Err(Error::TooLarge(MAX_BYTES));
+            }
             let environment = self.environment(&planner.request);
-            let variables = Environment::of(&environment);
+            let variables = Environment::of(&environment).with_expanded(expanded_bytes);
             let lexer = Lexer::new(self.escape, &variables);
             let given = planner.request.build_args.get(&arg.name);
             let value = match self.frontend {
@@ -254,6 +266,7 @@ impl State {
                     value
                 }
             };
+            expanded_bytes = variables.expanded();
             if let Some(value) = &value {
                 set_last(&mut self.variables, &arg.name, value);
             }
