@@ -3,9 +3,10 @@
 use crate::suggest::nearest;
 
 /// What is mounted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum MountKind {
     /// A folder or file of the context, of another stage or of an image.
+    #[default]
     Bind,
     /// A folder that is kept between builds.
     Cache,
@@ -51,7 +52,7 @@ impl Sharing {
 }
 
 /// A mount, as the options say it: what was not given is `None` or empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Mount {
     /// What is mounted.
     pub kind: MountKind,

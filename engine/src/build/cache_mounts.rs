@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use wherry_dockerfile::{Mount, Sharing};
 
 use super::files::{Root, clean};
@@ -21,7 +21,7 @@ use crate::error::Error;
 /// The folders, and who uses them.
 #[derive(Debug, Default)]
 pub(super) struct CacheMounts {
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
     /// Held by the steps that use a folder, by its name.
     users: Mutex<Users>,
 }
@@ -33,7 +33,8 @@ type Users = HashMap<String, Weak<()>>;
 pub(super) struct Held {
     /// By the name that was asked for.
     names: BTreeMap<String, String>,
-    locks: Vec<OwnedMutexGuard<()>>,
+    alone: Vec<OwnedRwLockWriteGuard<()>>,
+    with_others: Vec<OwnedRwLockReadGuard<()>>,
     uses: Vec<Arc<()>>,
 }
 
@@ -59,15 +60,19 @@ impl CacheMounts {
         }
         let mut held = Held::default();
         // In the order of their names, and before those for which nobody waits: two steps cannot wait for each other.
-        for (name, _) in strictest.iter().filter(|(_, sharing)| **sharing == Sharing::Locked) {
-            held.locks.push(self.lock(name).lock_owned().await);
+        for (name, sharing) in &strictest {
+            match sharing {
+                Sharing::Locked => held.alone.push(self.lock(name).write_owned().await),
+                Sharing::Shared => held.with_others.push(self.lock(name).read_owned().await),
+                Sharing::Private => {}
+            }
         }
         for (name, sharing) in strictest {
             let own = match sharing {
                 Sharing::Shared | Sharing::Locked => name.clone(),
                 Sharing::Private => {
                     let (own, lock) = self.first_free(&name);
-                    held.locks.push(lock);
+                    held.alone.push(lock);
                     own
                 }
             };
@@ -78,18 +83,18 @@ impl CacheMounts {
     }
 
     /// The first one that nobody has.
-    fn first_free(&self, name: &str) -> (String, OwnedMutexGuard<()>) {
+    fn first_free(&self, name: &str) -> (String, OwnedRwLockWriteGuard<()>) {
         let mut number = 0;
         loop {
             let own = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
-            if let Ok(lock) = self.lock(&own).try_lock_owned() {
+            if let Ok(lock) = self.lock(&own).try_write_owned() {
                 return (own, lock);
             }
             number += 1;
         }
     }
 
-    fn lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn lock(&self, name: &str) -> Arc<RwLock<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody waits for are of no use.
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -209,6 +214,8 @@ impl Drop for Aside {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn locked(names: &[&str]) -> Vec<(String, Sharing)> {
@@ -238,6 +245,27 @@ mod tests {
         assert_eq!((first.folder("a"), second.folder("a")), ("a", "a-1"));
         drop(first);
         assert_eq!(mounts.hold(wish()).await.folder("a"), "a");
+    }
+
+    #[tokio::test]
+    async fn who_shares_a_folder_keeps_it_from_those_who_do_not() {
+        let mounts = CacheMounts::default();
+        let wish = |sharing| [("a".to_owned(), sharing)];
+        let sharing = mounts.hold(wish(Sharing::Shared)).await;
+        let another = mounts.hold(wish(Sharing::Shared)).await;
+        assert_eq!((sharing.folder("a"), another.folder("a")), ("a", "a"));
+        assert_eq!(mounts.hold(wish(Sharing::Private)).await.folder("a"), "a-1");
+        let mut locked = Box::pin(mounts.hold(wish(Sharing::Locked)));
+        assert!(locked.as_mut().now_or_never().is_none());
+        drop(sharing);
+        assert!(locked.as_mut().now_or_never().is_none());
+        drop(another);
+        let alone = locked.as_mut().now_or_never().unwrap();
+        assert_eq!(mounts.hold(wish(Sharing::Private)).await.folder("a"), "a-1");
+        let mut shared = Box::pin(mounts.hold(wish(Sharing::Shared)));
+        assert!(shared.as_mut().now_or_never().is_none());
+        drop(alone);
+        assert!(shared.as_mut().now_or_never().is_some());
     }
 
     #[tokio::test]

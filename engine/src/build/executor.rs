@@ -435,8 +435,11 @@ impl<'a> Executor<'a> {
             std::future::ready(())
         };
         self.known_or(step, shown, (builder.finish(), below), |draft| async move {
-            match command.carry_out(&draft, output).await.map_err(Failure::of)? {
-                0 => Ok(draft),
+            let draft = Arc::new(draft);
+            let code = command.carry_out(&draft, output).await.map_err(Failure::of)?;
+            let draft = Arc::into_inner(draft);
+            match code {
+                0 => draft.ok_or_else(|| Failure::of(Error::server("a step's layer is still in use"))),
                 code => Err(Failure {
                     message: format!(
                         "process {} did not complete successfully: exit code: {code}",

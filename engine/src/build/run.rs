@@ -60,13 +60,14 @@ struct Prepared {
 }
 
 impl Run<'_> {
-    /// Runs it over `draft`; output goes to `output`.
+    /// Runs it over `draft`, which nobody else has when it has run; output goes to `output`. If this future is dropped, the draft
+    /// and all that is held for the program stay until its end.
     ///
     /// # Errors
     /// What keeps it from being started. The exit code is not an error here.
     pub(super) async fn carry_out<F>(
         &self,
-        draft: &Draft,
+        draft: &Arc<Draft>,
         output: impl FnMut(u8, Vec<u8>) -> F + Send,
     ) -> Result<i32, Error>
     where
@@ -94,11 +95,10 @@ impl Run<'_> {
             host: self.host_config(),
             mounts: std::mem::take(&mut prepared.mounts),
             folder,
+            held: Box::new((prepared, draft.clone())),
         };
-        let code = step::run(self.engine, step, output).await;
-        drop(prepared);
         // Why the step failed says more than what came of that.
-        let code = code?;
+        let code = step::run(self.engine, step, output).await?;
         block_in_place(|| remove_mount_points(draft, &mount_points))?;
         Ok(code)
     }
@@ -266,6 +266,12 @@ fn cache_name(wish: &Mount, shown: &Shown) -> String {
         Shown::Folder(_, content) => begins_with(content),
         Shown::Layers(layers) => layers.iter().for_each(|layer| begins_with(&layer.diff_id().0)),
     }
+    // What else a new one is made by; most have none of it.
+    let is_below = !clean(&wish.source).is_empty();
+    if is_below || wish.uid.is_some() || wish.gid.is_some() || wish.mode.is_some() {
+        let made_by = (wish.uid.unwrap_or(0), wish.gid.unwrap_or(0), wish.mode.unwrap_or(0o755));
+        hasher.update(format!("{made_by:?} {}", clean(&wish.source)).as_bytes());
+    }
     hasher.finish().hex()
 }
 
@@ -363,4 +369,26 @@ fn remove_mount_points(draft: &Draft, made: &[String]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_begin_otherwise_are_others() {
+        let plain = Mount { id: "a".into(), target: "/t".into(), ..Mount::default() };
+        let name = |wish: &Mount| cache_name(wish, &Shown::Layers(Vec::new()));
+        assert_eq!(name(&plain), name(&Mount { source: "/".into(), ..plain.clone() }));
+        let others = [
+            plain.clone(),
+            Mount { uid: Some(1000), ..plain.clone() },
+            Mount { gid: Some(1000), ..plain.clone() },
+            Mount { mode: Some(0o700), ..plain.clone() },
+            Mount { source: "/a".into(), ..plain.clone() },
+            Mount { source: "/b".into(), ..plain },
+        ];
+        let names: std::collections::BTreeSet<_> = others.iter().map(name).collect();
+        assert_eq!(names.len(), others.len());
+    }
 }

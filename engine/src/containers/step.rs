@@ -4,6 +4,7 @@
 
 pub(crate) mod visible;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub(crate) struct Step {
     pub(crate) mounts: Vec<(MountPoint, MountExtra)>,
     /// Its own folder, in which some of these sources may be.
     pub(crate) folder: Folder,
+    /// What must not be given back before the program has ended.
+    pub(crate) held: Box<dyn Any + Send + Sync>,
 }
 
 /// `EXEC_ROOT/build`: what would be `DATA_ROOT` and `EXEC_ROOT` for the files of a container.
@@ -57,7 +60,7 @@ pub(crate) fn exec_root(engine: &Engine) -> PathBuf {
 }
 
 /// Runs it to its end. Output goes to `output`, with the number of its stream (1, 2); the program waits for who takes it slowly. If
-/// this future is dropped, the program is killed.
+/// this future is dropped, the program is killed, and what it holds is given back after its end.
 ///
 /// # Errors
 /// What keeps it from being started, as `docker run` tells it.
@@ -78,6 +81,7 @@ where
         id: record.id.clone(),
         monitor: None,
         network: false,
+        held: Some(step.held),
     };
     std::fs::create_dir_all(dir.join("rootfs")).map_err(Error::io("create", dir.display()))?;
     let (monitor, mut signals) = Monitor::spawn(&engine.monitor_program, &dir, &record.id)
@@ -327,6 +331,8 @@ struct Cleanup {
     id: String,
     monitor: Option<Arc<Monitor>>,
     network: bool,
+    /// Goes after the folder, in which it may be mounted.
+    held: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Cleanup {
@@ -348,12 +354,14 @@ impl Drop for Cleanup {
         }
         let (engine, folder) = (self.engine.clone(), self.folder.take());
         let (id, monitor) = (std::mem::take(&mut self.id), self.monitor.take());
+        let held = self.held.take();
         tokio::spawn(async move {
             if let Some(monitor) = monitor {
                 end(&monitor).await;
             }
             release_network(&engine, &id).await;
             drop(folder);
+            drop(held);
         });
     }
 }

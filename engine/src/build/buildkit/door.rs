@@ -207,13 +207,21 @@ impl Door {
     ) -> Result<Arc<Built>, Status> {
         let mut contexts = plan.wanted.contexts.clone();
         let mut results = Vec::new();
+        // Several contexts may be the same input, which is built once: so much is what is weighed.
+        let mut built_inputs: BTreeMap<String, String> = BTreeMap::new();
         for (name, place) in &mut contexts {
             if let Place::Input(input) = place {
+                if let Some(id) = built_inputs.get(input) {
+                    *place = Place::Image(id.clone());
+                    continue;
+                }
                 let plan = plan.inputs.get(input.as_str()).ok_or_else(|| {
                     Status::unknown(format!("invalid context input {input:?} for {name}: no such input"))
                 })?;
                 let built = Box::pin(self.execute(engine, plan, host_network, progress)).await?;
-                *place = Place::Image(built.id().to_string());
+                let id = built.id().to_string();
+                built_inputs.insert(input.clone(), id.clone());
+                *place = Place::Image(id);
                 results.push(built);
             }
         }

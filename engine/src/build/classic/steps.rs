@@ -206,8 +206,7 @@ impl Walk<'_> {
             return self.without_container(words, folder).await;
         };
         let host = self.asked.limits.host_config();
-        let container = visible::create(self.engine, words.container.clone(), host).await?;
-        let abandoned = visible::Abandoned::new(self.engine, &container);
+        let (container, abandoned) = visible::create(self.engine, words.container.clone(), host).await?;
         self.output.arrow(&format!("Running in {}", short(&container))).await;
         let (engine, id, record) = (self.engine.clone(), container.id.clone(), container.record());
         let (config, author) = (words.config.clone(), words.author.clone());
@@ -284,8 +283,7 @@ impl Walk<'_> {
         config.volumes.clone_from(&convert::to_config(&step.config).volumes);
         let mut host = self.asked.limits.host_config();
         host.security_opt = (!self.asked.security_opt.is_empty()).then(|| self.asked.security_opt.clone());
-        let container = visible::create(self.engine, config, host).await?;
-        let abandoned = visible::Abandoned::new(self.engine, &container);
+        let (container, abandoned) = visible::create(self.engine, config, host).await?;
         self.output.arrow(&format!("Running in {}", short(&container))).await;
         let made = match self.program(&container).await {
             Ok(0) => self.image_of(&container, words, parent).await,

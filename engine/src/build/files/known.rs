@@ -17,8 +17,8 @@ use wherry_image_ref::Digest;
 const MAGIC: &[u8; 16] = b"wherry digests 1";
 /// Inode, change (seconds, nanoseconds), size, digest.
 const RECORD_BYTES: usize = 8 + 8 + 8 + 8 + 32;
-/// How many digests are kept of one folder: about 10 MiB.
-const MAX_RECORDS: usize = 100_000;
+/// How many digests are kept of one folder: as many as a client may send of a context, at 64 bytes each.
+const MAX_RECORDS: usize = 1 << 21;
 
 /// Digests of the files in one folder, which has one user at a time.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::containers::{control, create, lifecycle, remove, start};
 use crate::engine::Engine;
 use crate::error::Error;
 
-/// Makes a container of `config.image` for a step.
+/// Makes a container of `config.image` for a step. It goes again if nobody waits for it any more.
 ///
 /// # Errors
 /// Those of `POST /containers/create`.
@@ -21,12 +21,19 @@ pub(crate) async fn create(
     engine: &Arc<Engine>,
     config: Config,
     host: HostConfig,
-) -> Result<Arc<Container>, Error> {
-    create::for_step(engine, config, host).await
+) -> Result<(Arc<Container>, Abandoned), Error> {
+    let engine = engine.clone();
+    // In a task of its own: who is called off in the middle of it would not know the container.
+    let created = tokio::spawn(async move {
+        let container = create::for_step(&engine, config, host).await?;
+        let abandoned = Abandoned::new(&engine, &container);
+        Ok((container, abandoned))
+    });
+    created.await.map_err(|gone| Error::server(format!("the creation was called off: {gone}")))?
 }
 
 /// Runs it to its end; output goes to `output`, with the number of its stream (1, 2), and the program waits for who takes it
-/// slowly. Who may drop this future needs an [`Abandoned`].
+/// slowly. Who may drop this future needs the [`Abandoned`] of [`create`].
 ///
 /// # Errors
 /// What keeps it from being started.
@@ -78,7 +85,7 @@ pub(crate) struct Abandoned {
 
 impl Abandoned {
     /// From now on.
-    pub(crate) fn new(engine: &Arc<Engine>, container: &Arc<Container>) -> Self {
+    fn new(engine: &Arc<Engine>, container: &Arc<Container>) -> Self {
         Self { engine: engine.clone(), container: Some(container.clone()) }
     }
 
