@@ -25,7 +25,7 @@ use super::monitor::{CallError, Monitor, Signal, start_failure};
 use super::network::{self, Joined};
 use super::record::{self, Attachment, MountExtra, Record};
 use super::users::{self, ResolvedUser};
-use super::{create, spec, start};
+use super::{create, leftovers, spec, start};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::ApiVersion;
@@ -78,7 +78,7 @@ where
     let mut cleanup = Cleanup {
         engine: engine.clone(),
         folder: Some(step.folder),
-        id: record.id.clone(),
+        record: record.clone(),
         monitor: None,
         network: false,
         held: Some(step.held),
@@ -328,7 +328,7 @@ struct Cleanup {
     engine: Arc<Engine>,
     /// Goes last: the monitor writes into it.
     folder: Option<Folder>,
-    id: String,
+    record: Arc<Record>,
     monitor: Option<Arc<Monitor>>,
     network: bool,
     /// Goes after the folder, in which it may be mounted.
@@ -342,7 +342,7 @@ impl Cleanup {
             let _ = monitor.submit(Request::Release, &[]);
         }
         if std::mem::take(&mut self.network) {
-            release_network(&self.engine, &self.id).await;
+            release_network(&self.engine, &self.record.id).await;
         }
     }
 }
@@ -353,13 +353,16 @@ impl Drop for Cleanup {
             return;
         }
         let (engine, folder) = (self.engine.clone(), self.folder.take());
-        let (id, monitor) = (std::mem::take(&mut self.id), self.monitor.take());
+        let (record, monitor) = (self.record.clone(), self.monitor.take());
         let held = self.held.take();
         tokio::spawn(async move {
-            if let Some(monitor) = monitor {
-                end(&monitor).await;
+            if let Some(monitor) = monitor
+                && let Err(CallError::Gone) = end(&monitor).await
+            {
+                // The program goes on without it.
+                leftovers::clear_in(&engine, &record, &run_dir(&exec_root(&engine), &record.id)).await;
             }
-            release_network(&engine, &id).await;
+            release_network(&engine, &record.id).await;
             drop(folder);
             drop(held);
         });
@@ -378,12 +381,19 @@ async fn release_network(engine: &Engine, id: &str) {
 }
 
 /// Kills what a monitor holds and lets it go.
-async fn end(monitor: &Monitor) {
+///
+/// # Errors
+/// [`CallError::Gone`]: there is none any more.
+async fn end(monitor: &Monitor) -> Result<(), CallError> {
     let stop = Request::Stop { signal: 9, timeout_ms: Some(0), manual: true };
     // It may have ended by itself; then there is nothing to stop.
-    let _ = monitor.call(stop, &[]).await;
+    let stopped = monitor.call(stop, &[]).await;
     let _ = monitor.submit(Request::Acknowledge { up_to: u64::MAX }, &[]);
     let _ = monitor.submit(Request::Release, &[]);
+    match stopped {
+        Err(CallError::Gone) => Err(CallError::Gone),
+        _ => Ok(()),
+    }
 }
 
 fn remove_dir(dir: &Path) {
@@ -414,7 +424,7 @@ pub(crate) async fn end_all(engine: &Engine) {
         match Monitor::connect(&dir) {
             Ok(Some((monitor, _signals))) => {
                 match monitor.hello().await {
-                    Ok(_) => end(&monitor).await,
+                    Ok(_) => drop(end(&monitor).await),
                     Err(CallError::Gone) => {}
                     Err(error) => {
                         // Its folder stays, by which another engine may find it.

@@ -357,6 +357,23 @@ fn a_client_that_vanishes_takes_its_build_along() {
 }
 
 #[test]
+fn a_step_does_not_go_on_without_its_monitor() {
+    let host = Host::new();
+    let folder = context(&host, "orphan", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4712\n")]);
+    let mut session = host.docker_session(&format!("buildx build --progress plain {}", folder.display()));
+    let found = |what: &str| {
+        let all = host.processes();
+        all.into_iter().find(|(_, command)| command.contains(what) && !command.contains("docker"))
+    };
+    poll("the step to run", 60, || found("sleep 4712").is_some());
+    let (monitor, _) = found("wherry-monitor").unwrap();
+    let monitor = rustix::process::Pid::from_raw(monitor.cast_signed()).unwrap();
+    rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
+    session.wait_for_end();
+    poll("the step to end", 30, || found("sleep 4712").is_none());
+}
+
+#[test]
 fn connections_are_taken_over_for_h2c_only() {
     let host = Host::new();
     host.api("POST", "/grpc", &Value::Null)
