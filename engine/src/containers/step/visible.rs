@@ -33,7 +33,7 @@ pub(crate) async fn create(
 }
 
 /// Runs it to its end; output goes to `output`, with the number of its stream (1, 2), and the program waits for who takes it
-/// slowly. Who may drop this future needs the [`Abandoned`] of [`create`].
+/// slowly. Who may drop this future needs the [`Abandoned`] of [`create()`].
 ///
 /// # Errors
 /// What keeps it from being started.
