@@ -97,7 +97,9 @@ fn mend(process: &mut serde_json::Map<String, Value>) -> Vec<String> {
 }
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
-    let malformed = |field: &str, reason: String| Err(Error::Malformed { field: field.to_owned(), reason });
+    let malformed = |field: &str, reason: String| {
+        Err(Error::Malformed { field: one_line(field), reason: one_line(&reason) })
+    };
     // a list would be taken for the fields in their order
     if json.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
         return malformed("", "it is not a JSON object".to_owned());
@@ -118,6 +120,19 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
     }
 }
 
+/// An error is one line, whatever names it repeats.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +148,13 @@ mod tests {
         check(" []", "it is not a JSON object");
         check("null", "it is not a JSON object");
         check("{}x", "trailing characters");
+        let names = r#"{"process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "capabilities": {"bounding": ["CAP_\\\n"]}}}"#;
+        let error =
+            parse_spec(names.as_bytes(), &mut Vec::new()).map(drop).map_err(|error| error.to_string());
+        assert!(!error.as_ref().is_err_and(|text| text.contains('\n')), "{error:?}");
+        let key = r#"{"linux": {"unified": 1, "sysctl": {"a\nb": 1}}}"#;
+        let error = parse_spec(key.as_bytes(), &mut Vec::new()).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
         check(r#"{"ociVersion":1}"#, "ociVersion: invalid type: integer `1`, expected a string");
         check(
             r#"{"process":{"cwd":"/","user":{"uid":-1}}}"#,
