@@ -335,15 +335,16 @@ fn complete(
 
 fn send_cgroups(channel: &Channel, entry: &Entry) -> Result<(), Error> {
     match channel.send_cgroups(&entry.tasks, entry.devices.as_ref()) {
-        Ok(()) | Err(Errno::PIPE) => Ok(()),
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(errno) => Err(Error::system("send cgroups to", "the container's init", errno)),
     }
 }
 
-/// Lets the child go on. One that has failed already has said why, which will be heard.
+/// Lets the child go on. One that has failed already has said why, which will be heard; that it left something of ours unread
+/// is told at the next call, this one perhaps.
 fn tell(channel: &Channel) -> Result<(), Error> {
     match channel.tell(GO) {
-        Ok(()) | Err(Errno::PIPE) => Ok(()),
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(errno) => Err(Error::system("talk to", "the container's init", errno)),
     }
 }
