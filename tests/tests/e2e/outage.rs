@@ -65,12 +65,16 @@ fn no_event_is_lost_or_told_twice_when_the_engine_is_killed() {
 /// Ends all that runs, empties EXEC_ROOT, takes the network away, and gives the kernel another boot id.
 fn reboot(host: &Host) {
     host.kill();
-    for (pid, _) in host.processes().into_iter().filter(|(_, line)| !line.contains("host.sh")) {
-        // It may have ended with another.
-        let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).output();
-    }
+    // Again and again: netd's standby, when netd is killed first, has another one.
     poll("the end of all processes", 10, || {
-        host.processes().iter().all(|(_, line)| line.contains("host.sh") || line.is_empty())
+        let left =
+            host.processes().into_iter().filter(|(_, line)| !line.contains("host.sh") && !line.is_empty());
+        let pids: Vec<String> = left.map(|(pid, _)| pid.to_string()).collect();
+        if !pids.is_empty() {
+            // Some may have ended with others.
+            let _ = std::process::Command::new("kill").arg("-9").args(&pids).output();
+        }
+        pids.is_empty()
     });
     let root = host.root().join("exec");
     let script = format!(
