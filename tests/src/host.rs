@@ -1,3 +1,4 @@
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,17 @@ impl Host {
     /// A folder that the test, the host and the engine see alike.
     pub fn folder(&self) -> &Path {
         &self.init.work
+    }
+
+    /// A folder of this name below [`Host::folder`], with these files: path, text.
+    pub fn folder_with(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = self.folder().join(name);
+        for (path, text) in files {
+            let path = folder.join(path);
+            let parent = path.parent().expect("it is below the folder");
+            fs::create_dir_all(parent).and_then(|()| fs::write(&path, text)).expect("write a file");
+        }
+        folder
     }
 
     /// Loads busybox under another name, with this JSON as its configuration.

@@ -37,16 +37,7 @@ fn orders_that_wait_together_become_one_change() {
 }
 
 fn network(bridge: &str, subnet: &str) -> Part {
-    let rules = BridgeRules {
-        bridge: bridge.into(),
-        subnet: subnet.parse().unwrap(),
-        internal: false,
-        icc: true,
-        masquerade: true,
-        mode: GatewayMode::Nat,
-        trusted: Vec::new(),
-    };
-    Part { networks: vec![rules], ..Part::default() }
+    Part { networks: vec![BridgeRules::plain(bridge, subnet)], ..Part::default() }
 }
 
 #[test]

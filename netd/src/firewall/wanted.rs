@@ -44,6 +44,20 @@ impl BridgeRules {
     pub(crate) fn subnet(&self) -> String {
         format!("{}/{}", self.subnet.network(), self.subnet.prefix())
     }
+
+    /// Those of a network without options.
+    #[cfg(test)]
+    pub(crate) fn plain(bridge: &str, subnet: &str) -> Self {
+        Self {
+            bridge: bridge.into(),
+            subnet: subnet.parse().unwrap(),
+            internal: false,
+            icc: true,
+            masquerade: true,
+            mode: GatewayMode::Nat,
+            trusted: Vec::new(),
+        }
+    }
 }
 
 /// What the rules of an endpoint's published ports in one family depend on.

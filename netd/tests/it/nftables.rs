@@ -225,18 +225,7 @@ fn a_crowd_is_small_and_quick_to_check() {
 #[test]
 fn a_missing_program_is_named() {
     alone("nftables::a_missing_program_is_named", |host| {
-        host.client.shutdown().unwrap();
-        let socket = host.dir.path().join("exec/netd.sock");
-        eventually("netd has ended", || !socket.exists());
-        let started = std::process::Command::new(env!("CARGO_BIN_EXE_wherry-netd"))
-            .args(["--background", "--exec-root"])
-            .arg(host.dir.path().join("exec"))
-            .arg("--data-root")
-            .arg(host.dir.path().join("data"))
-            .env("PATH", "/nosuch")
-            .status();
-        assert!(started.unwrap().success(), "it starts all the same");
-        let client = wherry_netd::Client::new(socket);
+        let client = host.without_programs();
         let failure = client.configure(nftables()).unwrap_err().to_string();
         assert!(failure.contains("run nft: not found in PATH; install the package nftables"), "{failure}");
     });

@@ -348,18 +348,7 @@ fn a_boot_keeps_networks_and_forgets_sandboxes() {
 #[test]
 fn without_iptables_the_missing_program_is_named() {
     alone("restart::without_iptables_the_missing_program_is_named", |host| {
-        host.client.shutdown().unwrap();
-        let socket = host.dir.path().join("exec/netd.sock");
-        eventually("netd has ended", || !socket.exists());
-        let started = std::process::Command::new(env!("CARGO_BIN_EXE_wherry-netd"))
-            .args(["--background", "--exec-root"])
-            .arg(host.dir.path().join("exec"))
-            .arg("--data-root")
-            .arg(host.dir.path().join("data"))
-            .env("PATH", "/nosuch")
-            .status();
-        assert!(started.unwrap().success(), "it starts all the same");
-        let client = wherry_netd::Client::new(socket);
+        let client = host.without_programs();
         let failure = client.configure(settings()).unwrap_err().to_string();
         assert!(failure.contains("iptables-") && failure.contains("not found in PATH"), "{failure}");
         let mut without = settings();

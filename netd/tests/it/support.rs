@@ -96,6 +96,22 @@ pub(crate) struct Host {
 pub(crate) const HOST_IP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 73);
 
 impl Host {
+    /// Another netd in this one's place, which finds no program that it needs.
+    pub(crate) fn without_programs(&self) -> Client {
+        self.client.shutdown().unwrap();
+        let socket = self.dir.path().join("exec/netd.sock");
+        eventually("netd has ended", || !socket.exists());
+        let started = Command::new(env!("CARGO_BIN_EXE_wherry-netd"))
+            .args(["--background", "--exec-root"])
+            .arg(self.dir.path().join("exec"))
+            .arg("--data-root")
+            .arg(self.dir.path().join("data"))
+            .env("PATH", "/nosuch")
+            .status();
+        assert!(started.unwrap().success(), "it starts all the same");
+        Client::new(socket)
+    }
+
     fn start() -> Self {
         for line in [
             "mount -t tmpfs tmpfs /run",

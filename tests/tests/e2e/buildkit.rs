@@ -1,21 +1,10 @@
 //! Builds by BuildKit: the stock `docker build`, buildx and Compose, unmodified.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use wherry_tests::{Host, Output, poll};
-
-/// A context in a folder of its own.
-fn context(host: &Host, name: &str, files: &[(&str, &str)]) -> PathBuf {
-    let folder = host.folder().join(name);
-    for (path, text) in files {
-        let path = folder.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    folder
-}
 
 /// `docker build OPTIONS FOLDER`, with its progress as plain text.
 fn build(host: &Host, options: &str, folder: &Path) -> Output {
@@ -39,9 +28,7 @@ fn has(text: &str, lines: &[&str]) {
 #[test]
 fn a_build_is_shown_cached_and_run() {
     let host = Host::new();
-    let folder = context(
-        &host,
-        "all",
+    let folder = host.folder_with("all",
         &[
             (
                 "Dockerfile",
@@ -97,8 +84,7 @@ fn a_build_is_shown_cached_and_run() {
 #[test]
 fn failures_show_their_place() {
     let host = Host::new();
-    let folder = context(
-        &host,
+    let folder = host.folder_with(
         "bad",
         &[
             ("run", "FROM busybox\n\nRUN echo before; exit 3\n"),
@@ -135,8 +121,7 @@ fn failures_show_their_place() {
 #[test]
 fn results_go_to_the_client() {
     let host = Host::new();
-    let folder = context(
-        &host,
+    let folder = host.folder_with(
         "out",
         &[("Dockerfile", "FROM scratch\nCOPY a b/\nCOPY --chmod=750 a /c\n"), ("a", "content")],
     );
@@ -157,8 +142,7 @@ fn results_go_to_the_client() {
 #[test]
 fn contexts_come_by_name_and_from_other_builds() {
     let host = Host::new();
-    let folder = context(
-        &host,
+    let folder = host.folder_with(
         "named",
         &[
             ("Dockerfile", "FROM busybox\nCOPY --from=other o.txt /\nRUN cat /o.txt\n"),
@@ -183,8 +167,7 @@ fn contexts_come_by_name_and_from_other_builds() {
 #[test]
 fn questions_are_answered_without_a_build() {
     let host = Host::new();
-    let folder = context(
-        &host,
+    let folder = host.folder_with(
         "asked",
         &[(
             "Dockerfile",
@@ -204,7 +187,7 @@ fn questions_are_answered_without_a_build() {
 #[test]
 fn a_build_stays_in_the_history_and_what_it_made_in_the_cache() {
     let host = Host::new();
-    let folder = context(&host, "kept", &[("Dockerfile", "FROM busybox\nRUN echo kept; echo x >/x\n")]);
+    let folder = host.folder_with("kept", &[("Dockerfile", "FROM busybox\nRUN echo kept; echo x >/x\n")]);
     build(&host, "", &folder).ok();
     let list = host.docker("buildx history ls --format json").ok();
     let record: Value = serde_json::from_str(list.out().lines().next().unwrap()).unwrap();
@@ -245,7 +228,7 @@ fn only_what_has_changed_travels() {
         ("sub/small", "one"),
         ("sub/other", "x"),
     ];
-    let folder = context(&host, "sent", &files);
+    let folder = host.folder_with("sent", &files);
     let sent = |options: &str| transferred(&build(&host, &format!("-t sent {options}"), &folder).ok());
     assert!(sent("") > 1e6);
     assert!(sent("--no-cache") < 1e3, "nothing has changed");
@@ -266,8 +249,7 @@ fn only_what_has_changed_travels() {
 #[test]
 fn what_was_sent_becomes_what_the_client_has_now() {
     let host = Host::new();
-    let folder = context(
-        &host,
+    let folder = host.folder_with(
         "moving",
         &[
             ("Dockerfile", "FROM busybox\nCOPY . /c\n"),
@@ -343,7 +325,7 @@ fn what_was_sent_becomes_what_the_client_has_now() {
 #[test]
 fn a_client_that_vanishes_takes_its_build_along() {
     let host = Host::new();
-    let folder = context(&host, "endless", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4711\n")]);
+    let folder = host.folder_with("endless", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4711\n")]);
     let mut session = host.docker_session(&format!("buildx build --progress plain {}", folder.display()));
     let sleeps = || {
         host.processes()
@@ -359,7 +341,7 @@ fn a_client_that_vanishes_takes_its_build_along() {
 #[test]
 fn a_step_does_not_go_on_without_its_monitor() {
     let host = Host::new();
-    let folder = context(&host, "orphan", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4712\n")]);
+    let folder = host.folder_with("orphan", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4712\n")]);
     let mut session = host.docker_session(&format!("buildx build --progress plain {}", folder.display()));
     let found = |what: &str| {
         let all = host.processes();
@@ -402,7 +384,7 @@ fn what_is_left_out_is_told() {
     if wherry_tests::engine::Binary::from_environment().is_reference() {
         return;
     }
-    let folder = context(&host, "asks", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let folder = host.folder_with("asks", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
     let options = "--cache-to type=inline --cache-from 127.0.0.1:9/none --build-arg SOURCE_DATE_EPOCH=0";
     let told = build(&host, options, &folder).ok();
     for what in ["cache to inline", "cache from registry 127.0.0.1:9/none", "build-arg:SOURCE_DATE_EPOCH"] {
@@ -414,7 +396,7 @@ fn what_is_left_out_is_told() {
 #[test]
 fn an_archive_is_unpacked_or_not_whatever_was_done_with_it_before() {
     let host = Host::new();
-    let folder = context(&host, "ways", &[("f", "content\n")]);
+    let folder = host.folder_with("ways", &[("f", "content\n")]);
     let mut tar = tar::Builder::new(fs::File::create(folder.join("a.tar")).unwrap());
     tar.append_path_with_name(folder.join("f"), "in").unwrap();
     tar.finish().unwrap();
@@ -447,7 +429,7 @@ fn cached_folders_are_named_twice_locked_and_begun_with_files() {
     );
     let files =
         [("Dockerfile", dockerfile.as_str()), ("other/o.txt", "of a context\n"), ("app/[slug]/page", "")];
-    let folder = context(&host, "caches", &files);
+    let folder = host.folder_with("caches", &files);
     let options = format!("--build-context other={}/other", folder.display());
     let text = build(&host, &options, &folder).ok().stderr;
     has(&text, &[" x", " of a context", " again: more o.txt", " page"]);
@@ -457,7 +439,7 @@ fn cached_folders_are_named_twice_locked_and_begun_with_files() {
 #[test]
 fn an_engine_that_is_told_to_end_ends_its_steps() {
     let host = Host::new();
-    let folder = context(&host, "ended", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4712\n")]);
+    let folder = host.folder_with("ended", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 4712\n")]);
     let mut session = host.docker_session(&format!("buildx build --progress plain {}", folder.display()));
     let sleeps = || {
         let is_step = |command: &str| command.contains("sleep 4712") && !command.contains("docker");

@@ -24,16 +24,6 @@ fn old_compose(host: &Host, folder: &Path, line: &str) -> Output {
     Output::of(command)
 }
 
-fn project(host: &Host, name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
-    let folder = host.folder().join(name);
-    for (path, text) in files {
-        let path = folder.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    folder
-}
-
 const DOCKERFILE: &str = "FROM busybox AS base
 ARG WHO=nobody
 ENV WHO=$WHO
@@ -48,8 +38,7 @@ CMD [\"sh\", \"-c\", \"echo $WHO $(cat /stage) $(cat /page); exec sleep 600\"]
 #[test]
 fn images_are_built_and_built_again_where_files_changed() {
     let host = Host::new();
-    let folder = project(
-        &host,
+    let folder = host.folder_with(
         "made",
         &[
             ("app/Dockerfile", DOCKERFILE),
@@ -106,8 +95,7 @@ services:
 #[test]
 fn a_build_that_fails_fails_the_project() {
     let host = Host::new();
-    let folder = project(
-        &host,
+    let folder = host.folder_with(
         "broken",
         &[
             ("Dockerfile", "FROM busybox\nRUN echo before && exit 9\n"),
@@ -122,9 +110,7 @@ fn a_build_that_fails_fails_the_project() {
 #[test]
 fn watch_builds_again() {
     let host = Host::new();
-    let folder = project(
-        &host,
-        "rebuilt",
+    let folder = host.folder_with("rebuilt",
         &[
             ("Dockerfile", "FROM busybox\nCOPY page /page\nCMD sleep 600\n"),
             ("page", "one\n"),
@@ -154,7 +140,7 @@ fn images_go_to_a_registry_and_come_back() {
         registry.address()
     );
     let files = [("compose.yaml", yaml.as_str()), ("Dockerfile", "FROM busybox\nLABEL a=b\n")];
-    let folder = project(&host, "pushed", &files);
+    let folder = host.folder_with("pushed", &files);
     compose(&host, &folder, "build").ok();
     compose(&host, &folder, "push").ok();
     host.docker(&format!("rmi {}/team/app:1", registry.address())).ok();
@@ -167,9 +153,7 @@ fn images_go_to_a_registry_and_come_back() {
 #[test]
 fn the_old_program_builds_too() {
     let host = Host::new();
-    let folder = project(
-        &host,
-        "elder",
+    let folder = host.folder_with("elder",
         &[
             ("app/Dockerfile", DOCKERFILE),
             ("app/page", "one\n"),

@@ -8,15 +8,7 @@ fn ports(network: &BridgeRules, ip: &str, bound: &[BoundPort]) -> Vec<Rule> {
 }
 
 fn plain(subnet: &str) -> BridgeRules {
-    BridgeRules {
-        bridge: "br0".into(),
-        subnet: subnet.parse().unwrap(),
-        internal: false,
-        icc: true,
-        masquerade: true,
-        mode: GatewayMode::Nat,
-        trusted: Vec::new(),
-    }
+    BridgeRules::plain("br0", subnet)
 }
 
 fn network(internal: bool, icc: bool) -> Vec<Rule> {

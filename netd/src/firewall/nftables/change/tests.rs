@@ -1,17 +1,9 @@
 use super::*;
 use crate::firewall::wanted::{Part, PortRules};
-use crate::protocol::{BoundPort, GatewayMode, Protocol};
+use crate::protocol::{BoundPort, Protocol};
 
 fn network(bridge: &str, subnet: &str) -> BridgeRules {
-    BridgeRules {
-        bridge: bridge.into(),
-        subnet: subnet.parse().unwrap(),
-        internal: false,
-        icc: true,
-        masquerade: true,
-        mode: GatewayMode::Nat,
-        trusted: Vec::new(),
-    }
+    BridgeRules::plain(bridge, subnet)
 }
 
 fn part(host_ports: &[u16]) -> Part {

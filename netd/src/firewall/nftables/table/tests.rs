@@ -3,15 +3,7 @@ use crate::firewall::nftables::change::Change;
 use crate::protocol::Protocol;
 
 fn plain(subnet: &str) -> BridgeRules {
-    BridgeRules {
-        bridge: "br0".into(),
-        subnet: subnet.parse().unwrap(),
-        internal: false,
-        icc: true,
-        masquerade: true,
-        mode: GatewayMode::Nat,
-        trusted: Vec::new(),
-    }
+    BridgeRules::plain("br0", subnet)
 }
 
 /// What a network adds.
