@@ -46,6 +46,9 @@ enum ExecState {
     Ended { code: i32 },
 }
 
+/// It is being started.
+const CLAIMED: ExecState = ExecState::Running { pid: 0 };
+
 /// The request to make an exec.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(expecting = "struct container.ExecOptions", rename_all = "PascalCase", default)]
@@ -99,6 +102,22 @@ impl Execs {
                 exec.state = state;
             }
         }
+    }
+
+    /// What it is; who finds it created has it, and starts it.
+    fn claim(&self, id: &str) -> ExecState {
+        let mut execs = self.lock();
+        let Some(exec) = execs.iter_mut().find(|e| e.id == id) else { return ExecState::Created };
+        let found = exec.state;
+        if matches!(found, ExecState::Created) {
+            exec.state = CLAIMED;
+        }
+        found
+    }
+
+    /// It could not be tried, and may be again.
+    fn give_back(&self, id: &str) {
+        self.set(id, ExecState::Created);
     }
 
     fn add(&self, exec: Exec) {
@@ -218,9 +237,17 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
     // It is the start that says how the client wants to be spoken to, whatever the exec is like.
     let (framing, content_type) = streams::framing(options.tty, request.version);
     let head = if options.detach { Vec::new() } else { streams::exec_head(&request, content_type) };
-    let again = match exec.state {
+    let spec = api::ExecSpec {
+        process: exec.process.clone(),
+        console_size: console_size(options.console_size.or(exec.config.console_size.clone())),
+    };
+    let again = match container.execs.claim(id) {
         ExecState::Created => None,
-        ExecState::Running { .. } => Some(format!("exec command {id} is already running")),
+        // Its client may know of its end before we do.
+        ExecState::Running { .. } => match ask_monitor(&container, id).await {
+            Some(ExecState::Ended { .. }) => Some(format!("exec command {id} has already run")),
+            _ => Some(format!("exec command {id} is already running")),
+        },
         ExecState::Ended { .. } => Some(format!("exec command {id} has already run")),
     };
     match again {
@@ -228,10 +255,6 @@ pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -
         Some(text) => return Ok(streams::say(head, framed(framing, &format!("{text}\r\n")))),
         None => {}
     }
-    let spec = api::ExecSpec {
-        process: exec.process.clone(),
-        console_size: console_size(options.console_size.or(exec.config.console_size.clone())),
-    };
     let more = event_attributes(id);
     super::publish_with(&engine, &container, &format!("exec_start: {}", shown(&exec.config.cmd)), more);
     if options.detach {
@@ -302,8 +325,10 @@ async fn process(engine: &Engine, container: &Container, config: &ExecConfig) ->
 }
 
 async fn run_detached(container: &Container, exec: &Exec, spec: api::ExecSpec) -> Result<Reply, Error> {
-    let monitor =
-        lifecycle::monitor(container).await.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
+    let Some(monitor) = lifecycle::monitor(container).await else {
+        container.execs.give_back(&exec.id);
+        return Err(Error::NotRunning(container.id.clone()));
+    };
     let request = api::Request::Exec { exec: exec.id.clone(), spec: Box::new(spec), attach: None };
     match monitor.call(request, &[]).await {
         Ok(api::Reply::ExecStarted { pid }) => {
@@ -328,7 +353,10 @@ async fn run_attached(
     mut attach: api::AttachRequest,
     client: crate::server::Client,
 ) {
-    let Ok((socket, already_read)) = client.into_unix() else { return };
+    let Ok((socket, already_read)) = client.into_unix() else {
+        container.execs.give_back(&exec.id);
+        return;
+    };
     attach.already_read = already_read;
     let (head, framing) = (attach.head.clone(), attach.framing);
     let request = api::Request::Exec { exec: exec.id.clone(), spec: Box::new(spec), attach: Some(attach) };

@@ -261,6 +261,20 @@ fn an_exec_runs_once() {
     let again = host.connect().request("POST", &path, &[], b"").expect(200);
     assert!(again.text().ends_with(" has already run\r\n"), "{}", again.text());
     host.api("POST", &path, &json!({ "Detach": true })).expect(409);
+    // Nor twice at the same time.
+    let write = json!({ "Cmd": ["sh", "-c", "echo run >>/count"], "AttachStdout": true });
+    let made = host.api("POST", "/v1.51/containers/box/exec", &write).expect(201).json();
+    let path = format!("/v1.51/exec/{}/start", made["Id"].as_str().unwrap());
+    let refused = std::thread::scope(|scope| {
+        let start = || {
+            let answer = host.connect().request("POST", &path, &[], b"").expect(200).text();
+            answer.contains(" is already running") || answer.contains(" has already run")
+        };
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        starts.into_iter().filter_map(|start| start.join().ok()).filter(|refused| *refused).count()
+    });
+    host.docker("exec box cat /count").prints("run");
+    assert_eq!(refused, 7);
 }
 
 /// A link has a name like a path, by which it can be removed and its source be found.
