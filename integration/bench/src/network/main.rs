@@ -83,7 +83,7 @@ fn flows(contestants: &[Contestant], page: &mut Page, rounds: usize) {
     let Some(first) = contestants.first() else { return };
     let bare = traffic::Bare::make(&first.host);
     for round in 0..=rounds {
-        let (direct, published) = (bare.direct(&first.host), bare.published(&first.host));
+        let (direct, published) = (bare.direct(), bare.published());
         for (i, contestant) in contestants.iter().enumerate() {
             let flows = (contestant.direct(), contestant.published());
             if round > 0 {
