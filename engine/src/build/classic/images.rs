@@ -99,8 +99,9 @@ fn comparable(mut config: Value) -> Value {
     config
 }
 
-/// The image that one of `sources` shows how to make of `parent`: its history and layers begin as the parent's, and go on with
-/// the same command. It is put into the store as if it had been made here. Blocking.
+/// The image that one of `sources` shows how to make of `parent`. If it was built here, that is what was made then; else its
+/// history and layers must begin as the parent's, and go on with the same command: it is the source itself if that ends so,
+/// or put into the store as if it had been made here. Blocking.
 ///
 /// # Errors
 /// The store's.
@@ -109,6 +110,10 @@ pub(super) fn from_sources(
     sources: &[Arc<Image>],
     made: &Made<'_>,
 ) -> Result<Option<Arc<Image>>, Error> {
+    let own = known(engine, made.parent, made.container_config);
+    if let Some(own) = own.filter(|own| sources.iter().any(|source| descends(engine, source, own))) {
+        return Ok(Some(own));
+    }
     let (document, _) = of_parent(engine, made.parent)?;
     let command = made.container_config.cmd.clone().unwrap_or_default().join(" ");
     let (steps, layers) = (document.history.len(), document.rootfs.diff_ids.len());
@@ -119,6 +124,9 @@ pub(super) fn from_sources(
         }) && other.rootfs.diff_ids.get(..layers) == Some(&document.rootfs.diff_ids);
         let next = other.history.get(steps).filter(|next| begins_so && next.created_by == command);
         let Some(next) = next else { continue };
+        if other.history.len() == steps + 1 {
+            return Ok(Some(source.clone()));
+        }
         let layer = match next.empty_layer {
             true => None,
             false => other.rootfs.diff_ids.get(layers).and_then(|id| engine.store.layer(id)),
@@ -130,4 +138,16 @@ pub(super) fn from_sources(
         return make(engine, again).map(Some);
     }
     Ok(None)
+}
+
+/// Whether `image` was made of `ancestor` in some steps, or none.
+fn descends(engine: &Engine, image: &Arc<Image>, ancestor: &Image) -> bool {
+    let mut at = Some(image.clone());
+    while let Some(image) = at {
+        if image.id == ancestor.id {
+            return true;
+        }
+        at = image.parent.and_then(|parent| engine.store.image(&parent).ok());
+    }
+    false
 }

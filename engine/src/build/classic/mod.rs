@@ -173,10 +173,13 @@ impl Build {
         Failed { message, code: None }
     }
 
-    /// Images that are not here are no help, as with dockerd.
-    fn cache_sources(&self, engine: &Engine) -> Vec<Arc<Image>> {
+    /// Images that are not here are no help, as with dockerd; if none is, nothing is known.
+    fn cache_sources(&self, engine: &Engine) -> Option<Vec<Arc<Image>>> {
+        if self.asked.cache_from.is_empty() {
+            return None;
+        }
         let found = self.asked.cache_from.iter().filter_map(|name| engine.store.resolve(name).ok());
-        found.filter_map(|id| engine.store.image(&id).ok()).collect()
+        Some(found.filter_map(|id| engine.store.image(&id).ok()).collect())
     }
 
     /// Build arguments that no `ARG` names.

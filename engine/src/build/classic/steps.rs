@@ -46,8 +46,8 @@ pub(super) struct Walk<'a> {
     pub(super) asked: &'a Asked,
     pub(super) planned: &'a Planned,
     pub(super) context: Arc<Folder>,
-    /// Images whose steps may be taken over.
-    pub(super) cache_from: Vec<Arc<Image>>,
+    /// Images whose steps may be taken over, instead of all that were built here.
+    pub(super) cache_from: Option<Vec<Arc<Image>>>,
     pub(super) output: &'a Output,
     /// What each step has left.
     pub(super) results: HashMap<StepId, Arc<Image>>,
@@ -169,22 +169,18 @@ impl Walk<'_> {
         let (engine, parent, sources) = (self.engine.clone(), stage.image.clone(), self.cache_from.clone());
         let (config, container, author) =
             (words.config.clone(), words.container.clone(), words.author.clone());
-        let found = blocking(move || {
-            let known =
-                if sources.is_empty() { images::known(&engine, parent.as_ref(), &container) } else { None };
-            match known {
-                Some(known) => Ok(Some(known)),
-                None => {
-                    let made = Made {
-                        parent: parent.as_ref(),
-                        container: "",
-                        container_config: &container,
-                        config: &config,
-                        author: &author,
-                        layer: None,
-                    };
-                    images::from_sources(&engine, &sources, &made)
-                }
+        let found = blocking(move || match sources {
+            None => Ok(images::known(&engine, parent.as_ref(), &container)),
+            Some(sources) => {
+                let made = Made {
+                    parent: parent.as_ref(),
+                    container: "",
+                    container_config: &container,
+                    config: &config,
+                    author: &author,
+                    layer: None,
+                };
+                images::from_sources(&engine, &sources, &made)
             }
         })
         .await?;

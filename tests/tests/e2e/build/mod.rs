@@ -272,6 +272,18 @@ fn an_image_from_elsewhere_can_be_the_cache() {
     let again = build(&host, "t=again&cachefrom=%5B%22made%22%5D", dockerfile).expect(200);
     assert_eq!(text(&again).matches("Using cache").count(), 2, "{}", text(&again));
     assert_eq!(output(&host, "again", "cat /now"), now);
+    let id = |name: &str| host.inspect(name)["Id"].clone();
+    assert_eq!(id("again"), id("made"));
+    // Only its steps count, then: not others that were built here, and none at all if it is not here.
+    let cached = |query: &str, dockerfile: &str| {
+        text(&build(&host, query, dockerfile).expect(200)).matches("Using cache").count()
+    };
+    let other = "FROM busybox\nENV C=d\n";
+    assert_eq!(cached("t=other", other), 0);
+    assert_eq!(cached("cachefrom=%5B%22made%22%5D", other), 0);
+    assert_eq!(cached("t=new&cachefrom=%5B%22other%22%5D", other), 1);
+    assert_eq!(id("new"), id("other"));
+    assert_eq!(cached("cachefrom=%5B%22nosuch%22%5D", other), 0);
 }
 
 #[test]
