@@ -469,7 +469,8 @@ pub struct EndpointSpec {
     /// Names that peers in the network resolve to this endpoint (container name, short id, hostname, aliases).
     /// The first one is the PTR answer, followed by `.NETWORK`.
     pub names: Vec<String>,
-    /// Names that only this sandbox resolves: alias → the target sandbox's id in the same network (links).
+    /// Names that only this sandbox resolves (links): alias → the target's sandbox id, or one of its names in the same network,
+    /// whoever has it when it is asked for.
     pub links: BTreeMap<String, String>,
     /// Fixed address; `None` for the next free one.
     pub ipv4: Option<Ipv4Addr>,

@@ -202,10 +202,9 @@ fn links(
     let mut links = BTreeMap::new();
     for link in attachment.settings.links.iter().flatten() {
         let (source, alias) = parse_link(link);
-        // Nobody has to have the name yet.
-        if let Ok(source) = engine.containers.find(source) {
-            links.insert(alias.to_owned(), source.id.clone());
-        }
+        // A name is nobody's yet, or somebody else's later; an id is known to us alone.
+        let by_id = engine.containers.find(source).ok().filter(|found| found.record().name != source);
+        links.insert(alias.to_owned(), by_id.map_or_else(|| source.to_owned(), |found| found.id.clone()));
     }
     for link in record.host_config.links.iter().flatten() {
         let (source, alias) = parse_link(link);

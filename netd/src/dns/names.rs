@@ -16,7 +16,7 @@ pub(crate) struct EndpointNames {
     pub(crate) addresses: Addresses,
     /// What peers call it; the first is its name in reverse look-ups.
     pub(crate) names: Vec<String>,
-    /// What this sandbox alone calls others: alias → sandbox.
+    /// What this sandbox alone calls others: alias → sandbox, or a name in the network.
     pub(crate) links: Vec<(String, String)>,
 }
 
@@ -187,7 +187,8 @@ impl Tables {
         if let Some(target) = link.and_then(|(_, target)| self.addresses_in(target, &own.network)) {
             return Some(target.of(family).into_iter().collect());
         }
-        let owners = network.forward.get(name)?;
+        let linked = link.and_then(|(_, target)| network.forward.get(&target.to_lowercase()));
+        let owners = linked.or_else(|| network.forward.get(name))?;
         Some(owners.iter().filter_map(|o| o.addresses.of(family)).collect())
     }
 
@@ -261,6 +262,11 @@ mod tests {
         check(&names, "b", "search", &[2, 3]);
         check(&names, "b", "db", &[2]);
         check(&names, "b", "db.net", &[2]);
+        // A link by name is to whoever has it.
+        let links = [("db", "a"), ("later", "Es"), ("es", "nobody")];
+        names.publish("b", vec![endpoint("net", 3, &["es2", "search"], &links)], outside());
+        check(&names, "b", "later", &[2]);
+        check(&names, "b", "es", &[2]);
         check(&names, "a", "db", &[]);
         check(&names, "c", "es", &[]);
         check(&names, "c", "es.net", &[]);

@@ -122,6 +122,31 @@ fn run(host: &Host, name: &str, options: &str) {
 }
 
 #[test]
+fn a_link_is_to_whoever_has_the_name() {
+    let host = Host::new();
+    host.docker("network create net").ok();
+    host.docker("network create other").ok();
+    run(&host, "asker", "--network other");
+    // Nobody has the name yet.
+    host.docker("network connect --link later:upstream net asker").ok();
+    host.docker(&["inspect", "-f", "{{.NetworkSettings.Networks.net.Links}}", "asker"])
+        .prints("[later:upstream]");
+    run(&host, "later", "--network net");
+    let known = || ask(&host, "asker", "upstream", A);
+    let at = |address: Ipv4Addr| answer(FOUND, &[&address.octets()]);
+    let first = address(&host, "later", "net");
+    assert_eq!(known(), at(first));
+    // Another one has it now.
+    host.docker("rm -f later").ok();
+    run(&host, "between", "--network net");
+    run(&host, "later", "--network net");
+    let second = address(&host, "later", "net");
+    assert_ne!(second, first);
+    assert_eq!(known(), at(second));
+    assert_eq!(ask(&host, "asker", "upstream.net", A), at(second));
+}
+
+#[test]
 fn what_is_known_and_what_is_not() {
     let host = Host::new();
     let server = NameServer::start(&host, "outside.example", OUTSIDE);
