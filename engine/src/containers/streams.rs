@@ -321,7 +321,23 @@ pub(super) async fn logs(
             Box::pin(give(monitor, client, move |_| api::Request::FollowLogs(logs)))
         })));
     }
+    first_words(&container).await;
     super::stored_logs::send(&engine, &record, &logs, content_type)
+}
+
+/// So long after its start a container's first words are waited for.
+const FIRST_WORDS: Duration = Duration::from_millis(150);
+
+/// Waits until a container that has just been started has ended, or had some time to say something. dockerd answers a start so
+/// much later than we do that a short program's output is in its log by then, and clients rely on it.
+async fn first_words(container: &Container) {
+    let mut status = container.watch();
+    let State::Running { started_at_ns, .. } = status.borrow().state else { return };
+    let age = u64::try_from(crate::clock::now_ns().saturating_sub(started_at_ns)).unwrap_or(u64::MAX);
+    if let Some(left) = FIRST_WORDS.checked_sub(Duration::from_nanos(age)) {
+        // Both ends are fine.
+        let _ = tokio::time::timeout(left, status.wait_for(|now| !now.state.is_running())).await;
+    }
 }
 
 /// Reads a time: seconds since the epoch with a fraction, as the CLI sends it.

@@ -50,6 +50,18 @@ fn tail_and_times_choose_lines() {
 }
 
 #[test]
+fn who_asks_after_the_start_hears_a_short_program() {
+    let host = Host::new();
+    for round in 0..10 {
+        let name = format!("box{round}");
+        host.docker(&["create", "--network", "none", "--name", &name, "busybox", "echo", "hello"]).ok();
+        host.api("POST", &format!("/containers/{name}/start"), &Value::Null).expect(204);
+        let logs = host.api("GET", &format!("/containers/{name}/logs?stdout=1"), &Value::Null).expect(200);
+        assert_eq!(logs.body, b"\x01\0\0\0\0\0\0\x06hello\n", "round {round}");
+    }
+}
+
+#[test]
 fn follow_ends_with_the_container() {
     let host = Host::new();
     host.docker("run -d -i --name box busybox sh -c 'echo first; while read x; do echo $x; done; exit 3'")
