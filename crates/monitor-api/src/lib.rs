@@ -30,7 +30,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use log::{GelfCompression, LogDriver, LogFormat, LogSpec, LogTarget, RemoteLog, SyslogForm, WhenFull};
+pub use log::{
+    GelfCompression, LogDriver, LogFormat, LogSpec, LogTarget, RemoteLog, SyslogForm, TlsServer, WhenFull,
+};
 pub use spec::{
     ExecSpec, ExternalRuntime, Health, Leftovers, OverlayRootfs, RestartPolicy, Rootfs, StartSpec,
     UnhealthyRestart,

@@ -71,6 +71,34 @@ pub enum LogTarget {
     UnixStream(PathBuf),
     /// Datagrams to a Unix socket.
     UnixDatagram(PathBuf),
+    /// A connection with TLS.
+    Tls(Box<TlsServer>),
+}
+
+/// A log server that is spoken to through TLS, which monitors leave to another program.
+///
+/// The monitor executes `program log-relay THIS_AS_JSON` with one end of a Unix socket pair as its standard
+/// input. Back come four zero bytes when the server is there and has proven who it is, and then, as big-endian numbers of 32
+/// bits, how many more bytes the kernel has taken for the server. What was not counted is to be sent again if the program
+/// ends. It ends when it cannot connect, when the connection is lost, and when the monitor closes its end of the pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsServer {
+    /// The program.
+    pub program: PathBuf,
+    /// Whose output it is, for messages to the engine's log.
+    pub container: String,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// A host name or address that its certificate must be for.
+    pub name: String,
+    /// A file with certificates (PEM) that are trusted besides the host's.
+    pub authorities: Option<PathBuf>,
+    /// What is shown to the server: the files (PEM) of a certificate and of its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether the server must prove who it is.
+    pub verify: bool,
+    /// Whether what the server says comes back, instead of the numbers.
+    pub answers: bool,
 }
 
 /// How an entry becomes a message. Everything that is the same for all entries of a container is made by the engine.
@@ -86,6 +114,9 @@ pub enum LogFormat {
         hostname: String,
         /// Names the container.
         tag: String,
+        /// Whether each message begins with its length (RFC 5425), as servers behind TLS expect it.
+        #[serde(default)]
+        counted: bool,
     },
     /// systemd's native protocol.
     Journald {

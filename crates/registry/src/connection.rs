@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
+use wherry_tls::Failure;
 
 use crate::outgoing::Outgoing;
 use crate::proxy::{Proxies, Proxy};
@@ -84,7 +85,7 @@ impl Peer {
             Some(proxy) => proxy.tunnel(stream, &self.authority()).await?,
         };
         let folder = certificates.join(self.registry());
-        let stream = secure(stream, &self.host, tls::config(Some(&folder), self.verified)).await?;
+        let stream = secure(stream, &self.host, tls::config(Some(&folder), self.verified)?).await?;
         Ok(Connection { sender: serve(stream).await?, proxy: None })
     }
 }
@@ -93,7 +94,7 @@ impl Proxy {
     async fn dial(&self) -> Result<Box<dyn Stream>, TransportError> {
         let stream = dial::dial(&self.host, self.port).await.map_err(TransportError::ProxyDial)?;
         if self.https {
-            return secure(stream, &self.host, tls::config(None, true)).await;
+            return secure(stream, &self.host, tls::config(None, true)?).await;
         }
         Ok(Box::new(stream))
     }
@@ -135,7 +136,7 @@ async fn secure(
     let connecting = TlsConnector::from(config).connect(name, stream);
     let connected = tokio::time::timeout(TLS_TIMEOUT, connecting).await;
     let stream = connected.map_err(|_| TransportError::TlsTimeout)?;
-    Ok(Box::new(stream.map_err(|error| tls::failure(error, host))?))
+    Ok(Box::new(stream.map_err(|error| Failure::of(error, host))?))
 }
 
 /// Runs the connection's work in a task that ends with it.

@@ -125,6 +125,9 @@ pub enum TransportError {
     /// Its certificate is not to be trusted.
     #[error("tls: failed to verify certificate: x509: {0}")]
     Certificate(String),
+    /// The other side does not want to go on.
+    #[error("remote error: tls: {0}")]
+    Alert(String),
     /// Nothing came in time while TLS was set up.
     #[error("net/http: TLS handshake timeout")]
     TlsTimeout,
@@ -308,6 +311,7 @@ impl Error {
                 TransportError::Dial(_)
                 | TransportError::NotTls
                 | TransportError::Certificate(_)
+                | TransportError::Alert(_)
                 | TransportError::TlsTimeout
                 | TransportError::Tls(_)
                 | TransportError::Http(_)

@@ -78,7 +78,8 @@ async fn a_certificate_must_be_for_the_host() {
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("ca.crt"), CA).unwrap();
     let error = connect(address, certificates.path(), true).await.unwrap_err();
-    assert!(error.ends_with("x509: certificate is valid for other.example, not 127.0.0.1"), "{error}");
+    let reason = "cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs";
+    assert!(error.ends_with(&format!("x509: {reason}")), "{error}");
     assert_eq!(
         connect(address, certificates.path(), false).await,
         Ok(()),

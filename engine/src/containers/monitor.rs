@@ -103,6 +103,12 @@ impl Monitor {
             .env_clear()
             // Where it finds other runtimes and criu.
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| SEARCH_PATH.into()))
+            // Where its log relay finds the host's certificates.
+            .envs(
+                ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+                    .iter()
+                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
+            )
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .stderr(Stdio::inherit())

@@ -9,6 +9,8 @@ pub(crate) mod limits;
 mod listen;
 mod notify;
 mod pidfile;
+pub(crate) mod program;
+mod relay;
 mod reload;
 mod shutdown;
 mod start;
@@ -93,7 +95,11 @@ impl StartError {
 
 /// The process.
 pub(crate) fn main() -> ExitCode {
-    match Config::load(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os().skip(1);
+    if std::env::args_os().nth(1).is_some_and(|first| first == "log-relay") {
+        return relay::main(arguments.nth(1));
+    }
+    match Config::load(arguments) {
         Ok(Command::Run(config)) => match start::run(*config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string()),

@@ -14,7 +14,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use super::pidfile::Pidfile;
-use super::{StartError, activation, identity, limits, listen, notify, reload as reloading, shutdown};
+use super::{
+    StartError, activation, identity, limits, listen, notify, program, reload as reloading, shutdown,
+};
 use crate::build::{self, Builds};
 use crate::config::Config;
 use crate::containers::monitor::Program;
@@ -43,6 +45,7 @@ pub(super) fn run(config: Config) -> Result<(), StartError> {
         tracing::warn!("{note}");
     }
     limits::raise();
+    program::note();
     make_root(&config.data_root)?;
     make_root(&config.exec_root)?;
     let _pidfile = Pidfile::create(&config.pidfile)?;

@@ -27,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod log_servers;
+mod log_servers_tls;
 mod logs;
 mod names;
 mod netkill;

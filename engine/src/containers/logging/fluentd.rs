@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wherry_monitor_api::{LogFormat, RemoteLog, WhenFull};
+use wherry_monitor_api::{LogFormat, RemoteLog, TlsServer, WhenFull};
 
 use super::address::Address;
 use super::local::boolean;
 use super::{BLOCKING_BYTES, BUFFER_BYTES, Options, Reason, attributes, known, reach, tag};
 use crate::containers::record::Record;
+use crate::daemon::program;
 use crate::text::{BINARY, go_quote, go_size};
 
 const PORT: u16 = 24224;
@@ -58,9 +59,8 @@ fn address<'a>(options: &Options, full: &'a str) -> Result<Address<'a>, Reason> 
     match address.scheme {
         "unix" if address.path.trim_start_matches('/').is_empty() => Err(wrong("path is empty")),
         "unix" => Ok(address),
-        "tcp" if address.path.is_empty() => Ok(address),
-        "tcp" => Err(wrong("should not contain a path element")),
-        "tls" => Err(wrong("TLS is not supported: send to a local forwarder")),
+        "tcp" | "tls" if address.path.is_empty() => Ok(address),
+        "tcp" | "tls" => Err(wrong("should not contain a path element")),
         scheme => Err(wrong(&format!("unsupported scheme: '{scheme}'"))),
     }
 }
@@ -103,10 +103,20 @@ pub(super) fn remote(record: &Record) -> Result<RemoteLog, Reason> {
     let address = address(options, &full)?;
     let (host, port) = address.host_and_port();
     let (host, port) = (if host.is_empty() { HOST } else { host }, port.unwrap_or(PORT));
-    let targets = if address.scheme == "unix" {
-        reach::unix(Path::new(address.path), settings.asynchronous)?
-    } else {
-        reach::tcp(host, port, settings.asynchronous)?
+    let server = |address| TlsServer {
+        program: program::own(),
+        container: record.id.clone(),
+        address,
+        name: host.to_owned(),
+        authorities: None,
+        identity: None,
+        verify: true,
+        answers: settings.acknowledged,
+    };
+    let targets = match address.scheme {
+        "unix" => reach::unix(Path::new(address.path), settings.asynchronous)?,
+        "tls" => reach::tls((host, port), settings.asynchronous, server)?,
+        _ => reach::tcp(host, port, settings.asynchronous)?,
     };
     let mut fields = BTreeMap::from([
         ("container_id".to_owned(), record.id.clone()),

@@ -1,13 +1,15 @@
 //! Options of `syslog`.
 
+use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use wherry_monitor_api::{LogFormat, LogTarget, RemoteLog, SyslogForm, WhenFull};
+use wherry_monitor_api::{LogFormat, LogTarget, RemoteLog, SyslogForm, TlsServer, WhenFull};
 
 use super::address::Address;
 use super::{BLOCKING_BYTES, Options, Reason, known, reach, tag};
 use crate::containers::record::Record;
+use crate::daemon::program;
 use crate::text::go_error;
 
 const PORT: u16 = 514;
@@ -42,8 +44,7 @@ fn check_address(text: &str) -> Result<(), Reason> {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("stat {}: {}", address.path, go_error(&error))),
         },
-        "tcp" | "udp" => Ok(()),
-        "tcp+tls" => Err("syslog over TLS is not supported: send to a local daemon that relays it".into()),
+        "tcp" | "udp" | "tcp+tls" => Ok(()),
         scheme => Err(format!("unsupported scheme: '{scheme}'")),
     }
 }
@@ -72,6 +73,8 @@ fn form(options: &Options) -> Result<SyslogForm, Reason> {
 pub(super) fn remote(record: &Record) -> Result<RemoteLog, Reason> {
     let options = &record.host_config.log_config.config;
     let tag = tag::render(record, "{{.ID}}")?;
+    let form = form(options)?;
+    let mut secure = false;
     let targets = match options.get("syslog-address").map_or("", String::as_str) {
         "" => local_daemon()?,
         text => {
@@ -81,15 +84,43 @@ pub(super) fn remote(record: &Record) -> Result<RemoteLog, Reason> {
             match address.scheme {
                 "udp" => reach::udp(host, port)?,
                 "tcp" => reach::tcp(host, port, false)?,
+                "tcp+tls" => {
+                    secure = true;
+                    reach::tls((host, port), false, |address| tls_server(record, host, address))?
+                }
                 "unixgram" => vec![LogTarget::UnixDatagram(address.path.into())],
                 _ => reach::unix(Path::new(address.path), false)?,
             }
         }
     };
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let format = LogFormat::Syslog { form: form(options)?, facility: facility(options)?, hostname, tag };
+    let counted = secure && matches!(form, SyslogForm::Rfc5424 | SyslogForm::Rfc5424Micro);
+    let format = LogFormat::Syslog { form, facility: facility(options)?, hostname, tag, counted };
     let when_full = WhenFull::Block;
-    Ok(RemoteLog { targets, format, when_full, buffer_bytes: BLOCKING_BYTES, retries: 1, retry_wait_ms: 100 })
+    // A relay costs more than a connection: there are fewer tries, but more patience.
+    let (retries, retry_wait_ms) = if secure { (5, 1000) } else { (1, 100) };
+    Ok(RemoteLog { targets, format, when_full, buffer_bytes: BLOCKING_BYTES, retries, retry_wait_ms })
+}
+
+fn tls_server(record: &Record, host: &str, address: SocketAddr) -> TlsServer {
+    let option =
+        |name: &str| record.host_config.log_config.config.get(name).filter(|value| !value.is_empty());
+    let file = |name: &str| option(name).map(PathBuf::from);
+    let identity = match (file("syslog-tls-cert"), file("syslog-tls-key")) {
+        (None, None) => None,
+        (certificate, key) => Some((certificate.unwrap_or_default(), key.unwrap_or_default())),
+    };
+    TlsServer {
+        program: program::own(),
+        container: record.id.clone(),
+        address,
+        name: host.to_owned(),
+        authorities: file("syslog-tls-ca-cert"),
+        identity,
+        // Whatever its value is, as dockerd has it.
+        verify: !record.host_config.log_config.config.contains_key("syslog-tls-skip-verify"),
+        answers: false,
+    }
 }
 
 fn local_daemon() -> Result<Vec<LogTarget>, Reason> {

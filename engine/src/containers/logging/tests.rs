@@ -19,11 +19,13 @@ fn options_are_checked_in_dockerds_words() {
     assert_eq!(check("splunk", &[]), Err("logging driver \"splunk\" is not supported".into()));
     for (driver, option, value, ok) in [
         ("syslog", "syslog-address", "udp://127.0.0.1", true),
-        ("syslog", "syslog-address", "tcp+tls://h", false),
+        ("syslog", "syslog-address", "tcp+tls://h", true),
+        ("syslog", "syslog-address", "tls://h", false),
         ("syslog", "syslog-facility", "23", true),
         ("syslog", "syslog-facility", "24", false),
         ("fluentd", "fluentd-address", "host", true),
-        ("fluentd", "fluentd-address", "tls://h", false),
+        ("fluentd", "fluentd-address", "tls://h", true),
+        ("fluentd", "fluentd-address", "tls://h/x", false),
         ("fluentd", "fluentd-retry-wait", "2s", true),
         ("gelf", "gelf-address", "udp://h:1", true),
         ("gelf", "gelf-address", "udp://h", false),

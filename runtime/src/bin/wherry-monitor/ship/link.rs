@@ -3,6 +3,8 @@
 use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
@@ -10,7 +12,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, sendmsg, socket_with, sockopt,
 };
-use wherry_monitor_api::LogTarget;
+use wherry_monitor_api::{LogTarget, TlsServer};
 
 use crate::poll::{Flags, Polled, Poller, Source};
 
@@ -22,8 +24,24 @@ pub(crate) enum Link {
     Opening(Polled),
     /// A connection.
     Stream(Polled),
+    /// A program that speaks TLS has yet to connect.
+    Starting {
+        socket: Polled,
+        answers: bool,
+    },
+    /// A program that says how many bytes it has sent.
+    Relay(Polled),
     /// A socket for datagrams.
     Datagrams(Polled),
+}
+
+/// What came back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// From the server.
+    Answer(Vec<u8>),
+    /// A relay has sent so many bytes more.
+    Taken(usize),
 }
 
 /// What became of a message.
@@ -69,8 +87,23 @@ impl Link {
                 let connected = connect(&fd, &SocketAddrUnix::new(path.as_path())?);
                 (fd, connected, true)
             }
+            LogTarget::Tls(server) => return Self::start_relay(server, poller),
         };
         Self::of(fd, connected, datagrams, poller)
+    }
+
+    /// It is reaped with the container's orphans.
+    fn start_relay(server: &TlsServer, poller: &Poller) -> Result<Self, Errno> {
+        let errno = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+        let (ours, theirs) = UnixStream::pair().map_err(errno)?;
+        ours.set_nonblocking(true).map_err(errno)?;
+        let settings = serde_json::to_string(server).map_err(|_| Errno::INVAL)?;
+        let mut command = Command::new(&server.program);
+        command.arg("log-relay").arg(settings).stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        command.spawn().map_err(errno)?;
+        let mut socket = Polled::new(poller, ours.into(), Source::LogServer);
+        socket.want(Some(Flags::RDHUP | Flags::IN)).map_err(errno)?;
+        Ok(Self::Starting { socket, answers: server.answers })
     }
 
     fn of(
@@ -100,12 +133,17 @@ impl Link {
         matches!(self, Self::None)
     }
 
+    /// Whether it tells what has been sent, so that nothing counts as sent before.
+    pub(crate) fn counts(&self) -> bool {
+        matches!(self, Self::Relay(_))
+    }
+
     /// Sends what the socket takes of a message; asks to be told when it takes more.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Sent {
         let (socket, datagrams) = match self {
             Self::None => return Sent::Lost,
-            Self::Opening(_) => return Sent::Later,
-            Self::Stream(socket) => (socket, false),
+            Self::Opening(_) | Self::Starting { .. } => return Sent::Later,
+            Self::Stream(socket) | Self::Relay(socket) => (socket, false),
             Self::Datagrams(socket) => (socket, true),
         };
         let sent = if datagrams { send_datagrams(socket, bytes) } else { send_some(socket, bytes) };
@@ -125,46 +163,71 @@ impl Link {
     /// Nothing waits: it need not be told when there is room.
     pub(crate) fn rest(&mut self) {
         let rested = match self {
-            Self::Stream(socket) => socket.want(Some(Flags::RDHUP | Flags::IN)),
+            Self::Stream(socket) | Self::Relay(socket) => socket.want(Some(Flags::RDHUP | Flags::IN)),
             Self::Datagrams(socket) => socket.want(None),
-            Self::None | Self::Opening(_) => Ok(()),
+            Self::None | Self::Opening(_) | Self::Starting { .. } => Ok(()),
         };
         if rested.is_err() {
             *self = Self::None;
         }
     }
 
-    /// Something happened; gives what the server said.
-    pub(crate) fn ready(&mut self, flags: Flags) -> Result<Vec<u8>, Errno> {
+    /// Something happened; gives what came back.
+    pub(crate) fn ready(&mut self, flags: Flags) -> Result<Said, Errno> {
+        let nothing = Ok(Said::Answer(Vec::new()));
         match std::mem::replace(self, Self::None) {
             Self::Opening(mut socket) => {
                 sockopt::socket_error(&socket)??;
                 let wanted = Some(Flags::RDHUP | Flags::IN);
                 socket.want(wanted).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
                 *self = Self::Stream(socket);
-                Ok(Vec::new())
+                nothing
             }
             Self::Stream(socket) => {
-                let mut answer = vec![0; 4096];
-                let read = match rustix::io::read(&socket, &mut answer[..]) {
-                    Ok(0) => return Err(Errno::PIPE),
-                    Ok(read) => read,
-                    Err(Errno::AGAIN | Errno::INTR) if !flags.intersects(Flags::HUP | Flags::ERR) => 0,
-                    Err(error) => return Err(error),
-                };
-                answer.truncate(read);
+                let answer = read(&socket, flags)?;
                 *self = Self::Stream(socket);
-                Ok(answer)
+                Ok(Said::Answer(answer))
+            }
+            Self::Starting { socket, answers } => {
+                let said = read(&socket, flags)?;
+                match said.get(4..) {
+                    None => *self = Self::Starting { socket, answers },
+                    Some(answer) if answers => {
+                        *self = Self::Stream(socket);
+                        return Ok(Said::Answer(answer.to_vec()));
+                    }
+                    Some(_) => *self = Self::Relay(socket),
+                }
+                nothing
+            }
+            Self::Relay(socket) => {
+                let said = read(&socket, flags)?;
+                *self = Self::Relay(socket);
+                let (numbers, _) = said.as_chunks::<4>();
+                Ok(Said::Taken(numbers.iter().map(|number| u32::from_be_bytes(*number) as usize).sum()))
             }
             Self::Datagrams(socket) => {
                 // Reading the error clears it; the next message will tell whether somebody listens again.
                 let _ = sockopt::socket_error(&socket);
                 *self = Self::Datagrams(socket);
-                Ok(Vec::new())
+                nothing
             }
-            Self::None => Ok(Vec::new()),
+            Self::None => nothing,
         }
     }
+}
+
+/// What there is to read, which may be nothing. Its length is a multiple of that of a relay's numbers.
+fn read(socket: &Polled, flags: Flags) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; 4096];
+    let read = match rustix::io::read(socket, &mut bytes[..]) {
+        Ok(0) => return Err(Errno::PIPE),
+        Ok(read) => read,
+        Err(Errno::AGAIN | Errno::INTR) if !flags.intersects(Flags::HUP | Flags::ERR) => 0,
+        Err(error) => return Err(error),
+    };
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 fn send_some(socket: &Polled, bytes: &[u8]) -> Result<usize, Errno> {

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use wherry_container_log::{Splitter, Stream};
 use wherry_monitor_api::{LogFormat, LogTarget, RemoteLog, WhenFull};
 
-use self::link::{Link, Sent};
+use self::link::{Link, Said, Sent};
 use crate::monitor::Monitor;
 use crate::poll::{Flags, Poller};
 use crate::timers::Timer;
@@ -57,7 +57,11 @@ pub(crate) struct Shipper {
     queue: VecDeque<Vec<u8>>,
     /// Bytes in the queue.
     queued: usize,
-    /// Bytes of its first message that are on their way.
+    /// Messages at its front that a relay was given and has not counted yet.
+    ahead: usize,
+    /// Bytes of the first of them that it has counted.
+    counted: usize,
+    /// Bytes that are on their way of the message behind them.
     sent: usize,
     /// The server has the first message and is yet to say so.
     awaiting: bool,
@@ -81,6 +85,8 @@ impl Shipper {
             link: Link::None,
             queue: VecDeque::new(),
             queued: 0,
+            ahead: 0,
+            counted: 0,
             sent: 0,
             awaiting: false,
             failures: 0,
@@ -168,12 +174,19 @@ impl Shipper {
     fn give_up(&mut self) {
         self.dropped += self.queue.len() as u64;
         self.queue.clear();
-        (self.queued, self.sent, self.awaiting) = (0, 0, false);
+        self.queued = 0;
+        self.disconnect();
+    }
+
+    /// What is not known to have been sent is sent again on the next connection.
+    fn disconnect(&mut self) {
+        self.link = Link::None;
+        (self.ahead, self.counted, self.sent, self.awaiting) = (0, 0, 0, false);
     }
 
     /// Sends what the server takes; gives the time after which to try again if there is no connection.
     fn work(&mut self, poller: &Poller) -> Option<Duration> {
-        while !self.queue.is_empty() {
+        while self.ahead < self.queue.len() {
             if self.link.is_none() {
                 let target = self.remote.targets.get(self.target % self.remote.targets.len().max(1));
                 match target.map_or(Err(Errno::ADDRNOTAVAIL), |target| Link::open(target, poller)) {
@@ -181,15 +194,17 @@ impl Shipper {
                     Err(_) => return self.lost(),
                 }
             }
-            let Some(front) = self.queue.front() else { break };
+            let Some(message) = self.queue.get(self.ahead) else { break };
             if self.awaiting {
                 return None;
             }
-            match self.link.send(front.get(self.sent..).unwrap_or_default()) {
+            match self.link.send(message.get(self.sent..).unwrap_or_default()) {
                 Sent::Bytes(bytes) => {
                     self.failures = 0;
                     self.sent += bytes;
-                    if self.sent >= front.len() {
+                    if self.sent >= message.len() && self.link.counts() {
+                        (self.ahead, self.sent) = (self.ahead + 1, 0);
+                    } else if self.sent >= message.len() {
                         self.awaiting = self.needs_answer();
                         if !self.awaiting {
                             self.taken();
@@ -216,14 +231,25 @@ impl Shipper {
         (self.sent, self.awaiting) = (0, false);
     }
 
+    /// Lets go of messages that a relay has sent whole.
+    fn forget_counted(&mut self) {
+        while let Some(message) = self.queue.front().filter(|_| self.ahead > 0)
+            && message.len() <= self.counted
+        {
+            self.counted -= message.len();
+            self.queued -= message.len();
+            self.ahead -= 1;
+            self.queue.pop_front();
+        }
+    }
+
     fn needs_answer(&self) -> bool {
         matches!(self.remote.format, LogFormat::Fluentd { acknowledged: true, .. })
     }
 
     /// There is no connection (any more): when to look for one again.
     fn lost(&mut self) -> Option<Duration> {
-        self.link = Link::None;
-        (self.sent, self.awaiting) = (0, false);
+        self.disconnect();
         self.target = self.target.wrapping_add(1);
         if self.failures >= self.remote.retries {
             self.failures = 0;
@@ -239,7 +265,12 @@ impl Shipper {
     /// Something happened on the connection.
     fn ready(&mut self, flags: Flags) -> Result<(), ()> {
         match self.link.ready(flags) {
-            Ok(answer) => {
+            Ok(Said::Taken(bytes)) => {
+                self.counted += bytes;
+                self.forget_counted();
+                Ok(())
+            }
+            Ok(Said::Answer(answer)) => {
                 if self.awaiting && !answer.is_empty() {
                     let front = self.queue.front().map_or(&[][..], Vec::as_slice);
                     if fluentd::confirms(&answer, front) {
@@ -256,8 +287,8 @@ impl Shipper {
 /// The message of an entry; `None` for what the protocol has no message for.
 fn encode(format: &LogFormat, datagrams: bool, entry: &Entry<'_>, ordinal: u64) -> Option<Vec<u8>> {
     match format {
-        LogFormat::Syslog { form, facility, hostname, tag } => {
-            let line = syslog::message(*form, *facility, hostname, tag, entry)?;
+        LogFormat::Syslog { form, facility, hostname, tag, counted } => {
+            let line = syslog::message(*form, *facility, hostname, tag, *counted, entry)?;
             Some(if datagrams { link::datagram(&line) } else { line })
         }
         LogFormat::Journald { fields } => Some(link::datagram(&journald::message(fields, entry, ordinal))),

@@ -14,12 +14,13 @@ pub(super) fn severity(stream: Stream) -> u8 {
     }
 }
 
-/// A line; nothing for an empty one.
+/// A line, with its length before it if that is wanted; nothing for an empty one.
 pub(super) fn message(
     form: SyslogForm,
     facility: u8,
     hostname: &str,
     tag: &str,
+    counted: bool,
     entry: &Entry<'_>,
 ) -> Option<Vec<u8>> {
     if entry.text.is_empty() {
@@ -27,7 +28,8 @@ pub(super) fn message(
     }
     let priority = facility | severity(entry.stream);
     let head = head(form, priority, hostname, tag, std::process::id(), &local(entry.time_ns));
-    Some([head.as_bytes(), entry.text, b"\n"].concat())
+    let length = if counted { format!("{} ", head.len() + entry.text.len() + 1) } else { String::new() };
+    Some([length.as_bytes(), head.as_bytes(), entry.text, b"\n"].concat())
 }
 
 fn head(form: SyslogForm, priority: u8, hostname: &str, tag: &str, pid: u32, time: &Local) -> String {

@@ -5,8 +5,8 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use wherry_monitor_api::SyslogForm;
 
 fn remote(target: LogTarget, when_full: WhenFull, buffer_bytes: u64) -> RemoteLog {
-    let format =
-        LogFormat::Syslog { form: SyslogForm::Rfc3164, facility: 24, hostname: "h".into(), tag: "t".into() };
+    let (form, hostname, tag) = (SyslogForm::Rfc3164, "h".into(), "t".into());
+    let format = LogFormat::Syslog { form, facility: 24, hostname, tag, counted: false };
     RemoteLog { targets: vec![target], format, when_full, buffer_bytes, retries: 2, retry_wait_ms: 1000 }
 }
 
