@@ -8,7 +8,7 @@ CUTS ?= 30
 export ENGINE := $(abspath $(ENGINE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run demo test test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime test-runtime-guests test-vm acceptance install clean
+.PHONY: help setup build run demo test test-checkpoints test-unit test-e2e test-reference kill-test fuzz lint fmt bench conformance-runtime test-runtime-guests test-vm acceptance install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ demo: root setup build ## start wherryd in namespaces of its own, run containers
 	@integration/demo.sh
 
 test: root setup build ## all tests: unit, kernel, end-to-end (as root)
+	@if tests/programs/find-criu >/dev/null; then $(MAKE) --no-print-directory test-checkpoints; fi
 	cargo nextest run --workspace
 
 test-unit: root setup ## all tests but the end-to-end ones (as root)
@@ -34,6 +35,9 @@ test-unit: root setup ## all tests but the end-to-end ones (as root)
 
 test-e2e: root setup build ## the end-to-end tests, against ENGINE (as root; T=… names some of them)
 	cargo nextest run -p wherry-tests $(T)
+
+test-checkpoints: root setup build ## the end-to-end tests of checkpoints, where a criu knows this kernel; `make test` has them, too, then
+	cargo nextest run -p wherry-tests --run-ignored only -E 'test(/^checkpoints::/)'
 
 test-vm: root setup ## the runtime's tests and a run of the engine on cgroup version 2 with systemd, in a virtual machine; results in integration/results
 	@integration/vm/test

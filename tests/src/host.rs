@@ -46,26 +46,13 @@ impl Host {
         Host::start(Binary::from_environment(), arguments, &[("WHERRY_TEST_CGROUP", "v1-only")])
     }
 
-    /// As [`Host::with_arguments`], where the engine finds a criu that knows this kernel: the machine's own, or else that of
-    /// the reference engines. `None` where neither is of use.
-    pub fn with_criu(arguments: &[&str]) -> Option<Host> {
-        let works = |program: &str| {
-            let checked = Command::new(program).arg("check").output();
-            checked.is_ok_and(|output| output.status.success())
-        };
-        let (own, path) = (concat!(env!("CARGO_MANIFEST_DIR"), "/programs"), std::env::var("PATH"));
-        let path = path.unwrap_or_default();
-        let path = match () {
-            () if works("criu") => path,
-            () if works(&format!("{own}/criu")) => format!("{own}:{path}"),
-            () => {
-                eprintln!(
-                    "no criu works here, neither the machine's nor the lab's: checkpoints are not tried"
-                );
-                return None;
-            }
-        };
-        Some(Host::with_search_path(&path, arguments))
+    /// As [`Host::with_arguments`], where the engine finds a criu that knows this kernel.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn with_criu(arguments: &[&str]) -> Host {
+        let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/programs/find-criu"));
+        Host::with_search_path(Output::of(found).ok().out(), arguments)
     }
 
     /// As [`Host::with_arguments`], where the engine looks for programs in these folders.

@@ -54,7 +54,8 @@ fn all_tests() -> BTreeSet<String> {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             let mut lines = text.lines();
             while let Some(line) = lines.next() {
-                let name = (line.trim() == "#[test]").then(|| lines.next()).flatten();
+                let mut code = lines.by_ref().skip_while(|line| line.trim().starts_with("#["));
+                let name = (line.trim() == "#[test]").then(|| code.next()).flatten();
                 if let Some((name, _)) =
                     name.and_then(|line| line.trim().strip_prefix("fn ")?.split_once('('))
                 {

@@ -40,8 +40,9 @@ fn actions(host: &Host) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs a criu that knows this kernel: make test-checkpoints"]
 fn names_and_refusals() {
-    let Some(host) = Host::with_criu(&["--experimental"]) else { return };
+    let host = Host::with_criu(&["--experimental"]);
     host.docker(&["version", "-f", "{{.Server.Experimental}}"]).prints("true");
     host.docker(&["info", "-f", "{{.ExperimentalBuild}}"]).prints("true");
     host.docker("create --name idle busybox true").ok();
@@ -97,8 +98,9 @@ fn names_and_refusals() {
 }
 
 #[test]
+#[ignore = "needs a criu that knows this kernel: make test-checkpoints"]
 fn it_is_written_and_removed() {
-    let Some(host) = Host::with_criu(&["--experimental"]) else { return };
+    let host = Host::with_criu(&["--experimental"]);
     host.docker(&format!("run -d --name box busybox {COUNTER}")).ok();
     poll("it counts", 20, || last(&host, "box") > 3);
     host.docker("checkpoint create --leave-running box one").prints("one");
@@ -154,11 +156,12 @@ fn it_is_written_and_removed() {
 
 /// The reference dockerd (28.5) cannot start from any checkpoint: it looks for the network of a process that is not there yet.
 #[test]
+#[ignore = "needs a criu that knows this kernel: make test-checkpoints"]
 fn a_container_goes_on_where_it_was() {
     if Binary::from_environment().is_reference() {
         return;
     }
-    let Some(host) = Host::with_criu(&["--experimental"]) else { return };
+    let host = Host::with_criu(&["--experimental"]);
     let options = "-m 64m -p 8080:80 -v data:/data --init --tmpfs /scratch --add-host other:192.0.2.1";
     host.docker(&format!("run -d --name box {options} busybox {COUNTER}")).ok();
     host.docker("exec box sh -c 'echo kept >/scratch/file; echo kept >/file'").ok();
@@ -194,11 +197,12 @@ fn a_container_goes_on_where_it_was() {
 }
 
 #[test]
+#[ignore = "needs a criu that knows this kernel: make test-checkpoints"]
 fn terminals_policies_and_the_engines_end() {
     if Binary::from_environment().is_reference() {
         return;
     }
-    let Some(host) = Host::with_criu(&["--experimental"]) else { return };
+    let host = Host::with_criu(&["--experimental"]);
     let health = "--health-cmd 'test -e /ok' --health-interval 200ms";
     host.docker(&format!("run -dit --name tty --restart always {health} busybox sh")).ok();
     let elsewhere = host.folder().join("elsewhere").display().to_string();
@@ -230,8 +234,9 @@ fn terminals_policies_and_the_engines_end() {
 }
 
 #[test]
+#[ignore = "needs a criu that knows this kernel: make test-checkpoints"]
 fn what_cannot_be_is_told_and_the_container_goes_on() {
-    let Some(host) = Host::with_criu(&["--experimental"]) else { return };
+    let host = Host::with_criu(&["--experimental"]);
     // An open file that has lost its name but has another: criu wants to be told to give it one.
     let script = "echo kept >/a; ln /a /b; exec 3</a; rm /a; touch /ready; while :; do sleep 1; done";
     host.docker(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script]).ok();
