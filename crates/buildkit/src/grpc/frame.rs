@@ -134,6 +134,12 @@ impl Reader {
 /// # Errors
 /// That it is larger than the head can say.
 pub(super) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
+    let mut frame = BytesMut::with_capacity(HEAD_BYTES + message.encoded_len());
+    encode_into(&mut frame, message)?;
+    Ok(frame.freeze())
+}
+
+fn encode_into<M: Message>(frame: &mut BytesMut, message: &M) -> Result<(), Status> {
     let length = message.encoded_len();
     let Ok(prefix) = u32::try_from(length) else {
         return Err(Status::new(
@@ -141,11 +147,11 @@ pub(super) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
             format!("a message of {length} bytes is too large"),
         ));
     };
-    let mut frame = BytesMut::with_capacity(HEAD_BYTES + length);
+    frame.reserve(HEAD_BYTES + length);
     frame.put_u8(0);
     frame.put_u32(prefix);
-    message.encode_raw(&mut frame);
-    Ok(frame.freeze())
+    message.encode_raw(frame);
+    Ok(())
 }
 
 /// Sends bytes as the other side has room for them.
@@ -182,6 +188,18 @@ impl Writer {
     /// That the call or the connection is gone.
     pub async fn send<M: Message>(&mut self, message: &M) -> Result<(), Status> {
         write(&mut self.stream, encode(message)?).await
+    }
+
+    /// Sends several messages together, in order.
+    ///
+    /// # Errors
+    /// As [`Writer::send`].
+    pub async fn send_all<M: Message>(&mut self, messages: &[M]) -> Result<(), Status> {
+        let mut frames = BytesMut::new();
+        for message in messages {
+            encode_into(&mut frames, message)?;
+        }
+        write(&mut self.stream, frames.freeze()).await
     }
 
     /// Says that nothing more comes.

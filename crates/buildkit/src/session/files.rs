@@ -1,6 +1,9 @@
 //! Files from and to the client.
 
+use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use prost::Message;
@@ -15,8 +18,13 @@ use crate::sync::{self, memory, receive, send};
 
 const FILE_SYNC: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 const FILE_SEND: &str = "/moby.filesync.v1.FileSend/DiffCopy";
-/// How many packets wait for the disk, or for the client.
+/// How many packets wait for the client.
 const QUEUED_PACKETS: usize = 64;
+/// Packets go to the disk's thread together, as many as have come meanwhile: to wake it for each takes longer than its work.
+const MAX_BATCH_PACKETS: usize = 256;
+const MAX_BATCH_BYTES: usize = 256 << 10;
+/// How many batches wait for the disk.
+const QUEUED_BATCHES: usize = 4;
 
 /// Which files of the client.
 #[derive(Clone, Debug, Default)]
@@ -79,17 +87,21 @@ impl Session {
     ) -> Result<usize, Error> {
         self.require(FILE_SYNC)?;
         let (writer, reader) = self.channel.open(FILE_SYNC, &options.metadata()).await?;
-        let (packets, mut incoming) = mpsc::channel::<Packet>(QUEUED_PACKETS);
+        let (packets, mut incoming) = mpsc::channel::<Vec<Packet>>(QUEUED_BATCHES);
         let (asks, wanted) = mpsc::unbounded_channel();
         let disk = tokio::task::spawn_blocking(move || {
             let _hold = hold;
             let mut receiver = receive::Receiver::new(root)?;
-            while let Some(packet) = incoming.blocking_recv() {
-                match receiver.packet(packet)? {
-                    Next::Continue => {}
-                    // That nobody asks any more shows at the next packet.
-                    next => drop(asks.send(next)),
+            while let Some(batch) = incoming.blocking_recv() {
+                let mut asked = Vec::new();
+                for packet in batch {
+                    match receiver.packet(packet)? {
+                        Next::Continue => {}
+                        next => asked.push(next),
+                    }
                 }
+                // That nobody asks any more shows at the next batch.
+                let _ = asks.send(asked);
             }
             Ok::<_, sync::Error>(receiver.counts().0)
         });
@@ -239,8 +251,8 @@ impl FileTarget {
 async fn exchange(
     mut writer: Writer,
     mut reader: Reader,
-    packets: mpsc::Sender<Packet>,
-    mut wanted: mpsc::UnboundedReceiver<Next>,
+    packets: mpsc::Sender<Vec<Packet>>,
+    mut wanted: mpsc::UnboundedReceiver<Vec<Next>>,
     mut progress: impl FnMut(u64) + Send,
 ) -> (Reader, Result<(), Error>) {
     let (finished, mut is_finished) = tokio::sync::oneshot::channel::<()>();
@@ -256,24 +268,41 @@ async fn exchange(
             let Some(packet) = packet else {
                 return Err(sync::Error::Protocol("the sender ended it too early").into());
             };
-            bytes += packet.encoded_len() as u64;
+            let mut size = packet.encoded_len();
+            let mut batch = vec![packet];
+            let mut has_ended = false;
+            while batch.len() < MAX_BATCH_PACKETS && size < MAX_BATCH_BYTES {
+                match at_once(reader.message::<Packet>()).await.transpose()? {
+                    None => break,
+                    Some(Some(packet)) => {
+                        size += packet.encoded_len();
+                        batch.push(packet);
+                    }
+                    Some(None) => {
+                        has_ended = true;
+                        break;
+                    }
+                }
+            }
+            bytes += size as u64;
             progress(bytes);
-            if packets.send(packet).await.is_err() {
+            if packets.send(batch).await.is_err() {
                 return Ok(());
+            }
+            if has_ended {
+                return Err(sync::Error::Protocol("the sender ended it too early").into());
             }
         }
     };
     let outgoing = async {
-        while let Some(next) = wanted.recv().await {
-            match next {
-                Next::Request(id) => writer.send(&request(id)).await?,
-                Next::Finish => {
-                    // All is there: only now may the client hear that it is done.
-                    let _ = finished.send(());
-                    writer.send(&fin()).await?;
-                    return Ok::<_, Error>(());
-                }
-                Next::Continue => {}
+        while let Some(asked) = wanted.recv().await {
+            let requests: Vec<Packet> = asked.iter().filter_map(Next::request).collect();
+            writer.send_all(&requests).await?;
+            if asked.contains(&Next::Finish) {
+                // All is there: only now may the client hear that it is done.
+                let _ = finished.send(());
+                writer.send(&fin()).await?;
+                return Ok::<_, Error>(());
             }
         }
         Ok(())
@@ -283,10 +312,30 @@ async fn exchange(
     (reader, moved)
 }
 
+/// What a future gives without waiting for anything.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// Waits for the end of a transfer whose files are all here.
 async fn end(reader: &mut Reader) -> Result<(), Status> {
     while reader.message::<Packet>().await?.is_some() {}
     Ok(())
+}
+
+impl Next {
+    /// The packet that asks for what is wanted.
+    fn request(&self) -> Option<Packet> {
+        match self {
+            Next::Request(id) => Some(request(*id)),
+            Next::Continue | Next::Finish => None,
+        }
+    }
 }
 
 fn request(id: u32) -> Packet {

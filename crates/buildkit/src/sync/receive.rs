@@ -34,6 +34,8 @@ pub struct Receiver {
     links: Vec<Stat>,
     /// Their times are set when nothing more is made in them.
     folders: Vec<Stat>,
+    /// Where the last file was made: mostly, the next one belongs there, too.
+    place: Option<(String, OwnedFd)>,
     /// Bytes of content that came.
     content: u64,
 }
@@ -76,6 +78,7 @@ impl Receiver {
             writing: HashMap::new(),
             links: Vec::new(),
             folders: Vec::new(),
+            place: None,
             content: 0,
         })
     }
@@ -216,7 +219,9 @@ impl Receiver {
         }
         let file = match self.writing.entry(id) {
             std::collections::hash_map::Entry::Occupied(begun) => begun.into_mut(),
-            std::collections::hash_map::Entry::Vacant(place) => place.insert(create(&self.root, &stat.path)?),
+            std::collections::hash_map::Entry::Vacant(begun) => {
+                begun.insert(create(&self.root, &mut self.place, &stat.path)?)
+            }
         };
         if !data.is_empty() {
             self.content += data.len() as u64;
@@ -259,11 +264,16 @@ fn beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Error> 
         .map_err(Error::disk("open", path))
 }
 
-/// Makes a file whose bytes come now.
-fn create(root: &OwnedFd, path: &str) -> Result<File, Error> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    rustix::fs::openat2(root, path, flags, Mode::RUSR | Mode::WUSR, resolve)
+/// Makes a file whose bytes come now, in its folder, which is `place` if the last one's was the same.
+fn create(root: &OwnedFd, place: &mut Option<(String, OwnedFd)>, path: &str) -> Result<File, Error> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    let folder = match place.take() {
+        Some(last) if last.0 == parent => last.1,
+        _ => beneath(root, parent, OFlags::PATH | OFlags::DIRECTORY)?,
+    };
+    let (_, folder) = place.insert((parent.to_owned(), folder));
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)
         .map(File::from)
         .map_err(Error::disk("create", path))
 }

@@ -9,7 +9,7 @@ use rustix::fs::{
     copy_file_range, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat,
     mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, read, retry_on_intr, write};
 
 use super::place::{is_folder, names};
 use super::{FileError, MAX_DEPTH, ModeChange, failed, join};
@@ -23,6 +23,8 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 const MAX_LINKED: usize = 512;
 /// Longest list of attributes, and longest value, that Linux has.
 const MAX_ATTRIBUTES: usize = 64 << 10;
+/// Up to this many bytes a file is small.
+const SMALL_BYTES: usize = 128 << 10;
 
 /// Whether something stays out: its path below the source, and whether it is a folder.
 pub(in super::super) type Exclude<'a> = &'a (dyn Fn(&[u8], bool) -> bool + 'a);
@@ -39,12 +41,14 @@ pub(in super::super) struct Copier<'a> {
     pub(in super::super) exclude: Exclude<'a>,
     /// The copies of files that have several names.
     linked: HashMap<(u64, u64), OwnedFd>,
+    /// For the bytes of small files.
+    buffer: Vec<u8>,
 }
 
 impl<'a> Copier<'a> {
     /// One that changes nothing but the owner.
     pub(in super::super) fn new(owner: Owner, mode: Option<&'a ModeChange>, exclude: Exclude<'a>) -> Self {
-        Self { owner, mode, clears_set_ids: false, exclude, linked: HashMap::new() }
+        Self { owner, mode, clears_set_ids: false, exclude, linked: HashMap::new(), buffer: Vec::new() }
     }
 
     /// Copies `name` of `source`, whatever it is, to `target_name` in `target`. What is there is replaced; a folder is added to.
@@ -168,7 +172,7 @@ impl<'a> Copier<'a> {
         // As it will be for the most part, so that there is less to set; nobody else sees it before it is done.
         let mode = Mode::from_raw_mode(self.mode_of(&stat) & 0o777);
         let to = openat(target, target_name, write, mode)?;
-        copy_bytes(from, &to, &stat)?;
+        copy_bytes(from, &to, &stat, &mut self.buffer)?;
         self.metadata(from.as_fd(), to.as_fd(), &stat)?;
         if stat.st_nlink > 1 && self.linked.len() < MAX_LINKED {
             let kept = openat(
@@ -275,23 +279,41 @@ pub(in super::super) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Copies the content in the kernel where it can do that.
-fn copy_bytes(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+/// Copies the content: a small one through `buffer`, a large one in the kernel where it can do that, which takes more calls and
+/// a pipe where the file systems differ.
+fn copy_bytes(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut Vec<u8>) -> Result<(), Errno> {
     let mut left = usize::try_from(stat.st_size).unwrap_or(0);
-    while left > 0 {
+    while left > SMALL_BYTES {
         match copy_file_range(from, None, to, None, left) {
             Ok(0) => return Ok(()), // it has become shorter
             Ok(copied) => left = left.saturating_sub(copied),
-            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => break,
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let duplicate = |fd: &OwnedFd| fd.try_clone().map(File::from).map_err(|_| Errno::MFILE);
+                let copied = std::io::copy(&mut duplicate(from)?, &mut duplicate(to)?);
+                return copied
+                    .map(drop)
+                    .map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error));
+            }
             Err(errno) => return Err(errno),
         }
     }
-    if left == 0 {
-        return Ok(());
+    buffer.resize(SMALL_BYTES, 0);
+    while left > 0 {
+        let read = retry_on_intr(|| read(from, &mut buffer[..]))?;
+        let mut rest = buffer.get(..read).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(()); // it has become shorter
+        }
+        left = left.saturating_sub(read);
+        while !rest.is_empty() {
+            let written = match retry_on_intr(|| write(to, rest))? {
+                0 => return Err(Errno::IO),
+                written => written,
+            };
+            rest = rest.get(written..).unwrap_or_default();
+        }
     }
-    let duplicate = |fd: &OwnedFd| fd.try_clone().map(File::from).map_err(|_| Errno::MFILE);
-    let copied = std::io::copy(&mut duplicate(from)?, &mut duplicate(to)?);
-    copied.map(drop).map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    Ok(())
 }
 
 /// Copies the attributes that belong to the content: capabilities, access lists, `user.`; not those of overlayfs and of security
