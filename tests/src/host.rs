@@ -65,8 +65,17 @@ impl Host {
         Host::start(binary, arguments, &[])
     }
 
+    /// As [`Host::of`], whose work folder, with all data of the engine, is below `parent` (a short path).
+    pub fn below(parent: &Path, binary: Binary, arguments: &[&str]) -> Host {
+        Host::start_below(parent, binary, arguments, &[])
+    }
+
     fn start(binary: Binary, arguments: &[&str], environment: &[(&str, &str)]) -> Host {
-        let init = Arc::new(Init::start(environment));
+        Host::start_below(Path::new("/var/tmp"), binary, arguments, environment)
+    }
+
+    fn start_below(parent: &Path, binary: Binary, arguments: &[&str], environment: &[(&str, &str)]) -> Host {
+        let init = Arc::new(Init::start(parent, environment));
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let engine = Engine::new(Arc::clone(&init), binary, "engine", arguments);
         engine.start();

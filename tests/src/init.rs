@@ -48,8 +48,8 @@ impl Shell {
 }
 
 impl Init {
-    /// Makes the namespaces.
-    pub(crate) fn start(environment: &[(&str, &str)]) -> Init {
+    /// Makes the namespaces, whose work folder is below `parent`.
+    pub(crate) fn start(parent: &Path, environment: &[(&str, &str)]) -> Init {
         assert!(
             rustix::process::geteuid().is_root(),
             "the end-to-end tests need root: run `make test` as root"
@@ -57,7 +57,7 @@ impl Init {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         // Short, since a socket's path has room for 107 bytes, and outside /run, which the host hides.
-        let work = PathBuf::from(format!("/var/tmp/wherry-t{}-{n}", std::process::id()));
+        let work = parent.join(format!("wherry-t{}-{n}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
         fs::create_dir_all(work.join("docker-config")).expect("make the work folder");
         let mut unshare = Command::new("bash")

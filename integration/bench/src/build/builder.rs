@@ -1,5 +1,6 @@
 //! A builder that takes part: an engine in its own host, by one of its doors.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use wherry_bench::contestant::{Reference, rest, timed};
@@ -9,6 +10,7 @@ use wherry_tests::{Host, Output};
 
 use crate::DOORS;
 use crate::context::Context;
+use crate::disk;
 
 /// What the images are called.
 const TAG: &str = "built";
@@ -41,6 +43,7 @@ pub(crate) struct Builder {
     pub(crate) door: Door,
     pub(crate) version: String,
     host: Host,
+    disk: PathBuf,
 }
 
 impl Builder {
@@ -51,15 +54,17 @@ impl Builder {
             [(Some(Binary::from_environment()), true), (Reference::Dockerd.binary(), false)]
         {
             let Some(binary) = binary else { continue };
-            all.extend(DOORS.map(|door| Builder::start(binary.clone(), is_ours, door)));
+            for door in DOORS {
+                all.push(Builder::start(binary.clone(), is_ours, door, disk::mounted(all.len())));
+            }
         }
         all
     }
 
-    fn start(binary: Binary, is_ours: bool, door: Door) -> Builder {
-        let host = Host::of(binary, &[]);
+    fn start(binary: Binary, is_ours: bool, door: Door, disk: PathBuf) -> Builder {
+        let host = Host::below(&disk, binary, &[]);
         let version = host.docker("version --format '{{.Server.Version}}'").ok().out().to_owned();
-        Builder { is_ours, door, version, host }
+        Builder { is_ours, door, version, host, disk }
     }
 
     /// Milliseconds of a build, which must have used the cache as it may.
@@ -119,6 +124,7 @@ impl Builder {
     /// Ends it.
     pub(crate) fn end(self) {
         self.host.discard();
+        disk::remove(&self.disk);
     }
 }
 

@@ -84,10 +84,11 @@ impl Page {
             text,
             "Written by `make bench-build` on {}, commit {}: {}. {} processors, load {} at the beginning and {} at the end. \
              Medians of {} rounds in ms, the whole of `docker build` as a user waits for it; the engines take turns, each in \
-             a private host of the same kind, on an image of Debian's busybox. Many files are {} of 1 KiB, which one COPY brings in.\n\n\
+             a private host of the same kind, on a new ext4 of its own, from an image of Debian's busybox. Many files are {} of 1 KiB, which one COPY brings in.\n\n\
              Uncached is `--no-cache` with files that nobody has seen, in a folder of which the client has sent nothing before; \
-             nothing was deleted until the end. After each build, writing back was waited for, untimed; its image was run to see that the files are right, and the client must have told of as many cached steps as \
-             there may be.",
+             no context was deleted until the end. After each build, writing back was waited for, untimed; its image was run to see \
+             that the files are right, and the client must have told of as many cached steps as there may be. The client by itself is \
+             `docker buildx version` or `docker --version`: what no engine can save.",
             facts.date,
             facts.commit,
             self.engines,
