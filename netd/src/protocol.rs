@@ -316,6 +316,9 @@ pub struct NetworkSpec {
     /// Host interfaces through which outsiders may reach its containers' own addresses.
     #[serde(default)]
     pub trusted_interfaces: Vec<String>,
+    /// Whether nobody is told where the addresses of its containers are, when these come: neighbours find out in time.
+    #[serde(default)]
+    pub unannounced: bool,
     /// Containers' interfaces are called this, and a number; `None`: `eth`.
     #[serde(default)]
     pub interface_prefix: Option<String>,
@@ -346,6 +349,7 @@ impl Default for NetworkSpec {
             gateway_mode_v6: GatewayMode::Nat,
             inhibit_ipv4: false,
             trusted_interfaces: Vec::new(),
+            unannounced: false,
             interface_prefix: None,
             sub: None,
             metadata: serde_json::Value::Null,

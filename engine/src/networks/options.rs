@@ -12,12 +12,16 @@ const MTU: &str = "com.docker.network.driver.mtu";
 const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const BRIDGE: &str = "com.docker.network.bridge.";
 
+const ANNOUNCEMENTS: &str = "com.docker.network.advertise_addr_nmsgs";
+const ANNOUNCEMENTS_EVERY: &str = "com.docker.network.advertise_addr_ms";
+
 /// Puts what the driver's options say into the network's description. Options that no driver knows are kept and shown, and
 /// mean nothing, as in dockerd.
 ///
 /// # Errors
-/// 400 with dockerd's texts.
+/// 400 with dockerd's texts; 500 for what is wrong with announcements.
 pub(super) fn apply(given: &BTreeMap<String, String>, spec: &mut NetworkSpec) -> Result<(), Error> {
+    spec.unannounced = announcements(given).map_err(Error::server)? == Some(0);
     match spec.driver {
         Driver::Bridge => bridge(given, spec),
         Driver::Macvlan => sub_interfaces(given, spec, "macvlan_mode", "bridge"),
@@ -59,6 +63,29 @@ fn bridge(given: &BTreeMap<String, String>, spec: &mut NetworkSpec) -> Result<()
         }
     }
     Ok(())
+}
+
+/// How often the network is told where a new container's addresses are, if that is said. Once is as good as three times on a bridge,
+/// which loses nothing: so the number means whether at all, and the pause between two nothing.
+fn announcements(given: &BTreeMap<String, String>) -> Result<Option<i64>, String> {
+    let read = |option: &str, range: std::ops::RangeInclusive<i64>, what: &str| {
+        let Some(text) = given.get(option) else { return Ok(None) };
+        let number = text.parse::<i64>();
+        let number =
+            number.map_err(|_| format!("value for option {option} {} must be {what}", go_quote(text)))?;
+        if range.contains(&number) {
+            return Ok(Some(number));
+        }
+        Err(format!("{option} must be in the range {} to {}", range.start(), range.end()))
+    };
+    let count = read(ANNOUNCEMENTS, 0..=3, "an integer");
+    let pause = read(ANNOUNCEMENTS_EVERY, 100..=2000, "integer milliseconds");
+    match (count, pause) {
+        (Ok(count), Ok(_)) => Ok(count),
+        (count, pause) => {
+            Err([count.err(), pause.err()].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+        }
+    }
 }
 
 /// Whether this can stand in a firewall rule as an interface.
@@ -149,6 +176,21 @@ mod tests {
         for bad in ["a b", "waytoolonginterface", "a\"b", "!eth0"] {
             let trusted = "com.docker.network.bridge.trusted_host_interfaces";
             assert!(read(Driver::Bridge, &[(trusted, bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn announcements_are_once_or_never() {
+        let (count, pause) = (ANNOUNCEMENTS, ANNOUNCEMENTS_EVERY);
+        assert!(read(Driver::Bridge, &[(count, "0")]).unwrap().unannounced);
+        assert!(!read(Driver::Bridge, &[(count, "3"), (pause, "2000")]).unwrap().unannounced);
+        for (options, expect) in [
+            (vec![(count, "4")], format!("{count} must be in the range 0 to 3")),
+            (vec![(count, "x")], format!("value for option {count} \"x\" must be an integer")),
+            (vec![(pause, "99")], format!("{pause} must be in the range 100 to 2000")),
+            (vec![(pause, "x")], format!("value for option {pause} \"x\" must be integer milliseconds")),
+        ] {
+            assert_eq!(read(Driver::Macvlan, &options).unwrap_err(), expect);
         }
     }
 

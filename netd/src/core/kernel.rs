@@ -38,6 +38,8 @@ pub(super) struct LinkPlan {
     pub(super) sysctls: Vec<(String, String)>,
     /// Whether it has published ports, which the container itself may use.
     pub(super) hairpin: bool,
+    /// Whether the bridge's other ports are told where its addresses are.
+    pub(super) announced: bool,
 }
 
 /// What an interface is connected to.
@@ -347,6 +349,9 @@ fn connect_port(link: &LinkPlan, host: &mut HostSide, announcer: &Announcer) -> 
         match host.commit(batch) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(failed("forget neighbour", ip.to_string())(e)),
+        }
+        if !link.announced {
+            continue;
         }
         // Peers find out by themselves in time.
         let _ = announcer.announce(bridge, ip, link.mac);

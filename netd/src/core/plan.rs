@@ -264,6 +264,7 @@ impl NetworkState {
             addresses: addresses(endpoint).collect(),
             sysctls: endpoint.spec.sysctls.clone(),
             hairpin: false,
+            announced: !spec.unannounced,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Options of networks and of endpoints in them.
 
 use serde_json::{Value, json};
-use wherry_tests::{Host, Remote};
+use wherry_tests::{Host, Remote, poll};
 
 const BRIDGE: &str = "com.docker.network.bridge";
 const ENDPOINT: &str = "com.docker.network.endpoint";
@@ -99,6 +99,60 @@ fn isolated_networks_have_nothing_of_the_host() {
     let routes = host.docker("exec one ip route").ok();
     assert!(!routes.stdout.contains("default"), "{routes}");
     host.docker("run --rm --network iso busybox ping -c 1 -W 3 10.31.0.1").ok();
+}
+
+#[test]
+fn neighbours_are_told_of_new_addresses() {
+    let host = Host::new();
+    let option = "com.docker.network.advertise_addr_nmsgs";
+    for (network, count, told) in [("told", "3", true), ("quiet", "0", false)] {
+        host.docker(&[
+            "network",
+            "create",
+            "--subnet",
+            "10.33.0.0/24",
+            "-o",
+            &format!("{option}={count}"),
+            network,
+        ])
+        .ok();
+        let run = |name: &str, ip: &str| {
+            let line = format!("run -d --name {name} --network {network} --ip {ip} busybox sleep 600");
+            host.docker(line.as_str()).ok();
+            let endpoint = host.inspect(name)["NetworkSettings"]["Networks"][network].take();
+            endpoint["MacAddress"].as_str().unwrap().to_owned()
+        };
+        run("peer", "10.33.0.5");
+        let old = run("old", "10.33.0.9");
+        host.docker("exec peer ping -c 1 -W 5 10.33.0.9").ok();
+        let known = || {
+            let table = host.docker("exec peer cat /proc/net/arp").ok().stdout;
+            let line =
+                table.lines().find(|line| line.starts_with("10.33.0.9 ")).unwrap_or_default().to_owned();
+            line.split_whitespace().nth(3).unwrap_or_default().to_owned()
+        };
+        assert_eq!(known(), old);
+        host.docker("rm -f old").ok();
+        let new = run("new", "10.33.0.9");
+        if told {
+            poll("the peer to know the new hardware address", 5, || known() == new);
+        } else {
+            assert_eq!(known(), old);
+        }
+        host.docker("rm -f peer new").ok();
+        host.docker(&["network", "rm", network]).ok();
+    }
+    let every = "com.docker.network.advertise_addr_ms";
+    for (name, value, text) in [
+        (option, "4", format!("{option} must be in the range 0 to 3")),
+        (option, "x", format!("value for option {option} \"x\" must be an integer")),
+        (every, "5", format!("{every} must be in the range 100 to 2000")),
+        (every, "x", format!("value for option {every} \"x\" must be integer milliseconds")),
+    ] {
+        let answer =
+            host.api("POST", "/networks/create", &json!({ "Name": "bad", "Options": { name: value } }));
+        assert_eq!(answer.expect(500).message(), text);
+    }
 }
 
 #[test]
