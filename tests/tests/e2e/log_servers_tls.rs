@@ -303,6 +303,10 @@ fn fluentd() {
     host.docker(line).fails(125, "x509: certificate signed by unknown authority");
     host.docker(line.replace("24225", "24225/x").as_str())
         .fails(125, "invalid fluentd-address (tls://127.0.0.1:24225/x): should not contain a path element");
+    // The reference has a root of its own, and its authorities there.
+    if Binary::from_environment().is_reference() {
+        return;
+    }
     // It has no option for authorities: the host's are asked.
     host.stop();
     let bundle = authority.path("bundle.crt");

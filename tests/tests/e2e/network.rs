@@ -169,6 +169,61 @@ fn connect_and_disconnect() {
 }
 
 #[test]
+fn what_an_endpoint_is_told() {
+    let host = Host::new();
+    host.docker("network create --ipv6 --subnet 10.77.0.0/24 --subnet fd00:77::/64 net").ok();
+    let network = host.inspect("net")["Id"].clone();
+    let endpoint = || host.inspect("box")["NetworkSettings"]["Networks"]["net"].take();
+    let create = "create --name box --hostname inner --network net --network-alias nick --ip 10.77.0.9 --ip6 fd00:77::9 \
+                  --mac-address 02:00:00:00:00:09 busybox sleep 600";
+    host.docker(create).ok();
+    let told = [
+        "NetworkID",
+        "EndpointID",
+        "Gateway",
+        "IPAddress",
+        "IPPrefixLen",
+        "IPv6Gateway",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+    ];
+    let values = |endpoint: &Value| told.map(|field| endpoint[field].clone());
+    let (text, number) = (json!(""), json!(0));
+    let nothing = [&text, &text, &text, &text, &number, &text, &text, &number];
+    assert_eq!(values(&endpoint()).each_ref(), nothing);
+    host.docker("start box").ok();
+    let now = endpoint();
+    let id = now["EndpointID"].as_str().unwrap();
+    assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    assert_eq!(
+        values(&now),
+        [
+            network,
+            json!(id),
+            json!("10.77.0.1"),
+            json!("10.77.0.9"),
+            json!(24),
+            json!("fd00:77::1"),
+            json!("fd00:77::9"),
+            json!(64)
+        ]
+    );
+    let short = &host.inspect("box")["Id"].as_str().unwrap()[..12].to_owned();
+    assert_eq!(now["DNSNames"], json!(["box", "nick", short, "inner"]));
+    assert_eq!(now["MacAddress"], "02:00:00:00:00:09");
+    // What is told cannot be asked for.
+    let wanted = json!({ "net": { "Gateway": "10.77.0.3", "EndpointID": "ff", "DNSNames": ["mine"], "IPAddress": "10.77.0.8" } });
+    let body = json!({ "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": "net" },
+                       "NetworkingConfig": { "EndpointsConfig": wanted } });
+    host.api("POST", "/containers/create?name=other", &body).expect(201);
+    host.docker("start other").ok();
+    let other = host.inspect("other")["NetworkSettings"]["Networks"]["net"].take();
+    assert_eq!((&other["Gateway"], &other["IPAddress"]), (&json!("10.77.0.1"), &json!("10.77.0.2")));
+    host.docker("stop -t 0 box").ok();
+    assert_eq!(endpoint()["IPAddress"], "");
+}
+
+#[test]
 fn a_network_knows_its_containers_new_names() {
     let host = Host::new();
     host.docker("network create --internal inside").ok();

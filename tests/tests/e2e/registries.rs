@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 use wherry_tests::distribution::{Authority, Distribution, nginx};
+use wherry_tests::engine::Binary;
 use wherry_tests::registry::Registry;
 use wherry_tests::relay::Relay;
 use wherry_tests::tokens::{Tokens, USER};
@@ -161,6 +162,59 @@ fn passwords_behind_nginx_with_a_certificate_of_its_own() {
     host.docker(&["run", "--rm", &image, "echo", "in"]).prints("in");
     host.docker(&["logout", name]).ok();
     host.docker(&["pull", &image]).fails(1, "no basic auth credentials");
+}
+
+#[test]
+fn search_asks_the_index_that_is_named() {
+    let host = Host::new();
+    let found = r#"{"num_results":3,"query":"tool","results":[
+        {"name":"me/tool","description":"mine","star_count":3,"is_official":false,"is_automated":false},
+        {"name":"tool","description":"the tool","star_count":30,"is_official":true,"is_automated":false},
+        {"name":"other/tool","description":"","star_count":7,"is_official":false,"is_automated":true}]}"#;
+    let _index = nginx(
+        &host,
+        5090,
+        &format!(
+            "listen 5090; default_type application/json; location = /v1/_ping {{ return 200 '{{}}'; }}
+             location = /v1/search {{ if ($arg_q != tool) {{ return 404; }} return 200 '{found}'; }}"
+        ),
+    );
+    let search = |options: &str, term: &str| {
+        let format = "{{.Name}} {{.Description}} {{.StarCount}} {{.IsOfficial}}";
+        let mut line = vec!["search", "--format", format];
+        line.extend(options.split_whitespace());
+        line.push(term);
+        host.docker(line.as_slice())
+    };
+    let (tool, other, mine) = ("tool the tool 30 [OK]", "other/tool  7", "me/tool mine 3");
+    for (options, expect) in [
+        ("", vec![mine, tool, other]),
+        ("--filter is-official=true", vec![tool]),
+        ("--filter is-official=false", vec![mine, other]),
+        ("--filter stars=5", vec![tool, other]),
+        ("--filter stars=5 --filter is-official=false", vec![other]),
+        ("--filter is-automated=true", vec![]),
+    ] {
+        let output = search(options, "127.0.0.1:5090/tool").ok();
+        let lines: Vec<&str> = output.stdout.lines().map(str::trim_end).collect();
+        assert_eq!(lines, expect, "{options}");
+    }
+    search("", "127.0.0.1:5090/others").fails(1, "Unexpected status code 404");
+    search("--limit 101", "127.0.0.1:5090/tool").fails(1, "limit 101 is outside the range of [1, 100]");
+    search("--filter stars=x", "127.0.0.1:5090/tool").fails(1, "invalid filter 'stars=x'");
+    search("--filter nosuch=x", "127.0.0.1:5090/tool").fails(1, "invalid filter 'nosuch'");
+    search("", "http://127.0.0.1:5090/tool").fails(1, "should not have a scheme");
+    search("", "127.0.0.1:9/tool")
+        .fails(1, "invalid registry endpoint \"http://127.0.0.1:9/v1/\". HTTPS attempt: ");
+    if Binary::from_environment().is_reference() {
+        return;
+    }
+    // A registry has no search, but a catalog, which dockerd does not look for.
+    let _registry = Distribution::start(&host, 5010);
+    host.docker("tag busybox 127.0.0.1:5010/team/app:1").ok();
+    host.docker("push -q 127.0.0.1:5010/team/app:1").ok();
+    search("", "127.0.0.1:5010/app").prints("team/app  0");
+    search("", "127.0.0.1:5010/nothing").prints("");
 }
 
 #[test]

@@ -163,6 +163,46 @@ fn signals_reach_the_program() {
 }
 
 #[test]
+fn without_the_proxy_signals_are_the_clients_own() {
+    let host = Host::new();
+    let line = "run --name box --sig-proxy=false busybox sh -c 'trap \"echo got TERM; exit 21\" TERM; echo ready; while :; do sleep .1; done'";
+    let mut session = host.docker_session(line);
+    session.expect("ready");
+    session.signal(rustix::process::Signal::TERM);
+    assert_ne!(session.wait().0, 21);
+    assert_eq!(host.inspect("box")["State"]["Status"], "running");
+    host.docker("logs box").prints("ready");
+}
+
+#[test]
+fn kill_sends_what_is_asked_for() {
+    let host = Host::new();
+    let traps =
+        ["HUP", "USR1", "TERM", "WINCH"].map(|name| format!("trap \"echo got {name}\" {name}; ")).concat();
+    let program = format!("{traps}echo ready; while :; do sleep .1; done");
+    host.docker(&["run", "-d", "--name", "box", "busybox", "sh", "-c", &program]).ok();
+    let said = |text: &str| {
+        poll(text, 10, || host.docker("logs box").ok().stdout.lines().last() == Some(text));
+    };
+    said("ready");
+    for (signal, text) in
+        [("HUP", "got HUP"), ("SIGUSR1", "got USR1"), ("15", "got TERM"), ("sigwinch", "got WINCH")]
+    {
+        host.docker(&["kill", "-s", signal, "box"]).prints("box");
+        said(text);
+    }
+    for (signal, text) in [
+        ("NOSUCH", "invalid signal: NOSUCH"),
+        ("0", "invalid signal: 0"),
+        ("99", "the linux daemon does not support signal 99"),
+    ] {
+        host.docker(&["kill", "-s", signal, "box"]).fails(1, text);
+    }
+    host.docker("kill box").prints("box");
+    host.docker("wait box").prints("137");
+}
+
+#[test]
 fn a_missing_image_is_pulled_and_named() {
     let host = Host::with_arguments(&["--registry-mirror", "http://127.0.0.1:9"]);
     let output = host.docker("run --rm nosuchimage true");
