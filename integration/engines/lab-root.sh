@@ -12,7 +12,7 @@ mount -t proc proc "$ROOT/proc"; mount -t sysfs sysfs "$ROOT/sys"; mount --rbind
 ! mountpoint -q "$ROOT/sys/fs/cgroup/unified" || umount "$ROOT/sys/fs/cgroup/unified"
 mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"; mkdir "$ROOT/run/lock"
-mount -t tmpfs -o mode=1777 tmpfs "$ROOT/var/tmp"; mkdir "$ROOT$work"; mount --bind "$work" "$ROOT$work"
+mount -t tmpfs -o mode=1777 tmpfs "$ROOT/var/tmp"; mkdir -p "$ROOT$work"; mount --bind "$work" "$ROOT$work"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
 mount --bind /etc/resolv.conf "$ROOT/etc/resolv.conf"; mount --bind /etc/hosts "$ROOT/etc/hosts"
 cd "$ROOT"; mkdir -p .old; pivot_root . .old; umount -l /.old
