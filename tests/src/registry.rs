@@ -86,7 +86,7 @@ impl Registry {
         for name in list[0]["Layers"].as_array().expect("a list") {
             let layer = folder.join(name.as_str().expect("a name"));
             run("gzip", &["-nf", &text(&layer)]);
-            layers.push(fs::read(layer.with_extension("tar.gz")).expect("the layer"));
+            layers.push(fs::read(format!("{}.gz", text(&layer))).expect("the layer"));
         }
         let descriptor = |kind: &str, blob: &[u8]| {
             let media_type = format!("application/vnd.docker.{kind}");

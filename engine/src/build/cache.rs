@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use wherry_image_ref::Digest;
 use wherry_image_store::{DiffId, Layer, Store, boot_id};
 
+use super::file_system::{Definition, Made};
 use crate::error::Error;
 
 const VERSION: u32 = 1;
@@ -33,6 +34,9 @@ pub(crate) struct Record {
     pub(crate) used_ns: i64,
     /// How often it was of use.
     pub(crate) uses: u64,
+    /// By what makes all that the step works on; only of what came from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) definition: Option<Definition>,
     /// The boot in which it was made, until it is on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot: Option<String>,
@@ -49,6 +53,15 @@ struct File {
 struct Entry {
     record: Record,
     layer: Arc<Layer>,
+}
+
+/// A result that was asked for by its definition.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its own key.
+    pub(super) key: Key,
+    pub(super) layer: Arc<Layer>,
+    pub(super) created_ns: i64,
 }
 
 /// All results.
@@ -131,17 +144,43 @@ impl Cache {
 
     /// Remembers what a step has left; returns the time that is noted as its making.
     pub(super) fn add(&self, key: Key, description: &str, layer: Arc<Layer>) -> i64 {
+        let created_ns = crate::clock::now_ns();
+        let description = description.to_owned();
+        self.adopt(&Made { key, definition: None, created_ns, description }, layer);
+        created_ns
+    }
+
+    /// Remembers what a step has left elsewhere.
+    pub(super) fn adopt(&self, made: &Made, layer: Arc<Layer>) {
         let now = crate::clock::now_ns();
         let record = Record {
             diff_id: layer.diff_id(),
-            description: description.to_owned(),
-            created_ns: now,
+            description: made.description.clone(),
+            // Not everybody who offers results knows when they were made.
+            created_ns: if made.created_ns > 0 { made.created_ns } else { now },
             used_ns: now,
             uses: 1,
+            definition: made.definition,
             boot: Some(self.store.boot().to_owned()),
         };
-        self.entries().insert(key, Entry { record, layer });
-        now
+        self.entries().insert(made.key, Entry { record, layer });
+    }
+
+    /// Whether any result is known by a definition, or by this one.
+    pub(super) fn knows_definition(&self, key: Option<&Key>) -> bool {
+        let entries = self.entries();
+        let mut known = entries.values().filter_map(|entry| entry.record.definition);
+        known.any(|definition| key.is_none_or(|key| definition.key == *key))
+    }
+
+    /// The result with this definition.
+    pub(super) fn by_definition(&self, definition: &Definition) -> Option<Found> {
+        let mut entries = self.entries();
+        let mut all = entries.iter_mut();
+        let (key, entry) = all.find(|(_, entry)| entry.record.definition.as_ref() == Some(definition))?;
+        entry.record.used_ns = crate::clock::now_ns();
+        entry.record.uses += 1;
+        Some(Found { key: *key, layer: entry.layer.clone(), created_ns: entry.record.created_ns })
     }
 
     /// All results: key, record, size in bytes.

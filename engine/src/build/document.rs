@@ -5,6 +5,7 @@ use wherry_dockerfile::plan::{ImageConfig, Platform};
 use wherry_image_store::{DiffId, Document};
 
 use super::convert;
+use super::inline::{self, StepResult};
 use crate::clock;
 use crate::images::document::step as history_step;
 use crate::text::go_json;
@@ -28,6 +29,8 @@ pub(super) struct Image<'a> {
     pub(super) config: &'a ImageConfig,
     pub(super) history: &'a [Entry],
     pub(super) layers: &'a [DiffId],
+    /// What made which of them, if the image is to be a cache.
+    pub(super) cache: Option<Vec<StepResult>>,
 }
 
 impl Image<'_> {
@@ -60,6 +63,9 @@ impl Image<'_> {
             add("created", json!(created));
         }
         add("history", json!(history));
+        if let Some(results) = self.cache.as_ref().filter(|results| !results.is_empty()) {
+            add(inline::FIELD, json!(inline::write(results)));
+        }
         add("os", json!(self.platform.os));
         add("rootfs", json!({ "type": "layers", "diff_ids": self.layers }));
         if !self.platform.variant.is_empty() {

@@ -3,6 +3,8 @@
 //! Nothing is scheduled: who needs a file system asks for it, the first one to ask makes it, the others wait for that. So
 //! only what the target needs is ever made, and all of it belongs to one future, with which it ends.
 
+mod offered;
+
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -16,13 +18,16 @@ use wherry_dockerfile::plan::{
 };
 use wherry_dockerfile::{Dockerfile, LocatedError};
 use wherry_image_ref::Reference;
-use wherry_image_store::{DiffId, Image, Layer};
+use wherry_image_store::{DiffId, Image};
 
+use self::offered::describe;
 use super::base::{self, Finder, PlanError, Planned};
 use super::cache::Key;
 use super::document::{self, Entry};
 use super::fetch::{self, FetchError};
+use super::file_system::{At, FileSystem, Made};
 use super::job::{Built, Event, Failure, Folder, Job, NoCache, Place, StepId, Stream, Warning};
+use super::offers::Offers;
 use super::progress::Progress;
 use super::run::{Run, Shown};
 use super::transfer::{Style, Transfer, TransferError, content_digest, work_dir};
@@ -32,21 +37,7 @@ use crate::containers::signals;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
-/// A file system, and when the last of it was made.
-#[derive(Debug, Clone)]
-struct FileSystem {
-    /// The lowest first.
-    layers: Vec<Arc<Layer>>,
-    created_ns: i64,
-}
-
-impl FileSystem {
-    fn diff_ids(&self) -> Vec<DiffId> {
-        self.layers.iter().map(|layer| layer.diff_id()).collect()
-    }
-}
-
-type Made<'a, T> = Pin<Box<dyn Future<Output = Result<T, Arc<Failure>>> + Send + 'a>>;
+type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Arc<Failure>>> + Send + 'a>>;
 
 /// Builds an image. If this future is dropped, all that runs for it ends.
 ///
@@ -67,8 +58,12 @@ pub(crate) async fn execute(engine: &Arc<Engine>, job: Job) -> Result<Built, Fai
         }));
     }
     let planned = planned?;
-    let executor = Executor::new(engine, &job, &planned, &progress);
-    let built = executor.target().await;
+    let mut executor = Executor::new(engine, &job, &planned, &progress);
+    let mut built = executor.target().await;
+    if built.is_err() && executor.gives_up_offers() {
+        built = executor.target().await;
+    }
+    executor.tell_unneeded(&built);
     let (task_engine, settled) = (engine.clone(), built.is_ok());
     tokio::task::spawn_blocking(move || {
         task_engine.builds.cache.save();
@@ -166,6 +161,10 @@ struct Executor<'a> {
     shown: HashMap<PlanStep, StepId>,
     /// What steps have left, once somebody has asked.
     made: Vec<OnceCell<FileSystem>>,
+    /// What steps are by what makes what they work on, once somebody has asked.
+    definitions: Vec<OnceCell<Option<Key>>>,
+    /// What is offered of steps' results.
+    offers: Arc<Offers>,
     contexts: Mutex<BTreeMap<String, Arc<OnceCell<Arc<Folder>>>>>,
 }
 
@@ -195,7 +194,9 @@ impl<'a> Executor<'a> {
             shown.insert(id, progress.declare(name.clone(), inputs));
         }
         let made = plan.steps.iter().map(|_| OnceCell::new()).collect();
-        Self { engine, job, planned, progress, shown, made, contexts: Mutex::default() }
+        let definitions = plan.steps.iter().map(|_| OnceCell::new()).collect();
+        let (offers, contexts) = (job.offers.clone(), Mutex::default());
+        Self { engine, job, planned, progress, shown, made, definitions, offers, contexts }
     }
 
     /// Makes the target's file system and its document.
@@ -212,8 +213,10 @@ impl<'a> Executor<'a> {
             config: &stage.config,
             history: &self.history(plan.target),
             layers: &file_system.diff_ids(),
+            cache: self.job.inline_cache.then(|| file_system.results()),
         };
-        Ok(Built { config: document.render(), layers: file_system.layers })
+        let layers = self.bring_all(&file_system).await?;
+        Ok(Built { config: document.render(), layers })
     }
 
     /// The image that a stage begins from, by way of other stages perhaps.
@@ -255,10 +258,10 @@ impl<'a> Executor<'a> {
     }
 
     /// A file system, made if it is not there yet.
-    fn root<'b>(&'b self, root: &'b Root) -> Made<'b, FileSystem> {
+    fn root<'b>(&'b self, root: &'b Root) -> Asked<'b, FileSystem> {
         Box::pin(async move {
             match root {
-                Root::Scratch | Root::Context(_) => Ok(FileSystem { layers: Vec::new(), created_ns: 0 }),
+                Root::Scratch | Root::Context(_) => Ok(FileSystem::empty()),
                 Root::Image(image) => self.image(*image),
                 Root::Step(id) => {
                     let (Some(cell), Some(step)) = (self.made.get(*id), self.planned.plan.steps.get(*id))
@@ -277,20 +280,28 @@ impl<'a> Executor<'a> {
         };
         let layers = self.engine.store.hold_layers(image.diff_ids());
         let layers = layers.map_err(|error| Arc::new(Failure::plain(error.to_string())))?;
-        Ok(FileSystem { layers: layers.into_iter().map(Arc::new).collect(), created_ns: 0 })
+        Ok(FileSystem::of_layers(layers))
     }
 
     /// Makes a step, with all that it needs.
     async fn step(&self, id: PlanStep, step: &Step) -> Result<FileSystem, Arc<Failure>> {
+        let shown = self.shown.get(&id).copied();
+        if let Some(known) = self.by_definition(id, step).await? {
+            return Ok(known);
+        }
         let inputs: Vec<&Root> = step.inputs();
         let file_systems = try_join_all(inputs.iter().map(|root| self.root(root))).await?;
-        let shown = self.shown.get(&id).copied();
         if let Some(shown) = shown {
             self.progress.start(shown);
         }
-        let result = self.act(step, shown, file_systems).await;
+        let mut result = self.act(step, shown, file_systems).await;
+        if let Ok(made) = &mut result {
+            self.note_definition(id, step, made).await;
+        }
         if let Some(shown) = shown {
-            self.progress.finish(shown, result.as_ref().err().map(|failure| failure.message.clone()));
+            // What fails for a cache that does not keep its promise is done again without it.
+            let failed = result.as_ref().err().filter(|_| self.offers.broken().is_none());
+            self.progress.finish(shown, failed.map(|failure| failure.message.clone()));
         }
         result.map_err(|failure| {
             let place = Place {
@@ -314,8 +325,7 @@ impl<'a> Executor<'a> {
             Action::Configure => Ok(below),
             Action::Workdir { path, user } => {
                 let mut builder = self.key(step, "workdir", &below);
-                builder.text(path);
-                builder.text(user);
+                builder.work_dir(path, user);
                 let (path, user) = (path.clone(), user.clone());
                 self.known_or(step, shown, (builder.finish(), below), |draft| async move {
                     blocking(move || {
@@ -370,23 +380,28 @@ impl<'a> Executor<'a> {
         let cache = &self.engine.builds.cache;
         // Two builds that come to the same step at the same time make it once.
         let _turn = self.engine.builds.turn(&key).await;
-        let known = if self.may_be_known(step) { cache.find(&key) } else { None };
-        let mut layers = below.layers.clone();
-        if let Some(layer) = known {
+        let may_be_known = self.may_be_known(step);
+        let made = |created_ns| Made { key, definition: None, created_ns, description: describe(step) };
+        let known = if may_be_known { cache.find(&key) } else { None };
+        let known = known.map(|layer| (At::Here(layer), cache.created(&key).unwrap_or_default()));
+        let offered = || {
+            let offer = self.offers.find(&key).filter(|_| may_be_known)?;
+            Some((At::Offered(offer.clone()), offer.created_ns()))
+        };
+        if let Some((at, created_ns)) = known.or_else(offered) {
             if let Some(step) = shown {
                 self.progress.send(Event::Cached { step });
             }
-            layers.push(layer);
-            return Ok(FileSystem { layers, created_ns: cache.created(&key).unwrap_or_default() });
+            return Ok(below.with(at, made(created_ns)));
         }
+        let held = self.bring(&below, shown).await?;
         let (engine, ids) = (self.engine.clone(), below.diff_ids());
         let draft = blocking(move || Ok(engine.store.draft(&ids)?)).await.map_err(Failure::of)?;
+        drop(held);
         let draft = make(draft).await?;
         let layer = Arc::new(blocking(move || Ok(draft.seal()?)).await.map_err(Failure::of)?);
-        let description = step.name.clone().unwrap_or_else(|| step.source.text.clone());
-        let created_ns = cache.add(key, &description, layer.clone());
-        layers.push(layer);
-        Ok(FileSystem { layers, created_ns })
+        let created_ns = cache.add(key, &describe(step), layer.clone());
+        Ok(below.with(At::Here(layer), made(created_ns)))
     }
 
     async fn run(
@@ -404,7 +419,7 @@ impl<'a> Executor<'a> {
         }
         let mut builder = self.key(step, "run", &below);
         builder.run(run, &self.job.limits);
-        let mut all_shown = Vec::new();
+        let mut all_mounted = Vec::new();
         for (mount, file_system) in run.mounts.iter().zip(mounted) {
             if let Root::Context(name) = &mount.root {
                 let folder = self.context(name.as_deref().unwrap_or_default()).await?;
@@ -412,20 +427,12 @@ impl<'a> Executor<'a> {
                 if key::content_counts(mount.mount.kind) {
                     builder.digest(&content);
                 }
-                all_shown.push(Shown::Folder(folder, content));
+                all_mounted.push(Ok((folder, content)));
             } else {
                 builder.layers(&file_system.diff_ids());
-                all_shown.push(Shown::Layers(file_system.layers));
+                all_mounted.push(Err(file_system));
             }
         }
-        let command = Run {
-            engine: self.engine,
-            step: run,
-            shown: all_shown,
-            limits: &self.job.limits,
-            sources: &*self.job.sources,
-            caches: &self.engine.builds.mounts,
-        };
         let output = |stream: u8, bytes: Vec<u8>| {
             let stream = if stream == 2 { Stream::Err } else { Stream::Out };
             if let Some(step) = shown {
@@ -435,6 +442,21 @@ impl<'a> Executor<'a> {
             std::future::ready(())
         };
         self.known_or(step, shown, (builder.finish(), below), |draft| async move {
+            let mut all_shown = Vec::new();
+            for mounted in all_mounted {
+                all_shown.push(match mounted {
+                    Ok((folder, content)) => Shown::Folder(folder, content),
+                    Err(file_system) => Shown::Layers(self.bring(&file_system, shown).await?),
+                });
+            }
+            let command = Run {
+                engine: self.engine,
+                step: run,
+                shown: all_shown,
+                limits: &self.job.limits,
+                sources: &*self.job.sources,
+                caches: &self.engine.builds.mounts,
+            };
             let draft = Arc::new(draft);
             let code = command.carry_out(&draft, output).await.map_err(Failure::of)?;
             let draft = Arc::into_inner(draft);
@@ -471,7 +493,7 @@ impl<'a> Executor<'a> {
                         Root::Context(name) => {
                             (self.context(name.as_deref().unwrap_or_default()).await?, Some((0, 0)))
                         }
-                        _ => (self.mounted(file_system).await?, None),
+                        _ => (self.mounted(file_system, shown).await?, None),
                     };
                     fetch::find(folder, path.clone(), parents.clone(), *unpack, owner).await
                 }
@@ -514,11 +536,19 @@ impl<'a> Executor<'a> {
     }
 
     /// A file system that files are taken of.
-    async fn mounted(&self, file_system: Option<FileSystem>) -> Result<Arc<Folder>, Failure> {
+    async fn mounted(
+        &self,
+        file_system: Option<FileSystem>,
+        shown: Option<StepId>,
+    ) -> Result<Arc<Folder>, Failure> {
+        let layers = match file_system {
+            Some(file_system) => self.bring(&file_system, shown).await?,
+            None => Vec::new(),
+        };
         let engine = self.engine.clone();
         let folder = blocking(move || {
-            let layers = file_system.as_ref().map(FileSystem::diff_ids).unwrap_or_default();
-            Folder::of_layers(&engine.store, &layers).map(Arc::new)
+            let ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id()).collect();
+            Folder::of_layers(&engine.store, &ids).map(Arc::new)
         });
         folder.await.map_err(Failure::of)
     }

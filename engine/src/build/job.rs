@@ -13,6 +13,7 @@ use wherry_image_store::{DiffId, Image, ImageId, Layer, Store};
 use wherry_registry::{Credentials, Platform};
 
 use super::files::Known;
+use super::offers::Offers;
 use crate::containers::config::{HostConfig, Ulimit};
 use crate::error::Error;
 
@@ -40,6 +41,10 @@ pub(crate) struct Job {
     pub(crate) allow_insecure: bool,
     /// Whether `RUN --network=host` has been allowed.
     pub(crate) allow_host_network: bool,
+    /// What caches elsewhere have.
+    pub(crate) offers: Arc<Offers>,
+    /// Whether the image is to be a cache itself.
+    pub(crate) inline_cache: bool,
     /// Results of other builds, which contexts name by their ids.
     pub(crate) results: Vec<Arc<Built>>,
     /// What the client has.

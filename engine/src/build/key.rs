@@ -55,6 +55,12 @@ impl Builder {
         self.text(&digest.to_string());
     }
 
+    /// A folder to be made.
+    pub(super) fn work_dir(&mut self, path: &str, user: &str) {
+        self.text(path);
+        self.text(user);
+    }
+
     /// Everything of a command that can change what it does; what is mounted is told apart. Proxies and limits are left out: they
     /// decide how it gets there, not where.
     pub(super) fn run(&mut self, run: &RunStep, limits: &Limits) {
@@ -111,6 +117,13 @@ impl Builder {
     pub(super) fn finish(self) -> Key {
         self.0.finish()
     }
+}
+
+/// Layers, the lowest first, as one number.
+pub(super) fn of_layers(layers: &[DiffId]) -> Digest {
+    let mut builder = Builder::new("layers");
+    builder.layers(layers);
+    builder.finish()
 }
 
 /// Whether a mount's own content decides over what a command does.

@@ -18,9 +18,12 @@ mod convert;
 mod document;
 mod executor;
 mod fetch;
+mod file_system;
 mod files;
+mod inline;
 mod job;
 mod key;
+mod offers;
 mod progress;
 mod run;
 mod transfer;
@@ -33,9 +36,11 @@ use hyper::StatusCode;
 pub(crate) use builds::Builds;
 pub(crate) use cache::Stored;
 pub(crate) use executor::execute;
+pub(crate) use inline::{Carried, Malformed, read as read_carried};
 pub(crate) use job::{
     Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Sources, StepId, Stream, Warning,
 };
+pub(crate) use offers::{Blobs, Offers};
 
 /// The folder of the contexts of running builds, in `DATA_ROOT/build`.
 const CONTEXTS: &str = "contexts";

@@ -40,6 +40,18 @@ impl Progress {
         self.send(Event::Finished { step, at_ns: now_ns(), error });
     }
 
+    /// The result of a step is known: it has nothing to do.
+    pub(super) fn known(&self, step: StepId) {
+        self.start(step);
+        self.send(Event::Cached { step });
+        self.finish(step, None);
+    }
+
+    /// As [`Self::of_pull`], for what is fetched for no step in particular, too: nobody is told of that.
+    pub(super) fn of_transfers(&self, step: Option<StepId>) -> mpsc::Sender<Bytes> {
+        step.map_or_else(|| mpsc::channel(1).0, |step| self.of_pull(step))
+    }
+
     /// Takes the messages of a pull, and tells of its layers as transfers of a step.
     pub(super) fn of_pull(&self, step: StepId) -> mpsc::Sender<Bytes> {
         let (sender, mut receiver) = mpsc::channel::<Bytes>(16);

@@ -39,6 +39,11 @@ enum Received {
 }
 
 impl Job {
+    /// The name of the transfer, which all who want the layer share.
+    pub(super) fn name(descriptor: &Descriptor, diff_id: &DiffId) -> String {
+        format!("{} {diff_id}", descriptor.digest)
+    }
+
     /// Fetches and unpacks it as soon as there is a slot.
     pub(super) async fn run(self) -> Result<Fetched, Stop> {
         let limit = || self.engine.config().max_downloads;

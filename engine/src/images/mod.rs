@@ -24,6 +24,7 @@ mod pull;
 mod push;
 pub(crate) mod registry;
 mod registry_error;
+mod remote;
 mod remove;
 mod save;
 mod search;
@@ -39,6 +40,8 @@ use std::sync::Arc;
 pub(crate) use body::{Archive, BlockingBody};
 pub(crate) use create::{Pulled, pull_for_build};
 pub(crate) use list::summaries;
+pub(crate) use pull::Stop;
+pub(crate) use remote::{Documents, FoundImage, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Remote, image_of};
 use wherry_image_ref::Reference;
 use wherry_image_store::{ImageId, Store};
 

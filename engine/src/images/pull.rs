@@ -12,7 +12,7 @@ use wherry_image_ref::{Digest, Reference};
 use wherry_image_store::{DiffId, Document, ImageId, Layer, NewImage};
 use wherry_registry::{
     Access, Client, Credentials, Descriptor, Error as Failure, Manifest, ManifestDocument, Platform, Policy,
-    Repository, Selected,
+    Repository,
 };
 
 use super::layer::{Fetched, Job};
@@ -20,12 +20,9 @@ use super::messages;
 use super::output::Output;
 use super::registry::{Asked, Endpoints};
 use super::registry_error::translate;
+use super::remote::{self, MAX_CONFIG_BYTES};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
-
-const MAX_CONFIG_BYTES: usize = 8 << 20;
-/// Most lists within lists.
-const MAX_DEPTH: u32 = 4;
 
 /// What is to be pulled, and for whom.
 pub(super) struct Pull {
@@ -62,7 +59,7 @@ impl Stop {
     }
 
     /// The answer, where the registry's failures are told by `tell`.
-    pub(super) fn into_error(self, tell: impl Fn(&Failure) -> Error) -> Error {
+    pub(crate) fn into_error(self, tell: impl Fn(&Failure) -> Error) -> Error {
         match self {
             Self::Registry(failure) => tell(&failure),
             Self::Own(error) => error,
@@ -205,7 +202,7 @@ impl Pull {
         digest: Digest,
         document: ManifestDocument,
     ) -> Result<bool, Stop> {
-        let manifest = self.manifest(repository, document).await?;
+        let manifest = remote::select(repository, document, self.platform.as_ref()).await?;
         let id = ImageId(manifest.config.digest);
         let config = match self.engine.store.raw_config(&id) {
             Ok(config) => Bytes::from(config),
@@ -216,28 +213,6 @@ impl Pull {
         };
         let layers = self.layers(repository, &manifest, &config).await?;
         self.commit(reference, digest, config, layers).await
-    }
-
-    /// The manifest of the image for the platform, by way of lists if need be.
-    async fn manifest(
-        &self,
-        repository: &Repository,
-        mut document: ManifestDocument,
-    ) -> Result<Manifest, Stop> {
-        for _ in 0..MAX_DEPTH {
-            match document.select(self.platform.as_ref())? {
-                Selected::Image(manifest) => return Ok(manifest),
-                Selected::Listed(listed) => {
-                    let body = repository.manifest(&listed.digest).await?;
-                    if listed.size != body.len() as u64 {
-                        let text = format!("{} has {} bytes, not {}", listed.digest, body.len(), listed.size);
-                        return Err(Failure::Manifest(text).into());
-                    }
-                    document = ManifestDocument::parse(&body)?;
-                }
-            }
-        }
-        Err(Failure::Manifest("lists within lists".into()).into())
     }
 
     /// Fetches the layers that are missing. The result has all, the lowest first.
@@ -296,7 +271,7 @@ impl Pull {
             self.output.send(messages::state("Pulling fs layer", &id)).await;
             let (engine, repository) = (self.engine.clone(), repository.clone());
             let (descriptor, diff_id) = (descriptor.clone(), *diff_id);
-            let name = format!("{} {diff_id}", descriptor.digest);
+            let name = Job::name(&descriptor, &diff_id);
             let transfer =
                 self.engine.registries.downloads.join(name, move |reporter| {
                     Job { engine, repository, descriptor, diff_id, reporter }.run()

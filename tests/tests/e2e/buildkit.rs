@@ -385,11 +385,8 @@ fn what_is_left_out_is_told() {
         return;
     }
     let folder = host.folder_with("asks", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
-    let options = "--cache-to type=inline --cache-from 127.0.0.1:9/none --build-arg SOURCE_DATE_EPOCH=0";
-    let told = build(&host, options, &folder).ok();
-    for what in ["cache to inline", "cache from registry 127.0.0.1:9/none", "build-arg:SOURCE_DATE_EPOCH"] {
-        assert!(told.stderr.contains(&format!("not supported, and left out: {what}")), "{what}: {told}");
-    }
+    let told = build(&host, "--build-arg SOURCE_DATE_EPOCH=0", &folder).ok();
+    assert!(told.stderr.contains("not supported, and left out: build-arg:SOURCE_DATE_EPOCH"), "{told}");
     assert!(!build(&host, "", &folder).ok().stderr.contains("left out"));
 }
 

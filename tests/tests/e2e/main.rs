@@ -9,6 +9,7 @@ mod archives;
 mod attach;
 mod build;
 mod buildkit;
+mod buildkit_cache;
 mod cases;
 mod checkpoints;
 mod commit;

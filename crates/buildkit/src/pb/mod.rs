@@ -7,6 +7,7 @@
     reason = "the fields are named and numbered by BuildKit's protocol, and documented there"
 )]
 
+pub mod content;
 pub mod control;
 pub mod gateway;
 pub mod ops;

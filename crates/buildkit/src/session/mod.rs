@@ -1,10 +1,12 @@
 //! The client's side of a build: the services that it offers on the connection of `POST /session`, where the roles are
 //! reversed and we are the one that calls.
 
+mod content;
 mod files;
 mod registry;
 mod services;
 
+pub use content::Content;
 pub use files::{FileTarget, SyncOptions};
 pub use registry::{Session, Sessions};
 

@@ -52,6 +52,8 @@ pub(super) struct Wanted {
     pub(super) platform: Option<Platform>,
     pub(super) pull: bool,
     pub(super) no_cache: NoCache,
+    /// Caches elsewhere to take results from.
+    pub(super) imports: Vec<CacheOptionsEntry>,
     /// What was asked for and is not done, for the client to be told: it changes no file of the image.
     pub(super) unheeded: Vec<String>,
     pub(super) limits: Limits,
@@ -104,7 +106,8 @@ impl Wanted {
                 Some(stages) if stages.is_empty() => NoCache::Everything,
                 Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
             },
-            unheeded: unheeded(options, imports),
+            imports: all_imports(options, imports),
+            unheeded: unheeded(options),
             limits: limits(options)?,
             request: text("requestid"),
             syntax,
@@ -168,14 +171,24 @@ fn platform(text: &str) -> Result<Platform, Status> {
     Platform::parse(text).map_err(Status::unknown)
 }
 
-/// Options that this front end reads and does not follow.
-fn unheeded(options: &BTreeMap<String, String>, imports: &[CacheOptionsEntry]) -> Vec<String> {
-    let caches = imports.iter().map(|entry| {
-        let place = entry.attrs.get("ref").or_else(|| entry.attrs.get("src")).map_or("", String::as_str);
-        format!("cache from {} {place}", entry.r#type)
-    });
+/// The caches of the request, and those that older clients name among the options; each once.
+fn all_imports(options: &BTreeMap<String, String>, imports: &[CacheOptionsEntry]) -> Vec<CacheOptionsEntry> {
     let older = options.get("cache-from").into_iter().flat_map(|list| list.split(','));
-    let older = older.filter(|name| !name.is_empty()).map(|name| format!("cache from registry {name}"));
+    let older = older.filter(|name| !name.is_empty()).map(|name| CacheOptionsEntry {
+        r#type: "registry".to_owned(),
+        attrs: BTreeMap::from([("ref".to_owned(), name.to_owned())]),
+    });
+    let mut all: Vec<CacheOptionsEntry> = Vec::new();
+    for entry in imports.iter().cloned().chain(older) {
+        if !all.contains(&entry) {
+            all.push(entry);
+        }
+    }
+    all
+}
+
+/// Options that this front end reads and does not follow.
+fn unheeded(options: &BTreeMap<String, String>) -> Vec<String> {
     let named = [
         "hostname",
         "build-arg:BUILDKIT_SANDBOX_HOSTNAME",
@@ -183,7 +196,7 @@ fn unheeded(options: &BTreeMap<String, String>, imports: &[CacheOptionsEntry]) -
         "build-arg:SOURCE_DATE_EPOCH",
     ];
     let named = named.into_iter().filter(|name| options.contains_key(*name)).map(str::to_owned);
-    caches.chain(older).chain(named).map(|what| format!("not supported, and left out: {what}")).collect()
+    named.map(|what| format!("not supported, and left out: {what}")).collect()
 }
 
 fn limits(options: &BTreeMap<String, String>) -> Result<Limits, Status> {

@@ -15,7 +15,9 @@ use wherry_buildkit::session::{Session, Sessions};
 use wherry_dockerfile::Dockerfile;
 
 use super::attributes::{Place, Wanted};
+use super::export::Work;
 use super::files::{self, Definition};
+use super::imports::Importer;
 use super::sources::{Agents, Client};
 use super::watch::{self, Watch};
 use super::{export, failure, remote, subrequests, worker};
@@ -152,14 +154,15 @@ impl Backend for Door {
             let kind = crate::text::go_quote(&other.r#type);
             return Err(Status::unknown(format!("unknown cache exporter: {kind}")));
         }
-        let inline = request.cache_exports.iter().map(|_| "not supported, and left out: cache to inline");
-        for what in request.plan.wanted.unheeded.iter().map(String::as_str).chain(inline) {
+        for what in &request.plan.wanted.unheeded {
             progress.warn(watch::plain_warning(what, &request.plan.definition));
         }
         let host_network = host_network(&request.entitlements)?;
         let plan = &request.plan;
-        let built = self.execute(&engine, plan, host_network, &progress).await?;
-        export::export(&engine, &plan.session, &built, &request.exporters, &progress).await
+        let as_cache = !request.cache_exports.is_empty();
+        let built = self.execute(&engine, plan, (host_network, as_cache), &progress).await?;
+        let work = Work { engine: &engine, session: &plan.session, progress: &progress, as_cache };
+        export::export(&work, &built, &request.exporters).await
     }
 
     async fn resolve_image(
@@ -197,12 +200,13 @@ fn host_network(entitlements: &[String]) -> Result<bool, Status> {
 }
 
 impl Door {
-    /// Builds a plan, and before it those whose results it uses.
+    /// Builds a plan, and before it those whose results it uses. It may have the host's network, and its image may have to be
+    /// a cache.
     async fn execute(
         &self,
         engine: &Arc<Engine>,
         plan: &Plan,
-        host_network: bool,
+        (host_network, as_cache): (bool, bool),
         progress: &Progress,
     ) -> Result<Arc<Built>, Status> {
         let mut contexts = plan.wanted.contexts.clone();
@@ -218,7 +222,7 @@ impl Door {
                 let plan = plan.inputs.get(input.as_str()).ok_or_else(|| {
                     Status::unknown(format!("invalid context input {input:?} for {name}: no such input"))
                 })?;
-                let built = Box::pin(self.execute(engine, plan, host_network, progress)).await?;
+                let built = Box::pin(self.execute(engine, plan, (host_network, false), progress)).await?;
                 let id = built.id().to_string();
                 built_inputs.insert(input.clone(), id.clone());
                 *place = Place::Image(id);
@@ -227,7 +231,16 @@ impl Door {
         }
         let (events, told) = mpsc::unbounded_channel();
         let mut watch = Watch::new(progress.clone());
-        let job = Job { results, ..self.job(engine, plan, contexts, host_network, progress, events) };
+        let job = self.job(engine, plan, contexts, host_network, progress, events);
+        let importer = Importer {
+            engine,
+            session: &plan.session,
+            sources: &*job.sources,
+            platform: job.platform.as_ref(),
+            progress,
+        };
+        let offers = Arc::new(importer.import(&plan.wanted.imports).await);
+        let job = Job { results, offers, inline_cache: as_cache, ..job };
         let (built, ()) =
             tokio::join!(crate::build::execute(engine, job), watch.follow(told, &plan.definition),);
         match built {
@@ -271,6 +284,8 @@ impl Door {
             allow_insecure: false,
             allow_host_network: host_network,
             named_contexts: named,
+            offers: Arc::default(),
+            inline_cache: false,
             results: Vec::new(),
             sources: Arc::new(sources),
             events,

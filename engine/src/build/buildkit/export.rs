@@ -25,22 +25,30 @@ const PIECE_BYTES: usize = 128 << 10;
 /// How many of them wait for the client.
 const QUEUED_PIECES: usize = 8;
 
+/// For whom an image was built.
+pub(super) struct Work<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) session: &'a Arc<Session>,
+    pub(super) progress: &'a Progress,
+    /// Whether the image was to be a cache, too.
+    pub(super) as_cache: bool,
+}
+
 /// Does with an image what the client wants, and gives what it is told of that.
 ///
 /// # Errors
 /// A kind of output that there is not; the store's, the client's.
 pub(super) async fn export(
-    engine: &Arc<Engine>,
-    session: &Arc<Session>,
+    work: &Work<'_>,
     built: &Arc<Built>,
     exporters: &[Exporter],
-    progress: &Progress,
 ) -> Result<BTreeMap<String, String>, Status> {
+    let Work { engine, session, progress, .. } = *work;
     let mut response = BTreeMap::new();
     for (number, exporter) in exporters.iter().enumerate() {
         let attrs = &exporter.attrs;
         match exporter.r#type.as_str() {
-            "moby" | "image" => response.extend(to_store(engine, built, attrs, progress).await?),
+            "moby" | "image" => response.extend(to_store(work, built, attrs).await?),
             "local" => {
                 let step = progress.start("exporting to client directory");
                 let sent = to_folder(engine, session, built, number, &step).await;
@@ -88,24 +96,27 @@ fn commit(engine: &Engine, built: &Built, names: &[Reference]) -> Result<Arc<Ima
 }
 
 async fn to_store(
-    engine: &Arc<Engine>,
+    work: &Work<'_>,
     built: &Arc<Built>,
     attrs: &BTreeMap<String, String>,
-    progress: &Progress,
 ) -> Result<BTreeMap<String, String>, Status> {
-    let step = progress.start("exporting to image");
-    let stored = store(engine, built, attrs, &step).await;
+    let step = work.progress.start("exporting to image");
+    let stored = store(work, built, attrs, &step).await;
     step.end(&stored);
     stored
 }
 
 async fn store(
-    engine: &Arc<Engine>,
+    work: &Work<'_>,
     built: &Arc<Built>,
     attrs: &BTreeMap<String, String>,
     step: &Step,
 ) -> Result<BTreeMap<String, String>, Status> {
     step.part("exporting layers", "").end();
+    if work.as_cache {
+        // It was written into the document when that was made.
+        step.part("preparing layers for inline cache", "").end();
+    }
     let mut written: Vec<Reference> = Vec::new();
     for name in attrs.get("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
         let reference = name.parse().map_err(|error| {
@@ -116,7 +127,7 @@ async fn store(
     let names: Vec<Reference> = written.iter().map(|name| name.clone().or_latest()).collect();
     let id = format!("sha256:{}", wherry_image_ref::Digest::of(&built.config).hex());
     let writing = step.part(&format!("writing image {id}"), "");
-    let (engine, built, familiar) = (engine.clone(), built.clone(), written.clone());
+    let (engine, built, familiar) = (work.engine.clone(), built.clone(), written.clone());
     let image = blocking(move || {
         let image = commit(&engine, &built, &names)?;
         for name in &familiar {

@@ -10,6 +10,8 @@ mod export;
 mod failure;
 mod files;
 mod folders;
+mod imports;
+mod layout;
 mod remote;
 mod sources;
 mod subrequests;
