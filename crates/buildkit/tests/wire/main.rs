@@ -4,3 +4,4 @@
 mod builds;
 mod client;
 mod files;
+mod slow;
