@@ -191,6 +191,7 @@ fn what_an_endpoint_is_told() {
     let (text, number) = (json!(""), json!(0));
     let nothing = [&text, &text, &text, &text, &number, &text, &text, &number];
     assert_eq!(values(&endpoint()).each_ref(), nothing);
+    assert_eq!(endpoint()["MacAddress"], "02:00:00:00:00:09");
     host.docker("start box").ok();
     let now = endpoint();
     let id = now["EndpointID"].as_str().unwrap();
@@ -198,7 +199,7 @@ fn what_an_endpoint_is_told() {
     assert_eq!(
         values(&now),
         [
-            network,
+            network.clone(),
             json!(id),
             json!("10.77.0.1"),
             json!("10.77.0.9"),
@@ -220,7 +221,12 @@ fn what_an_endpoint_is_told() {
     let other = host.inspect("other")["NetworkSettings"]["Networks"]["net"].take();
     assert_eq!((&other["Gateway"], &other["IPAddress"]), (&json!("10.77.0.1"), &json!("10.77.0.2")));
     host.docker("stop -t 0 box").ok();
-    assert_eq!(endpoint()["IPAddress"], "");
+    let stopped = endpoint();
+    let nothing = [&network, &text, &text, &text, &number, &text, &text, &number];
+    assert_eq!(values(&stopped).each_ref(), nothing);
+    assert_eq!((&stopped["MacAddress"], &stopped["DNSNames"]), (&text, &now["DNSNames"]));
+    host.docker("start box").ok();
+    assert_eq!(endpoint()["MacAddress"], "02:00:00:00:00:09");
 }
 
 #[test]
