@@ -101,11 +101,22 @@ fn listen_to(stream: TcpStream, config: Arc<ServerConfig>, said: &Mutex<Vec<u8>>
     let mut buffer = [0; 4096];
     while !gone.load(Ordering::SeqCst) {
         match stream.read(&mut buffer) {
-            Ok(length @ 1..) => said.lock().expect("no panic").extend_from_slice(&buffer[..length]),
+            Ok(length @ 1..) => {
+                said.lock().expect("no panic").extend_from_slice(&buffer[..length]);
+                if let Some(answer) = acknowledgement(&buffer[..length]) {
+                    stream.write_all(&answer).and_then(|()| stream.flush()).expect("the client waits for it");
+                }
+            }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => return,
         }
     }
+}
+
+/// What Fluentd answers to a record whose options want it: `{"ack": THE_CHUNK}`.
+fn acknowledgement(record: &[u8]) -> Option<Vec<u8>> {
+    let at = record.windows(7).rposition(|window| window == b"\xa5chunk\xb0")?;
+    Some([b"\x81\xa3ack\xb0", record.get(at + 7..at + 23)?].concat())
 }
 
 fn run(options: &str, script: &str) -> String {
@@ -319,5 +330,14 @@ fn fluentd() {
     host.start();
     host.docker(line).prints("hello");
     poll("the record", 10, || server.text().contains("log\u{fffd}hello"));
+    // Each of these waits for the server's word about the one before.
+    let asking = line.replace("busybox echo hello", "--log-opt fluentd-request-ack=true busybox sh -c")
+        + " 'echo one; echo two; echo three'";
+    host.docker(asking.as_str()).prints("one\ntwo\nthree");
+    poll("all three records", 10, || server.text().contains("log\u{fffd}three"));
+    let text = server.text();
+    for word in ["one", "two", "three"] {
+        assert_eq!(text.matches(&format!("log\u{fffd}{word}")).count(), 1, "{word}");
+    }
     host.exec("umount /etc/ssl/certs/ca-certificates.crt").ok();
 }
