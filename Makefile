@@ -55,6 +55,10 @@ net-kill-test: root setup build ## netd and the engine are killed NET_KILLS=50 t
 dns-churn: root setup ## LOOKUPS=1000000 lookups of names while containers come and go, each checked; to integration/results
 	@integration/dns-churn.sh $(or $(LOOKUPS),1000000)
 
+.PHONY: net-start
+net-start: root setup ## netd starts again beside CONTAINERS=400 containers, and changes no rule; to integration/results
+	@integration/net-start.sh $(or $(CONTAINERS),400)
+
 fuzz: root setup ## the fuzz targets, each for SECONDS=600 (TARGETS="layer config" runs some); figures go to integration/results
 	@integration/fuzz.sh $(or $(SECONDS),600)
 

@@ -10,6 +10,8 @@ mod firewall;
 mod handover;
 mod ipam;
 mod journal;
+mod limits;
+mod memory;
 mod namespace;
 mod netlink;
 mod ports;
@@ -42,6 +44,7 @@ use crate::store::Paths;
 const MOST_ENTERING: usize = 4;
 
 fn main() -> ExitCode {
+    memory::save();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args::parse(args) {
         Ok(Action::Run { exec_root, data_root, mode }) => run(&exec_root, &data_root, mode),
@@ -83,6 +86,7 @@ fn run(exec_root: &Path, data_root: &Path, mode: Mode) -> ExitCode {
             if let Some(ready) = ready {
                 ready.tell();
             }
+            memory::give_back();
             server::serve(&started.listener, &started.netd, &started.end)
         }
         Err(why) => {
@@ -106,7 +110,7 @@ struct Started {
 
 /// `left`: what a netd before us left.
 fn start(exec_root: &Path, data_root: &Path, lock: File, left: Left) -> Result<Started, String> {
-    raise_descriptor_limit();
+    limits::raise_descriptors();
     let paths = Paths::prepare(exec_root, data_root).map_err(|e| {
         format!("prepare folders in {} and {}: {e}", exec_root.display(), data_root.display())
     })?;
@@ -144,14 +148,6 @@ fn start_runtime(end: End) -> io::Result<tokio::runtime::Handle> {
         end.now()
     })?;
     Ok(handle)
-}
-
-/// Sockets of many sandboxes and ports; a limit that cannot be raised is lived with.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn print(text: &str) -> ExitCode {

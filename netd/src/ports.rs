@@ -88,6 +88,7 @@ impl PortTable {
                         self.last_ephemeral.insert(spec.protocol, port);
                     }
                     open.extend(held);
+                    open.sort_by_key(|held| held.bound.host_ip.is_ipv6());
                     return Ok(open);
                 }
                 Err(attempt) => {

@@ -219,6 +219,13 @@ pub struct Settings {
     pub firewall: FirewallBackend,
     /// Whether /proc/sys/net/ipv4/ip_forward is switched on, and the FORWARD policy set to DROP then.
     pub ip_forward: bool,
+    /// Whether the FORWARD policy stays as it is all the same (`--ip-forward-no-drop`).
+    #[serde(default)]
+    pub ip_forward_no_drop: bool,
+    /// Whether published ports may be reached from elsewhere by the containers' own addresses, too
+    /// (`--allow-direct-routing`).
+    #[serde(default)]
+    pub allow_direct_routing: bool,
     /// Whether bridges masquerade (`--ip-masq`).
     pub ip_masq: bool,
     /// The default bridge; `None` when it is disabled (`--bridge none`).
@@ -272,6 +279,12 @@ pub struct DefaultBridge {
     /// The bridge's IPv6 address with prefix (`--bip6`).
     #[serde(default)]
     pub address_v6: Option<Ipv6Network>,
+    /// Where its containers' default route leads, if not to the bridge (`--default-gateway`).
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
+    /// The same for IPv6 (`--default-gateway-v6`).
+    #[serde(default)]
+    pub gateway_v6: Option<Ipv6Addr>,
 }
 
 /// A network to be made.
@@ -424,8 +437,20 @@ pub struct SubnetSpec {
     pub ip_range: Option<IpNetwork>,
     /// The bridge's address; `None`: the first one of the range.
     pub gateway: Option<IpAddr>,
-    /// Further addresses that are not given out.
+    /// Further addresses that are not given out. In bridge networks the one that is called as [`GATEWAYS`] says is where the
+    /// containers' default route leads, instead of the bridge.
     pub reserved: BTreeMap<String, IpAddr>,
+}
+
+/// Names of reserved addresses that are gateways: of IPv4 and of IPv6.
+pub const GATEWAYS: [&str; 2] = ["DefaultGatewayIPv4", "DefaultGatewayIPv6"];
+
+impl SubnetSpec {
+    /// The reserved address that is the gateway.
+    pub fn other_gateway(&self) -> Option<IpAddr> {
+        let [v4, v6] = GATEWAYS;
+        self.reserved.get(if self.subnet?.is_ipv4() { v4 } else { v6 }).copied()
+    }
 }
 
 /// A network as it is.
@@ -438,8 +463,8 @@ pub struct Network {
     pub default_bridge: bool,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
-    /// Sandbox id → its endpoint.
-    pub endpoints: BTreeMap<String, Endpoint>,
+    /// Sandbox id → its endpoint. (Boxed: most networks have few, and a map has room for eleven.)
+    pub endpoints: BTreeMap<String, Box<Endpoint>>,
 }
 
 /// A container's network namespace to be made.
@@ -541,7 +566,7 @@ pub struct Sandbox {
     pub netns: PathBuf,
     /// Its endpoints, in the order of the interfaces.
     pub endpoints: Vec<Endpoint>,
-    /// What was asked.
+    /// What was asked, but for the endpoints: each has its own.
     pub spec: SandboxSpec,
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::Netd;
-use crate::journal;
 use crate::protocol::{Failure, Reply, Request};
+use crate::{journal, memory};
 
 /// Enough for the deepest request; only what is touched is paid for.
 const STACK_BYTES: usize = 512 << 10;
@@ -66,10 +66,15 @@ fn converse(connection: &UnixStream, netd: &Netd, end: &End) {
             }
         };
         let is_last = matches!(request, Request::Shutdown);
+        let is_large = matches!(request, Request::Configure(_) | Request::Networks | Request::Sandboxes);
         let answer = netd.answer(request);
         let sent = wherry_ipc::send(connection, &answer, &[]);
+        drop(answer);
         if is_last {
             end.now();
+        }
+        if is_large {
+            memory::give_back();
         }
         if sent.is_err() {
             return;

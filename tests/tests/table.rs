@@ -1,3 +1,4 @@
+//! Two pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
 //! `integration/endpoints.md`: what of Docker's API v1.51 is proven by which test. The page is made here from the names of
 //! all endpoints, fields and flags (`integration/table/names.txt`), the cases of `tests/cases/options.json`, and
 //! `integration/table/proofs.txt`; a test that it names must exist. `UPDATE=1` writes it, otherwise it must be what stands there.
@@ -40,8 +41,8 @@ struct Row {
     note: String,
 }
 
-/// `module::function` of all end-to-end tests.
-fn all_tests() -> BTreeSet<String> {
+/// `module::function` of all tests in this folder.
+fn all_tests(folder: &str) -> BTreeSet<String> {
     fn look_into(folder: &Path, module: &str, tests: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).expect("the tests' folder") {
             let path = entry.expect("an entry").path();
@@ -65,14 +66,14 @@ fn all_tests() -> BTreeSet<String> {
         }
     }
     let mut tests = BTreeSet::new();
-    look_into(&root().join("tests/tests/e2e"), "", &mut tests);
+    look_into(&root().join(folder), "", &mut tests);
     tests
 }
 
 fn rows() -> (Vec<String>, BTreeMap<String, Row>) {
     let names: Vec<String> = read("integration/table/names.txt").lines().map(str::to_owned).collect();
     let mut rows: BTreeMap<String, Row> = names.iter().map(|name| (name.clone(), Row::default())).collect();
-    let tests = all_tests();
+    let tests = all_tests("tests/tests/e2e");
     for line in read("integration/table/proofs.txt").lines().filter(|l| !l.starts_with('#') && !l.is_empty())
     {
         let mut parts = line.split('|').map(str::trim);
@@ -162,18 +163,49 @@ fn page() -> String {
     page
 }
 
-#[test]
-fn the_page_is_true() {
-    let path = root().join("integration/endpoints.md");
-    let page = page();
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, &page).expect("write the page");
-    }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        there == page,
-        "integration/endpoints.md is not up to date: UPDATE=1 cargo nextest run -p wherry-tests --test table"
+/// The page about networks: what has no test is not on it.
+fn networks() -> String {
+    let (e2e, netd) = (all_tests("tests/tests/e2e"), all_tests("netd/tests/it"));
+    let mut page = String::from(
+        "# Networks, and the tests that prove what they do\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table` from \
+         `integration/table/networks.txt`, not by hand. Tests are those of `tests/tests/e2e`, which ask dockerd 28.5 the same (`make \
+         test-reference`); those of netd alone, `netd::…`, are in `netd/tests/it`.\n",
     );
+    for line in
+        read("integration/table/networks.txt").lines().filter(|l| !l.starts_with("# ") && !l.is_empty())
+    {
+        if let Some(title) = line.strip_prefix("## ") {
+            write!(page, "\n## {title}\n\n| | proof | note |\n| --- | --- | --- |\n").expect("text");
+            continue;
+        }
+        let [name, proofs, note] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
+            panic!("not `name | tests | note`: {line}");
+        };
+        let known = |test: &str| match test.strip_prefix("netd::") {
+            Some(test) => netd.contains(test),
+            None => e2e.contains(test),
+        };
+        for test in proofs.split(", ") {
+            assert!(known(test), "there is no test {test}, which networks.txt names");
+        }
+        writeln!(page, "| {name} | {proofs} | {note} |").expect("text");
+    }
+    page
+}
+
+#[test]
+fn the_pages_are_true() {
+    for (path, page) in [("integration/endpoints.md", page()), ("integration/networks.md", networks())] {
+        let file = root().join(path);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&file, &page).expect("write the page");
+        }
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            there == page,
+            "{path} is not up to date: UPDATE=1 cargo nextest run -p wherry-tests --test table"
+        );
+    }
 }
 
 #[test]

@@ -97,6 +97,8 @@ pub(crate) struct Config {
     pub(crate) network: NetworkSettings,
     /// Driver options of networks that do not say otherwise, by driver.
     pub(crate) default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// What `host-gateway` stands for; empty: the default bridge's addresses.
+    pub(crate) host_gateways: Vec<IpAddr>,
     /// Default resolvers of containers.
     pub(crate) dns: Vec<IpAddr>,
     /// Default resolv.conf options of containers.
@@ -261,6 +263,7 @@ impl Config {
             },
             network,
             default_network_options: BTreeMap::new(),
+            host_gateways: given.ips("host-gateway-ips").to_vec(),
             dns: given.ips("dns").to_vec(),
             dns_opts: given.list("dns-opts").to_vec(),
             dns_search: given.list("dns-search").to_vec(),
@@ -325,6 +328,11 @@ fn check_values(given: &Settings) -> Result<(), String> {
     }
     if let Some(number) = given.int("max-download-attempts").filter(|n| *n <= 0) {
         return Err(format!("invalid max download attempts: {number}"));
+    }
+    for (family, name) in [(IpAddr::is_ipv4 as fn(&IpAddr) -> bool, "IPv4"), (IpAddr::is_ipv6, "IPv6")] {
+        if given.ips("host-gateway-ips").iter().filter(|ip| family(ip)).count() > 1 {
+            return Err(format!("only one {name} host gateway IP address can be specified"));
+        }
     }
     if !matches!(given.text("firewall-backend"), None | Some("" | "iptables" | "nftables")) {
         return Err("invalid firewall-backend: allowed values are \"iptables\" and \"nftables\"".into());
@@ -400,6 +408,8 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
             ipv6: given.flag("ipv6") == Some(true),
             subnet_v6: network_of::<Ipv6Network>(given, "fixed-cidr-v6")?,
             address_v6: network_of::<Ipv6Network>(given, "bip6")?,
+            gateway: gateway(given, "default-gateway")?,
+            gateway_v6: gateway(given, "default-gateway-v6")?,
         }),
     };
     let default_host_ip = match given.text("ip").map(str::parse) {
@@ -414,6 +424,8 @@ fn network_settings(given: &Settings) -> Result<NetworkSettings, String> {
         },
         ip6tables: on("ip6tables"),
         ip_forward: on("ip-forward"),
+        ip_forward_no_drop: given.flag("ip-forward-no-drop") == Some(true),
+        allow_direct_routing: given.flag("allow-direct-routing") == Some(true),
         ip_masq: on("ip-masq"),
         default_bridge,
         mtu: given.int("mtu").filter(|m| *m > 0).and_then(|m| u32::try_from(m).ok()).unwrap_or(1500),
@@ -443,6 +455,12 @@ fn network_of<N: std::str::FromStr>(given: &Settings, key: &str) -> Result<Optio
         }
         Some(text) => Err(format!("invalid CIDR address: {text}: of --{key}")),
     }
+}
+
+/// An address of the family that is asked for.
+fn gateway<A: std::str::FromStr>(given: &Settings, key: &str) -> Result<Option<A>, String> {
+    let parsed = given.text(key).map(str::parse).transpose();
+    parsed.map_err(|_| format!("--{key} is an address of the other family"))
 }
 
 /// A subnet's first address, with its prefix.

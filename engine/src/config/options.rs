@@ -102,8 +102,7 @@ pub(super) static OPTIONS: &[Spec] = &[
         "allow-direct-routing",
         Kind::Bool,
         "Allow remote access to published ports on container IP addresses",
-    )
-    .no_effect("containers' own addresses are closed to other hosts"),
+    ),
     option("authorization-plugin", Kind::List(checks::any), "Authorization plugins to load")
         .key("authorization-plugins")
         .refused(&[], "plugins are not supported"),
@@ -132,10 +131,8 @@ pub(super) static OPTIONS: &[Spec] = &[
         .key("default-address-pools"),
     option("default-cgroupns-mode", Kind::Text, "Default mode for containers cgroup namespace")
         .no_effect("it is private on cgroup v2 and host on v1, unless a container asks otherwise"),
-    option("default-gateway", Kind::Ip, "Default gateway IPv4 address for the default bridge network")
-        .refused(&[""], "use --bip, whose address is the gateway"),
-    option("default-gateway-v6", Kind::Ip, "Default gateway IPv6 address for the default bridge network")
-        .refused(&[""], "use --bip6, whose address is the gateway"),
+    option("default-gateway", Kind::Ip, "Default gateway IPv4 address for the default bridge network"),
+    option("default-gateway-v6", Kind::Ip, "Default gateway IPv6 address for the default bridge network"),
     option("default-ipc-mode", Kind::Text, "Default mode for containers ipc (\"shareable\" | \"private\")")
         .refused(&["private"], "containers are private unless they ask for --ipc=shareable"),
     option("default-network-opt", Kind::NestedMap, "Default network options").key("default-network-opts"),
@@ -162,8 +159,7 @@ pub(super) static OPTIONS: &[Spec] = &[
     option("help", Kind::Bool, "Print usage").flag_only(),
     option("host", Kind::List(checks::host), "Daemon socket(s) to connect to").short('H').key("hosts"),
     option("host-gateway-ip", Kind::Ips, "IP addresses that 'host-gateway' in --add-host resolves to")
-        .key("host-gateway-ips")
-        .refused(&[], "'host-gateway' is the default bridge's address"),
+        .key("host-gateway-ips"),
     option("http-proxy", Kind::Text, "HTTP proxy URL to use for outgoing traffic"),
     option("https-proxy", Kind::Text, "HTTPS proxy URL to use for outgoing traffic"),
     option(
@@ -186,8 +182,7 @@ pub(super) static OPTIONS: &[Spec] = &[
         "ip-forward-no-drop",
         Kind::Bool,
         "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding",
-    )
-    .refused(&[], "forwarding that the daemon switches on is closed by default"),
+    ),
     option("ip-masq", Kind::Bool, "Enable IP masquerading for the default bridge network (default true)"),
     option("ip6tables", Kind::Bool, "Enable addition of ip6tables rules (default true)"),
     option("iptables", Kind::Bool, "Enable addition of iptables rules (default true)"),

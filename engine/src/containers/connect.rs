@@ -35,7 +35,7 @@ pub(crate) struct Disconnect {
 /// Connects a container to a network.
 ///
 /// # Errors
-/// 404 for an unknown container, 403 for one that is in the network already or cannot be in several.
+/// 404 for an unknown container, 403 for one that is in the network already, 400 for one that cannot be in several.
 pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Connect) -> Result<(), Error> {
     let container = engine.containers.find(&body.container)?;
     let _guard = container.transition.lock().await;
@@ -51,7 +51,7 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
         )));
     }
     let attachment = Attachment { network_id: network.spec.id.clone(), settings };
-    if container.status().state.is_running() {
+    if container.status().state.is_running() && network.spec.driver.has_links() {
         let mut endpoint = network::endpoint(engine, &record, network, &attachment)?;
         // Published there if they are nowhere else.
         endpoint.ports = network::ports(&record)?;
@@ -59,7 +59,6 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
         refresh(engine, &container, sandbox);
     }
     save(engine, &container, move |record| {
-        record.networks.remove("none");
         record.networks.insert(name, attachment);
     })
     .await?;
@@ -70,34 +69,38 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
 }
 
 fn refuse_modes(container: &Container, network: &Network) -> Result<(), Error> {
+    const SHARES: &str = "container sharing network namespace with another container or host cannot be connected to any other network";
+    const HOST: &str =
+        "cannot connect container to host network - container must be created in host network mode";
+    const NONE: &str =
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode";
     let record = container.record();
     let shares = record.host_config.network_mode.starts_with("container:");
+    let has_others = record.networks.keys().any(|name| name != "none");
     match network.spec.driver {
-        _ if shares => Err(Error::Forbidden(
-            "container sharing network namespace with another container or host cannot be connected to any other network"
-                .into(),
-        )),
-        Driver::Host => Err(Error::Forbidden(
-            "cannot connect container to host network - container must be created in host network mode".into(),
-        )),
-        _ if record.networks.contains_key("host") => Err(Error::Forbidden(
-            "container sharing network namespace with another container or host cannot be connected to any other network"
-                .into(),
-        )),
-        Driver::Null if !record.networks.is_empty() => Err(Error::Forbidden(
-            "container cannot be connected to multiple networks with one of the networks in private (none) mode".into(),
-        )),
+        _ if shares => Err(Error::InvalidParameter(SHARES.into())),
+        Driver::Host => Err(Error::InvalidParameter(HOST.into())),
+        _ if record.networks.contains_key("host") => Err(Error::InvalidParameter(SHARES.into())),
+        Driver::Null if has_others => Err(Error::InvalidParameter(NONE.into())),
+        Driver::Null => Ok(()),
+        _ if record.networks.contains_key("none") => Err(Error::InvalidParameter(NONE.into())),
         Driver::Description => {
             Err(Error::Forbidden("cannot create endpoint on configuration-only network".into()))
         }
-        Driver::Null | Driver::Bridge | Driver::Macvlan | Driver::Ipvlan => Ok(()),
+        Driver::Bridge | Driver::Macvlan | Driver::Ipvlan => Ok(()),
     }
+}
+
+/// In dockerd's words, which differ a little.
+pub(crate) fn not_connected(container: &Container, network: &str) -> Error {
+    let the = if container.status().state.is_running() { "" } else { "the " };
+    Error::server(format!("container {} is not connected to {the}network {network}", container.id))
 }
 
 /// Takes a container out of a network.
 ///
 /// # Errors
-/// 404 for an unknown container (unless `force`), 403 when it is not in the network.
+/// 404 for an unknown container (unless `force`), 500 when it is not in the network, 400 when that is the host's.
 pub(crate) async fn disconnect(
     engine: &Arc<Engine>,
     network: &Network,
@@ -112,18 +115,15 @@ pub(crate) async fn disconnect(
     let _guard = container.transition.lock().await;
     let name = network.spec.name.clone();
     if !container.record().networks.contains_key(&name) {
-        return Err(Error::Forbidden(format!(
-            "container {} is not connected to network {name}",
-            container.id
-        )));
+        return Err(not_connected(&container, &name));
     }
     if network.spec.driver == Driver::Host {
-        return Err(Error::Forbidden(
+        return Err(Error::InvalidParameter(
             "cannot disconnect container from host network - container was created in host network mode"
                 .into(),
         ));
     }
-    if container.status().state.is_running() {
+    if container.status().state.is_running() && network.spec.driver.has_links() {
         let sandbox = engine.netd.disconnect(&container.id, &network.spec.id).await?;
         refresh(engine, &container, sandbox);
     }

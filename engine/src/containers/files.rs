@@ -60,8 +60,8 @@ pub(crate) struct EtcInput<'a> {
     pub(crate) addresses: &'a [IpAddr],
     /// Linked containers on the default bridge: address and its names (alias, hostname or short id, name).
     pub(crate) links: &'a [(IpAddr, Vec<String>)],
-    /// What `host-gateway` stands for (the default bridge's address).
-    pub(crate) host_gateway: Option<IpAddr>,
+    /// What `host-gateway` stands for.
+    pub(crate) host_gateways: &'a [IpAddr],
 }
 
 /// Writes the three files into the container's folder (not synced: each start writes them again; in place, so that
@@ -119,9 +119,7 @@ fn hosts(input: &EtcInput<'_>) -> String {
         // The first colon, since IPv6 addresses have them, too.
         let Some((name, address)) = entry.split_once(':') else { continue };
         if address == "host-gateway" {
-            if let Some(gateway) = input.host_gateway {
-                line(&gateway.to_string(), name);
-            }
+            input.host_gateways.iter().for_each(|gateway| line(&gateway.to_string(), name));
         } else {
             line(address.trim_start_matches('[').trim_end_matches(']'), name);
         }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use wherry_netd::protocol::Protocol;
 
 use super::network::{bridge_address, has_legacy_links, parse_link, parse_port};
 use super::record::Record;
@@ -98,7 +99,8 @@ fn variables(source: &Record, receiver: &str, alias: &str, address: IpAddr) -> V
     let mut env = vec![format!("{prefix}_NAME=/{receiver}/{alias}")];
     let exposed = source.config.exposed_ports.iter().flatten();
     let mut ports: Vec<_> = exposed.filter_map(|(port, _)| parse_port(port).ok()).collect();
-    ports.sort_unstable_by_key(|(number, protocol)| (*number, *protocol));
+    // TCP comes first: the first one is the link's own.
+    ports.sort_by_key(|(number, protocol)| (*protocol != Protocol::Tcp, protocol.to_string(), *number));
     if let Some((number, protocol)) = ports.first() {
         env.push(format!("{prefix}_PORT={protocol}://{address}:{number}"));
     }

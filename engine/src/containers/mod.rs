@@ -53,7 +53,7 @@ pub(crate) use commit::commit;
 pub(crate) use list::usage;
 pub(crate) use mounts::clean_path;
 pub(crate) use reconcile::{reconcile, shutdown};
-pub(crate) use start::host_gateway;
+pub(crate) use start::host_gateways;
 pub(crate) use streams::time;
 pub(crate) use table::{Container, Containers};
 

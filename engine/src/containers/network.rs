@@ -54,6 +54,10 @@ pub(super) async fn join(engine: &Arc<Engine>, record: &Record) -> Result<Joined
         };
     }
     if record.networks.contains_key("host") {
+        if record.host_config.extra_hosts.iter().flatten().any(|entry| entry.ends_with(":host-gateway")) {
+            // /etc/hosts is written with what is remembered of networks.
+            engine.netd.known_networks().await.map_err(set_up)?;
+        }
         return Ok(Joined::Host);
     }
     let spec = sandbox_spec(engine, record).await.map_err(set_up)?;
@@ -86,7 +90,12 @@ fn refused(error: Error, record: &Record) -> Error {
 async fn sandbox_spec(engine: &Arc<Engine>, record: &Record) -> Result<SandboxSpec, Error> {
     let mut endpoints = Vec::new();
     let mut resolver = false;
+    let without_bridge = engine.config().network.default_bridge.is_none();
     for (name, attachment) in in_order(record) {
+        if name == "bridge" && without_bridge {
+            // Containers of a daemon with `--bridge=none` are alone if they ask for nothing else.
+            continue;
+        }
         let network = networks::find(engine, name).await?;
         match network.spec.driver {
             Driver::Null | Driver::Host => {}

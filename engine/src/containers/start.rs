@@ -21,7 +21,6 @@ use super::state::{State, Transition};
 use super::table::Container;
 use super::users::{self, ResolvedUser};
 use super::{image_mounts, leftovers, logging, remove, shared_memory, spec};
-use crate::config::Config;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
@@ -352,7 +351,7 @@ pub(super) fn write_etc(
             resolution: network::resolution(joined),
             addresses: &addresses(joined),
             links: &links.hosts,
-            host_gateway: host_gateway(&config),
+            host_gateways: &host_gateways(engine),
         },
     )
 }
@@ -365,13 +364,15 @@ pub(super) fn addresses(joined: &Joined) -> Vec<IpAddr> {
     }
 }
 
-/// What `host-gateway` stands for.
-pub(crate) fn host_gateway(config: &Config) -> Option<IpAddr> {
-    config
-        .network
-        .default_bridge
-        .as_ref()
-        .map(|bridge| bridge.address.map_or(IpAddr::from([172, 17, 0, 1]), |network| network.ip().into()))
+/// What `host-gateway` stands for: as the settings say, or else the default bridge's own addresses.
+pub(crate) fn host_gateways(engine: &Engine) -> Vec<IpAddr> {
+    let asked = engine.config().host_gateways.clone();
+    if !asked.is_empty() {
+        return asked;
+    }
+    let known = engine.netd.remembered();
+    let bridge = known.iter().flat_map(|all| all.iter()).find(|network| network.default_bridge);
+    bridge.into_iter().flat_map(|bridge| &bridge.spec.subnets).filter_map(|subnet| subnet.gateway).collect()
 }
 
 /// The policy as the monitor knows it.

@@ -240,7 +240,7 @@ fn write_etc(engine: &Engine, record: &Record, joined: &Joined) -> Result<EtcPat
             resolution: network::resolution(joined),
             addresses: &start::addresses(joined),
             links: &[],
-            host_gateway: start::host_gateway(&config),
+            host_gateways: &start::host_gateways(engine),
         },
     )
 }

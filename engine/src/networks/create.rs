@@ -79,6 +79,7 @@ pub(super) async fn create(engine: Arc<Engine>, mut request: Request) -> Result<
             }
         }
     }
+    enable_by_options(&mut body)?;
     let spec = specification(body)?;
     let (id, driver) = (spec.id.clone(), super::shown::driver_name(spec.driver));
     engine.netd.create_network(spec).await.map_err(|error| match error {
@@ -92,6 +93,27 @@ pub(super) async fn create(engine: Arc<Engine>, mut request: Request) -> Result<
     super::publish(&engine, "create", &id, &name, driver);
     let answer = serde_json::json!({ "Id": id, "Warning": "" });
     Ok(response::json(StatusCode::CREATED, &answer).into())
+}
+
+/// Families may be switched by driver options, too (`default-network-opts` has nothing else); what the request itself says counts.
+fn enable_by_options(body: &mut Create) -> Result<(), Error> {
+    const FAMILIES: [&str; 2] = ["com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"];
+    let mut none = BTreeMap::new();
+    let options = body.options.as_mut().unwrap_or(&mut none);
+    for (name, enabled) in FAMILIES.into_iter().zip([&mut body.enable_ipv4, &mut body.enable_ipv6]) {
+        if enabled.is_some() {
+            options.remove(name);
+        } else if let Some(value) = options.get(name) {
+            let parsed = crate::config::go_bool(value);
+            *enabled = Some(parsed.map_err(|_| {
+                Error::InvalidParameter(format!("driver-opt {} is not a valid bool", go_quote(name)))
+            })?);
+        }
+    }
+    if body.config_only != Some(true) && body.enable_ipv4 == Some(false) && body.enable_ipv6 != Some(true) {
+        return Err(Error::InvalidParameter("IPv4 or IPv6 must be enabled".into()));
+    }
+    Ok(())
 }
 
 /// The description that a network is to be made from.
@@ -194,7 +216,7 @@ fn specification(body: Create) -> Result<NetworkSpec, Error> {
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
-    if name.is_empty() {
+    if name.trim().is_empty() {
         return Err(Error::InvalidParameter("invalid name: name is empty".into()));
     }
     if matches!(name, "bridge" | "host" | "none" | "default") {
@@ -237,9 +259,6 @@ fn check_kind(body: &Create) -> Result<(), Error> {
             )));
         }
         other => return Err(Error::NotFound(format!("plugin {} not found", go_quote(other)))),
-    }
-    if body.enable_ipv4 == Some(false) && body.enable_ipv6 != Some(true) {
-        return Err(Error::InvalidParameter("IPv4 or IPv6 must be enabled".into()));
     }
     Ok(())
 }
@@ -338,7 +357,9 @@ mod tests {
 
     fn read(body: serde_json::Value) -> Result<NetworkSpec, String> {
         let body: Create = serde_json::from_value(body).unwrap();
+        let mut body = body;
         let checked = check_name(body.name.as_deref().unwrap_or_default()).and_then(|()| check_kind(&body));
+        let checked = checked.and_then(|()| enable_by_options(&mut body));
         checked.and_then(|()| specification(body)).map_err(|e| e.to_string())
     }
 

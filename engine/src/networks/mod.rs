@@ -45,10 +45,16 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
         ("POST", ["networks", name, "disconnect"]) => {
             let body: connect::Disconnect = body(request).await?;
             check_reference(&body.container)?;
-            if !body.force {
-                engine.containers.find(&body.container)?;
-            }
-            let network = find(&engine, name).await?;
+            let container = engine.containers.find(&body.container);
+            let found = find(&engine, name).await;
+            let network = match (container, found) {
+                (Err(missing), _) if !body.force => return Err(missing),
+                // dockerd looks for the networks of those that do not run nowhere else.
+                (Ok(container), Err(_)) if !container.status().state.is_running() => {
+                    return Err(connect::not_connected(&container, name));
+                }
+                (_, found) => found?,
+            };
             connect::disconnect(&engine, &network, body).await?;
             Ok(response::empty(StatusCode::OK).into())
         }
@@ -185,7 +191,8 @@ async fn inspect(engine: &Engine, name: &str, request: &Request) -> Result<Reply
 /// The containers in a network. Those of `host` and `none` are unknown to netd, which does nothing for them.
 fn members(engine: &Engine, network: &Network) -> BTreeMap<String, Member> {
     if network.spec.driver.has_links() {
-        return network.endpoints.iter().map(|(id, endpoint)| (id.clone(), Member::from(endpoint))).collect();
+        let members = network.endpoints.iter().map(|(id, endpoint)| (id.clone(), Member::from(&**endpoint)));
+        return members.collect();
     }
     let running = engine.containers.all().into_iter().filter(|c| c.status().state.is_running());
     let inside = running.filter_map(|container| {

@@ -124,9 +124,6 @@ fn sub_interfaces(
     if let Some(value) = given.get(MTU) {
         spec.mtu = mtu(value).map_err(|why| wrong(MTU, value, &why))?;
     }
-    if let Some(prefix) = given.get(PREFIX).filter(|prefix| !prefix.is_empty()) {
-        spec.interface_prefix = Some(prefix.clone());
-    }
     spec.sub = Some(SubInterfaces {
         parent: option("parent").into(),
         mode: chosen.into(),

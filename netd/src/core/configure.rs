@@ -1,5 +1,6 @@
 //! The daemon-wide settings: forwarding, the default networks, and all rules. What is right already stays.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -11,7 +12,9 @@ use crate::firewall::wanted::{Family, Part, Wanted};
 use crate::ipam;
 use crate::journal;
 use crate::netlink::{Socket, route};
-use crate::protocol::{DefaultBridge, Driver, Failure, FirewallBackend, NetworkSpec, Settings, SubnetSpec};
+use crate::protocol::{
+    DefaultBridge, Driver, Failure, FirewallBackend, GATEWAYS, NetworkSpec, Settings, SubnetSpec,
+};
 use crate::store::StoredSettings;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -25,8 +28,8 @@ impl Netd {
     pub(super) fn configure(&self, settings: Settings) -> Result<(), Failure> {
         let _one_at_a_time = self.topology();
         let mut forward_drop = self.state().forward_drop.clone();
-        if switch_forwarding(&settings)? && !forward_drop.contains(&Family::V4) {
-            forward_drop.push(Family::V4);
+        if switch_forwarding(&settings)? {
+            owe_drop(&mut forward_drop, Family::V4, &settings);
         }
         self.ensure_fixed_network("host", Driver::Host)?;
         self.ensure_fixed_network("none", Driver::Null)?;
@@ -69,10 +72,7 @@ impl Netd {
         }
         // For interfaces to come; what fails here shows when they do not forward.
         switch(FORWARDING_V6_DEFAULT)?;
-        let mut state = self.state();
-        if !state.forward_drop.contains(&Family::V6) {
-            state.forward_drop.push(Family::V6);
-        }
+        owe_drop(&mut self.state().forward_drop, Family::V6, settings);
         Ok(true)
     }
 
@@ -106,7 +106,7 @@ impl Netd {
             subnet: Some(IpNetwork::V4(network_of(address)?)),
             ip_range: wanted.range.map(IpNetwork::V4),
             gateway: Some(IpAddr::V4(address.ip())),
-            reserved: Default::default(),
+            reserved: reserved_gateway(GATEWAYS[0], wanted.gateway),
         }];
         if wanted.ipv6 {
             subnets.push(self.default_subnet_v6(wanted, settings, before.as_ref().map(|b| &b.0.spec))?);
@@ -231,9 +231,10 @@ impl Netd {
         before: Option<&NetworkSpec>,
     ) -> Result<SubnetSpec, Failure> {
         let before = before.and_then(|b| b.subnets.iter().find(|s| s.subnet.is_some_and(|n| n.is_ipv6())));
+        let reserved = reserved_gateway(GATEWAYS[1], wanted.gateway_v6);
         let asked = wanted.subnet_v6.or(wanted.address_v6);
         if let (None, Some(before)) = (asked, before) {
-            return Ok(before.clone());
+            return Ok(SubnetSpec { reserved, ..before.clone() });
         }
         let subnet = match asked {
             Some(asked) => asked,
@@ -249,7 +250,8 @@ impl Netd {
         Ok(SubnetSpec {
             subnet: Some(IpNetwork::V6(subnet)),
             gateway: Some(IpAddr::V6(gateway)),
-            ..SubnetSpec::default()
+            ip_range: None,
+            reserved,
         })
     }
 
@@ -286,7 +288,7 @@ impl Netd {
             let endpoints = all.filter(|e| !e.ports.is_empty()).cloned().collect::<Vec<_>>();
             (networks, endpoints, state.forward_drop.clone())
         };
-        let rules = Part { networks, ports: self.port_rules(&endpoints) };
+        let rules = Part { networks, ports: self.port_rules(endpoints.iter().map(AsRef::as_ref)) };
         let mut wanted =
             Wanted { backend: settings.firewall, families, rules, forward_drop, ..Wanted::default() };
         let Err(failure) = self.firewall.reconcile(wanted.clone(), before) else { return Ok(()) };
@@ -306,6 +308,17 @@ impl Netd {
 /// Whether the host has to forward IPv6 for a network: what is directly on one of its links passes it by.
 pub(super) fn needs_ipv6_forwarding(spec: &NetworkSpec) -> bool {
     spec.ipv6 && spec.driver == Driver::Bridge
+}
+
+/// Who switches forwarding on has the host forward nothing but what rules accept, unless that is not wanted.
+fn owe_drop(dropping: &mut Vec<Family>, family: Family, settings: &Settings) {
+    if !settings.ip_forward_no_drop && !dropping.contains(&family) {
+        dropping.push(family);
+    }
+}
+
+fn reserved_gateway(name: &str, ip: Option<impl Into<IpAddr>>) -> BTreeMap<String, IpAddr> {
+    ip.map(|ip| (name.to_string(), ip.into())).into_iter().collect()
 }
 
 /// Switches forwarding on if that is asked and it is off; answers whether it was off.

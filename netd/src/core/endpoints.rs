@@ -1,7 +1,7 @@
 //! Endpoints that come to a sandbox, or leave it, while it is in use.
 
 use super::kernel::{self, LinkPlan};
-use super::plan::{Reserved, free_number, interface_names};
+use super::plan::{Reserved, interface_names};
 use super::ports::{Published, forget_flows};
 use super::sandboxes::default_routes;
 use super::{Netd, State};
@@ -51,15 +51,13 @@ impl Netd {
             ));
         }
         let names_there = !state.network(&spec.network)?.network.default_bridge;
-        let reserved =
-            state.reserve(&before.id, spec, |prefix| free_number(interface_names(before), prefix))?;
+        let reserved = state.reserve(&before.id, spec, &interface_names(before))?;
         let mut after = before.clone();
         let mut endpoint = reserved.endpoint.clone();
         if before.endpoints.iter().any(|e| !e.spec.ports.is_empty()) {
             // They stay where they are: connections go on.
             endpoint.spec.ports = Vec::new();
         }
-        after.spec.endpoints.push(endpoint.spec.clone());
         after.endpoints.push(endpoint);
         mark_default_routes(&state, &mut after);
         let starts_resolver = names_there && !before.spec.resolver;
@@ -187,7 +185,6 @@ impl Netd {
         };
         let mut after = before.clone();
         let endpoint = after.endpoints.remove(index);
-        after.spec.endpoints.retain(|e| e.network != network);
         let best = mark_default_routes(&self.state(), &mut after);
         let new_home = best.map(|best| if best >= index { best + 1 } else { best });
         if let Err(failure) = self.move_ports(&mut before, new_home) {
@@ -215,8 +212,9 @@ impl Netd {
         }
         self.remove_rules(&self.port_rules([&gone]));
         self.unlink(&before, &after, &gone);
-        self.state().give_back(id, &gone);
+        // Before somebody else can have its address: a netd that starts after us must not know two of it.
         self.save_or_note(&after, dns);
+        self.state().give_back(id, &gone);
         Ok(after)
     }
 
@@ -259,10 +257,6 @@ impl Netd {
                 endpoint.spec.container_name = container;
             }
             state.update_endpoint(id, endpoint);
-            for asked in after.spec.endpoints.iter_mut().filter(|e| e.network == network) {
-                asked.names = endpoint.spec.names.clone();
-                asked.container_name.clone_from(&endpoint.spec.container_name);
-            }
             let Some(entry) = state.sandboxes.get_mut(id) else {
                 return Err(Failure::NoSuchSandbox(id.into()));
             };

@@ -270,6 +270,7 @@ pub(super) fn bridge_rules(network: &NetworkState, settings: &Settings) -> Vec<B
         icc: spec.icc,
         masquerade: spec.masquerade && settings.ip_masq,
         mode: if subnet.is_ipv6() { spec.gateway_mode_v6 } else { spec.gateway_mode_v4 },
+        direct: settings.allow_direct_routing,
         trusted: spec.trusted_interfaces.clone(),
     });
     rules.collect()

@@ -22,13 +22,12 @@ pub(super) struct Reserved {
 }
 
 impl State {
-    /// Reserves one endpoint of `sandbox`, whose interface is called `interface` if it does not name it itself; its ports
-    /// are not published yet.
+    /// Reserves one endpoint of `sandbox`, in which interfaces of these names are, or will be; its ports are not published yet.
     pub(super) fn reserve(
         &mut self,
         sandbox: &str,
         spec: &EndpointSpec,
-        number: impl FnOnce(&str) -> usize,
+        taken: &[&str],
     ) -> Result<Reserved, Failure> {
         let settings = self.settings()?.clone();
         let network = self.network_mut(&spec.network)?;
@@ -51,10 +50,10 @@ impl State {
             let local = link_local(&spec.link_local, network.network.spec.ipv6)?;
             network.take_addresses(&mut endpoint)?;
             let name = match &spec.interface {
-                Some(name) => name.clone(),
+                Some(name) => numbered(name, taken),
                 None => {
                     let prefix = network.network.spec.interface_prefix.as_deref().unwrap_or("eth");
-                    format!("{prefix}{}", number(prefix))
+                    numbered(&numbered(&format!("{prefix}%d"), taken), taken)
                 }
             };
             let planned = network.plan_link(&mut endpoint, name, mac, &settings);
@@ -68,7 +67,7 @@ impl State {
             link =
                 Some(LinkPlan { addresses: planned.addresses.into_iter().chain(local).collect(), ..planned });
         }
-        network.network.endpoints.insert(sandbox.into(), endpoint.clone());
+        network.network.endpoints.insert(sandbox.into(), Box::new(endpoint.clone()));
         Ok(Reserved { endpoint, link, held: Vec::new() })
     }
 
@@ -194,7 +193,9 @@ impl NetworkState {
             return None;
         }
         let mut subnets = self.network.spec.subnets.iter();
-        subnets.find(|s| s.subnet.is_some_and(|subnet| subnet.contains(ip)))?.gateway
+        let own = subnets.find(|s| s.subnet.is_some_and(|subnet| subnet.contains(ip)))?;
+        let other = own.other_gateway().filter(|_| self.network.spec.driver == Driver::Bridge);
+        other.or(own.gateway)
     }
 
     fn take_address(&mut self, asked: Option<IpAddr>, v6: bool) -> Result<IpNetwork, Failure> {
@@ -274,18 +275,16 @@ pub(super) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpNetwork> 
     endpoint.ipv4.map(IpNetwork::V4).into_iter().chain(endpoint.ipv6.map(IpNetwork::V6))
 }
 
-/// The lowest number that no interface of the sandbox has behind this prefix.
-pub(super) fn free_number<'a>(taken: impl Iterator<Item = &'a str> + Clone, prefix: &str) -> usize {
-    let is_taken = |number: &usize| {
-        let name = format!("{prefix}{number}");
-        taken.clone().any(|t| t == name)
-    };
-    (0..).find(|number| !is_taken(number)).unwrap_or_default()
+/// The name with the lowest number that no other has in the place of `%d`, as the kernel does it.
+fn numbered(name: &str, taken: &[&str]) -> String {
+    let Some((before, after)) = name.split_once("%d") else { return name.into() };
+    let mut all = (0..).map(|number| format!("{before}{number}{after}"));
+    all.find(|name| !taken.contains(&name.as_str())).unwrap_or_default()
 }
 
-/// The names that interfaces of a sandbox have, or want to have.
-pub(super) fn interface_names(sandbox: &Sandbox) -> impl Iterator<Item = &str> + Clone {
-    sandbox.endpoints.iter().map(|e| e.interface.as_str())
+/// The names that interfaces of a sandbox have.
+pub(super) fn interface_names(sandbox: &Sandbox) -> Vec<&str> {
+    sandbox.endpoints.iter().map(|e| e.interface.as_str()).collect()
 }
 
 /// Link-local addresses with the prefixes of their ranges.
@@ -313,8 +312,8 @@ fn check_name(interface: &str) -> Result<(), Failure> {
         |why: &str| Err(Failure::Invalid(format!("failed to add interface {interface:?} to sandbox: {why}")));
     match interface {
         name if name.len() > LONGEST => refuse("numerical result out of range"),
-        "" | "." | ".." => refuse("invalid argument"),
-        name if name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) => {
+        "" | "." | ".." | "all" | "default" => refuse("invalid argument"),
+        name if name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace()) => {
             refuse("invalid argument")
         }
         "lo" => refuse("file exists"),
@@ -359,6 +358,18 @@ fn link_suffix() -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_in_names() {
+        for (name, expect) in [("eth%d", "eth2"), ("%d", "1"), ("a%d.0", "a0.0"), ("foo", "foo"), ("%", "%")]
+        {
+            assert_eq!(numbered(name, &["eth0", "eth1", "eth3", "0"]), expect);
+        }
+        for name in ["eth%d", "100%", "a/b", "lo", "", "..", "waytoolonginterface"] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+        check_name("-x").unwrap();
+    }
 
     #[test]
     fn hardware_addresses() {

@@ -165,6 +165,8 @@ impl Netd {
         if !strays.is_empty() {
             journal::note(format_args!("removing {}, which lead to no sandbox", strays.join(" ")));
             self.backstage.take_down(Remains { namespace: None, links: strays });
+            // Their names in the containers are free again for whoever asks once more for what was half made.
+            self.backstage.finish();
         }
         Ok(())
     }
@@ -175,7 +177,7 @@ impl super::State {
     fn readmit(&mut self, sandbox: &str, endpoint: &Endpoint) -> bool {
         let Ok(network) = self.network_mut(&endpoint.spec.network) else { return false };
         network.take_again(endpoint);
-        network.network.endpoints.insert(sandbox.into(), endpoint.clone());
+        network.network.endpoints.insert(sandbox.into(), Box::new(endpoint.clone()));
         true
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::kernel::{self, DefaultRoutes, NamespacePlan};
 use super::networks::bridge_rules;
-use super::plan::{Reserved, addresses, free_number};
+use super::plan::{Reserved, addresses};
 use super::ports::{Published, forget_flows};
 use super::{Netd, SandboxState, State, failed};
 use crate::backstage::Remains;
@@ -28,7 +28,8 @@ impl Netd {
         let mut reserved = self.reserve_all(&spec)?;
         let made = self.build(&spec, &reserved).and_then(|(netns, sockets)| {
             let endpoints = reserved.iter().map(|r| r.endpoint.clone()).collect();
-            let sandbox = Sandbox { id: spec.id.clone(), netns, endpoints, spec: spec.clone() };
+            let asked = SandboxSpec { endpoints: Vec::new(), ..spec.clone() };
+            let sandbox = Sandbox { id: spec.id.clone(), netns, endpoints, spec: asked };
             self.confirm(sandbox, &mut reserved, sockets)
         });
         made.inspect_err(|_| {
@@ -242,11 +243,9 @@ impl State {
     /// Reserves a sandbox's endpoints and, where the default route goes, their ports.
     fn reserve_each(&mut self, spec: &SandboxSpec, reserved: &mut Vec<Reserved>) -> Result<(), Failure> {
         for endpoint in &spec.endpoints {
-            let number = |prefix: &str| {
-                let named = spec.endpoints.iter().filter_map(|e| e.interface.as_deref());
-                free_number(named.chain(reserved.iter().map(|r| r.endpoint.interface.as_str())), prefix)
-            };
-            let one = self.reserve(&spec.id, endpoint, number)?;
+            let named = spec.endpoints.iter().filter_map(|e| e.interface.as_deref());
+            let known = reserved.iter().map(|r| r.endpoint.interface.as_str());
+            let one = self.reserve(&spec.id, endpoint, &named.chain(known).collect::<Vec<_>>())?;
             reserved.push(one);
         }
         let mut endpoints = reserved.iter_mut().map(|r| &mut r.endpoint).collect::<Vec<_>>();
@@ -265,7 +264,7 @@ impl State {
     /// Shows an endpoint of a sandbox in its network as it is now.
     pub(super) fn update_endpoint(&mut self, sandbox: &str, endpoint: &Endpoint) {
         if let Ok(network) = self.network_mut(&endpoint.spec.network) {
-            network.network.endpoints.insert(sandbox.into(), endpoint.clone());
+            network.network.endpoints.insert(sandbox.into(), Box::new(endpoint.clone()));
         }
     }
 

@@ -62,6 +62,10 @@ impl State {
             let text = "gateway mode 'isolated' can only be used for an internal network";
             return Err(Failure::Invalid(text.into()));
         }
+        if spec.internal && spec.subnets.iter().any(|subnet| subnet.other_gateway().is_some()) {
+            let text = "no gateway can be set on an internal bridge network";
+            return Err(Failure::BadAddress(text.into()));
+        }
         Ok(())
     }
 
@@ -77,14 +81,14 @@ impl State {
         let mut taken = ours.collect::<Vec<_>>();
         let chosen = spec.subnets.iter().filter_map(|s| s.subnet).filter(|s| s.is_ipv6() == v6);
         let chosen = chosen.collect::<Vec<_>>();
-        if chosen.len() > 1 && spec.driver == Driver::Bridge {
-            return Err(Failure::Forbidden("bridge driver doesn't support multiple subnets".into()));
-        }
         for subnet in &chosen {
             if taken.iter().any(|other| ipam::overlap(*other, *subnet)) {
                 return Err(Failure::PoolOverlap);
             }
             taken.push(*subnet);
+        }
+        if chosen.len() > 1 && spec.driver == Driver::Bridge {
+            return Err(Failure::Forbidden("bridge driver doesn't support multiple subnets".into()));
         }
         if chosen.is_empty() {
             taken.extend(routes.iter().map(|r| r.destination));
@@ -168,8 +172,12 @@ fn check_interface(name: &str) -> Result<(), Failure> {
     if name.len() > LONGEST_INTERFACE {
         return Err(Failure::Invalid("numerical result out of range".into()));
     }
-    let plain = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b'"' && b != b'\'';
-    if !name.bytes().all(plain) || name == "." || name == ".." {
+    if name.contains(|c: char| matches!(c, '/' | ':') || c.is_whitespace()) || matches!(name, "." | "..") {
+        return Err(Failure::Invalid("invalid argument".into()));
+    }
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\'';
+    // With a plus at its end it would stand for other interfaces, too, in iptables' rules; the kernel makes a number of %d.
+    if !name.bytes().all(plain) || name.ends_with('+') || name.contains('%') {
         return Err(Failure::Invalid(format!("invalid bridge name {name:?}")));
     }
     Ok(())

@@ -31,6 +31,9 @@ const OPCODE: u16 = 0x7800;
 /// What an answer repeats of the question's flags.
 const REPEATED: u16 = OPCODE | FLAG_RECURSION_DESIRED | FLAG_CHECKING_DISABLED;
 
+/// Codes of answers that say nothing about the name: malformed, failed, not implemented, refused.
+const FAILURES: [u8; 4] = [1, 2, 4, 5];
+
 /// Answer codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -234,11 +237,20 @@ impl Query {
         else {
             return false;
         };
+        // Names may come back in other letters; kind and class are two numbers each.
+        let same = |question: &[u8]| {
+            let (name, kind) = (self.question.split_last_chunk::<4>(), question.split_last_chunk::<4>());
+            name.zip(kind).is_some_and(|(own, other)| own.0.eq_ignore_ascii_case(other.0) && own.1 == other.1)
+        };
         let question = answer.get(HEADER..HEADER + self.question.len());
+        let failed = code_of(answer).is_some_and(|code| FAILURES.contains(&code));
         flags & FLAG_RESPONSE != 0
-            // A resolver that could not read the question sends none back.
-            && (answer.get(4..6) == Some(&[0, 0])
-                || question.is_some_and(|q| q.eq_ignore_ascii_case(&self.question)))
+            && match answer.get(4..6) {
+                // A resolver that could not read the question, or would not, sends none back.
+                Some([0, 0]) => failed,
+                Some([0, 1]) => question.is_some_and(same),
+                _ => false,
+            }
     }
 }
 
@@ -301,6 +313,22 @@ mod tests {
         assert_eq!(answer, expect);
         assert!(parsed.is_answered_by(&answer));
         assert!(!parsed.is_answered_by(&query("web", TYPE_A, &[])), "a query is no answer");
+        let check = |change: &dyn Fn(&mut Vec<u8>), expect: bool| {
+            let mut changed = answer.clone();
+            change(&mut changed);
+            assert_eq!(parsed.is_answered_by(&changed), expect, "{changed:?}");
+        };
+        check(&|a| a[13..16].make_ascii_uppercase(), true);
+        check(&|a| a[13] = b'x', false);
+        check(&|a| a[18] = 28, false);
+        check(&|a| a[5] = 2, false);
+        check(&|a| a.truncate(15), false);
+        check(&|a| a[5] = 0, false);
+        check(&|a| (a[3], a[5]) = (0x83, 0), false);
+        check(&|a| (a[3], a[5]) = (0x85, 0), true);
+        // 65 and 97 are one letter in two cases, and two kinds.
+        let https = parse(&query("web", 65, &[])).unwrap();
+        assert!(!https.is_answered_by(&parse(&query("web", 97, &[])).unwrap().answer(Code::NoError)));
         assert_eq!(parsed.answer(Code::ServerFailure)[..4], [0xab, 0xcd, 0x81, 0x02]);
         let v6 = parse(&query("web", TYPE_AAAA, &[])).unwrap();
         let answer = v6.addresses(&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], 0, false);

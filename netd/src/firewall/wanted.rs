@@ -31,6 +31,8 @@ pub(crate) struct BridgeRules {
     pub(crate) icc: bool,
     pub(crate) masquerade: bool,
     pub(crate) mode: GatewayMode,
+    /// Whether published ports may be reached by the containers' own addresses from everywhere.
+    pub(crate) direct: bool,
     /// Interfaces through which the containers' own addresses may be reached.
     pub(crate) trusted: Vec<String>,
 }
@@ -55,6 +57,7 @@ impl BridgeRules {
             icc: true,
             masquerade: true,
             mode: GatewayMode::Nat,
+            direct: false,
             trusted: Vec::new(),
         }
     }

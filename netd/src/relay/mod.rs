@@ -1,36 +1,39 @@
 //! Relaying what the kernel's translation does not catch: published ports on IPv6 addresses, and all of them
 //! where netd makes no rules. Runs on the runtime thread. Connections outlive netd's death ([`stream`]).
 
+mod datagram;
 mod stream;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use self::stream::Stream;
 use crate::handover::{Handover, Kept, Subject};
+use crate::limits::descriptors;
 use crate::protocol::{BoundPort, Protocol};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a UDP client is remembered after its last datagram, or the container's to it.
-const UDP_PATIENCE: Duration = Duration::from_secs(90);
-/// UDP clients of one port at a time; datagrams of more are dropped.
-const MOST_UDP_CLIENTS: usize = 1024;
-const LARGEST_DATAGRAM: usize = 65535;
+/// Descriptors of a connection: two sockets, each of them also as tokio has it, and two pipes.
+const OF_A_STREAM: u32 = 8;
+/// The part of all descriptors that clients of relays may take, however many come.
+const PART: usize = 2;
 
 /// What all relays share.
 #[derive(Debug)]
 pub(crate) struct Relays {
     runtime: Handle,
     handover: Arc<Handover>,
+    /// Descriptors for those who come. Connections for which there are none wait in their sockets; datagrams are dropped.
+    room: Arc<Semaphore>,
 }
 
 /// A running relay of one port, with its connections.
@@ -43,7 +46,8 @@ pub(crate) struct Relay {
 
 impl Relays {
     pub(crate) fn new(runtime: Handle, handover: Arc<Handover>) -> Self {
-        Self { runtime, handover }
+        let room = Arc::new(Semaphore::new(descriptors() / PART));
+        Self { runtime, handover, room }
     }
 
     /// Relays what comes to `socket` (listening, if TCP) to the container, and goes on with the connections that an earlier
@@ -61,12 +65,13 @@ impl Relays {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(std::net::TcpListener::from(socket))?;
                 let left = left.into_iter().map(|one| Stream::again(&self.handover, port, one)).collect();
-                let relayed = Relayed { port: port.clone(), to, handover: self.handover.clone() };
+                let (handover, room) = (self.handover.clone(), self.room.clone());
+                let relayed = Relayed { port: port.clone(), to, handover, room };
                 self.runtime.spawn(streams(listener, relayed, left))
             }
             Protocol::Udp => {
                 let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
-                self.runtime.spawn(datagrams(Arc::new(socket), to))
+                self.runtime.spawn(datagram::relay(Arc::new(socket), to, self.room.clone()))
             }
             Protocol::Sctp => return Ok(None),
         };
@@ -92,6 +97,7 @@ struct Relayed {
     port: BoundPort,
     to: SocketAddr,
     handover: Arc<Handover>,
+    room: Arc<Semaphore>,
 }
 
 async fn streams(listener: TcpListener, relayed: Relayed, left: Vec<Stream>) {
@@ -100,7 +106,8 @@ async fn streams(listener: TcpListener, relayed: Relayed, left: Vec<Stream>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(relayed.clone().relay(client));
+                    let Ok(room) = relayed.room.clone().acquire_many_owned(OF_A_STREAM).await else { return };
+                    connections.spawn(relayed.clone().relay(client, room));
                 }
                 // Out of descriptors: others give theirs back in time.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -112,64 +119,9 @@ async fn streams(listener: TcpListener, relayed: Relayed, left: Vec<Stream>) {
 
 impl Relayed {
     /// How it ended is known to both ends already.
-    async fn relay(self, client: TcpStream) -> io::Result<()> {
+    async fn relay(self, client: TcpStream, _room: OwnedSemaphorePermit) -> io::Result<()> {
         let container = timeout(CONNECT_PATIENCE, TcpStream::connect(self.to)).await??;
         let (client, container) = (client.into_std()?.into(), container.into_std()?.into());
         Stream::new(&self.handover, &self.port, client, container)?.relay().await
     }
-}
-
-/// The sockets towards the container, by client.
-type Clients = Arc<Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>>;
-
-async fn datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
-    let clients = Clients::default();
-    let mut answers = JoinSet::new();
-    let mut buffer = vec![0; LARGEST_DATAGRAM];
-    loop {
-        let (length, client) = tokio::select! {
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok(received) => received,
-                // What an earlier datagram of ours met with; the next one is received.
-                Err(_) => continue,
-            },
-            Some(_) = answers.join_next() => continue,
-        };
-        let known = clients.lock().unwrap_or_else(PoisonError::into_inner).get(&client).cloned();
-        let towards = match known {
-            Some(towards) => towards,
-            None => match new_client(&clients, client, to).await {
-                Some(towards) => {
-                    answers.spawn(relay_answers(socket.clone(), towards.clone(), clients.clone(), client));
-                    towards
-                }
-                None => continue,
-            },
-        };
-        // Datagrams may be lost.
-        let _ = towards.send(&buffer[..length]).await;
-    }
-}
-
-async fn new_client(clients: &Clients, client: SocketAddr, to: SocketAddr) -> Option<Arc<UdpSocket>> {
-    if clients.lock().unwrap_or_else(PoisonError::into_inner).len() >= MOST_UDP_CLIENTS {
-        return None;
-    }
-    let towards = Arc::new(UdpSocket::bind("0.0.0.0:0").await.ok()?);
-    towards.connect(to).await.ok()?;
-    clients.lock().unwrap_or_else(PoisonError::into_inner).insert(client, towards.clone());
-    Some(towards)
-}
-
-async fn relay_answers(
-    socket: Arc<UdpSocket>,
-    towards: Arc<UdpSocket>,
-    clients: Clients,
-    client: SocketAddr,
-) {
-    let mut buffer = vec![0; LARGEST_DATAGRAM];
-    while let Ok(Ok(length)) = timeout(UDP_PATIENCE, towards.recv(&mut buffer)).await {
-        let _ = socket.send_to(&buffer[..length], client).await;
-    }
-    clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
 }

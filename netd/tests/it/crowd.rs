@@ -39,7 +39,7 @@ fn a_hundred_sandboxes_from_eight_engines_threads() {
         assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len(), "and its own ports");
         for (index, sandbox) in made.iter().enumerate().step_by(17) {
             let other = &made[(index + 50) % 100];
-            let found = ask(&sandbox.netns, &other.spec.endpoints[0].container_name, A).unwrap();
+            let found = ask(&sandbox.netns, &other.endpoints[0].spec.container_name, A).unwrap();
             assert_eq!(found.records, [ip(other).octets().to_vec()]);
         }
         let status = std::fs::read_to_string(format!("/proc/{}/status", host.netd_pid())).unwrap();

@@ -14,6 +14,7 @@ mod dns;
 mod firewalld;
 mod nftables;
 mod ports;
+mod relay;
 mod restart;
 mod sandboxes;
 mod support;

@@ -44,6 +44,7 @@ fn ports_are_reached_as_with_iptables() {
 #[test]
 fn networks_are_kept_apart_as_with_iptables() {
     again_with_nftables("sandboxes::networks_are_isolated_from_each_other");
+    again_with_nftables("sandboxes::odd_names_of_bridges");
 }
 
 #[test]

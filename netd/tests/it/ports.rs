@@ -125,8 +125,8 @@ fn one_address_ranges_and_ephemeral_ports() {
     });
 }
 
-fn pong(netns: &Path, port: u16, word: &'static str) {
-    let socket = inside(netns, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+pub(crate) fn pong(netns: &Path, port: u16, word: &'static str) {
+    let socket = inside(netns, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
     std::thread::spawn(move || {
         let mut buffer = [0; 99];
         while let Ok((_, from)) = socket.recv_from(&mut buffer) {
@@ -135,14 +135,20 @@ fn pong(netns: &Path, port: u16, word: &'static str) {
     });
 }
 
-fn ping(socket: &UdpSocket, to: impl Into<std::net::IpAddr>, port: u16) -> std::io::Result<String> {
-    socket.send_to(b"ping", (to.into(), port))?;
+pub(crate) fn ping(
+    socket: &UdpSocket,
+    to: impl Into<std::net::IpAddr>,
+    port: u16,
+) -> std::io::Result<String> {
+    let to = std::net::SocketAddr::new(to.into(), port);
+    socket.send_to(b"ping", to)?;
     let mut buffer = [0; 99];
-    let (length, _) = socket.recv_from(&mut buffer)?;
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    assert_eq!(from, to, "who was asked answers");
     Ok(String::from_utf8_lossy(&buffer[..length]).into())
 }
 
-fn udp(any: impl Into<std::net::IpAddr>) -> UdpSocket {
+pub(crate) fn udp(any: impl Into<std::net::IpAddr>) -> UdpSocket {
     let socket = UdpSocket::bind((any.into(), 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket

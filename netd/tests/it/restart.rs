@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wherry_netd::protocol::Protocol;
 
@@ -211,11 +211,16 @@ fn names_resolve_again_without_an_engine() {
     });
 }
 
+/// In the default suite.
+const CONTAINERS: usize = 60;
+const STARTS: usize = 3;
+
 #[test]
 fn a_start_changes_no_rule_that_is_right() {
     alone("restart::a_start_changes_no_rule_that_is_right", |host| {
         let nets: Vec<_> = (0..4).map(|i| host.network(&format!("net{i}"))).collect();
-        let made: Vec<_> = (0..60)
+        let count = std::env::var("WHERRY_CONTAINERS").map_or(CONTAINERS, |n| n.parse().unwrap());
+        let made: Vec<_> = (0..count)
             .map(|i| {
                 let mut spec = sandbox_spec(&format!("c{i}"), &[&nets[i % 4]]);
                 if i % 3 == 0 {
@@ -225,19 +230,27 @@ fn a_start_changes_no_rule_that_is_right() {
             })
             .collect();
         host.client.configure(settings()).unwrap();
-        let count = || -> Vec<u32> {
+        let changes = || -> Vec<u32> {
             let inside = made.iter().map(|s| inside(&s.netns, rule_changes));
             std::iter::once(rule_changes()).chain(inside).collect()
         };
         let rules = || out("iptables-save | grep -v '^#' | sed 's/\\[.*//'");
-        let (before, rules_before) = (count(), rules());
-        for _ in 0..3 {
+        let (before, rules_before) = (changes(), rules());
+        let mut slowest = Duration::ZERO;
+        for _ in 0..STARTS {
             kill_all(host);
+            let begun = Instant::now();
             // As an engine does when it starts.
             launch(host.dir.path()).configure(settings()).unwrap();
+            slowest = slowest.max(begun.elapsed());
         }
-        assert_eq!(count(), before, "changes of rules: the host's, and each container's");
+        assert_eq!(changes(), before, "changes of rules: the host's, and each container's");
         assert_eq!(rules(), rules_before);
+        println!(
+            "starts: containers={count} rules={} starts={STARTS} changes=0 slowest_ms={}",
+            rules_before.lines().filter(|line| line.starts_with("-A")).count(),
+            slowest.as_millis()
+        );
         assert_eq!(ask(&made[7].netns, "c11", A).unwrap().records, [ip(&made[11]).octets().to_vec()]);
         // A rule that is wrong is mended: the container has flushed its own.
         let own = &made[3];

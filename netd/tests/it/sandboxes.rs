@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use wherry_netd::client::ClientError;
-use wherry_netd::protocol::{Driver, Failure, Protocol, SubnetSpec};
+use wherry_netd::protocol::{Driver, Failure, FirewallBackend, NetworkSpec, Protocol, SubnetSpec};
 
 use crate::support::*;
 
@@ -257,6 +257,58 @@ fn rules_that_somebody_flushes_come_back() {
         std::thread::sleep(std::time::Duration::from_millis(500));
         assert_eq!(saved(), with_own);
     });
+}
+
+/// Interfaces may be called almost anything; rules about them are told apart from others, and found again.
+#[test]
+fn odd_names_of_bridges() {
+    alone("sandboxes::odd_names_of_bridges", |host| {
+        let before = rules();
+        let names = ["br.x", "a*", "!x", "-j", "a,b", "a\\b", "a;b", "#b", "$(x)", "a@b{"];
+        let made: Vec<_> = names
+            .iter()
+            .enumerate()
+            .map(|(number, bridge)| {
+                let name = format!("net{number}");
+                let net = host.create(NetworkSpec { bridge: Some((*bridge).into()), ..network_spec(&name) });
+                let mut spec = sandbox_spec(&format!("c{number}"), &[&net]);
+                let host_port = 8080 + u16::try_from(number).unwrap();
+                spec.endpoints[0].ports = vec![port(Protocol::Tcp, Some("127.0.0.1"), host_port, 80)];
+                (net, host.client.create_sandbox(spec).unwrap(), host_port)
+            })
+            .collect();
+        let with_all = rules();
+        host.client.configure(settings()).unwrap();
+        assert_eq!(rules(), with_all, "all are known again");
+        for (net, sandbox, host_port) in &made {
+            serve(&sandbox.netns, 80, "odd");
+            let bridge = net.spec.bridge.as_deref().unwrap();
+            assert!(greeting(Ipv4Addr::LOCALHOST, *host_port).unwrap().starts_with("odd"), "{bridge}");
+            let other = &made[usize::from(bridge == "br.x")].1;
+            assert!(inside(&other.netns, || greeting(ip(sandbox), 80)).is_err(), "{bridge} is apart");
+        }
+        for (net, sandbox, _) in made {
+            host.client.release_sandbox(&sandbox.id).unwrap();
+            host.client.remove_network(&net.spec.id).unwrap();
+        }
+        eventually("the rules are gone", || rules() == before);
+        for bridge in ["br%d", "br+", "a\"b", "a'b", "a b", "a/b", "waytoolongbridgename"] {
+            let odd = NetworkSpec { bridge: Some(bridge.into()), ..network_spec("odd") };
+            assert!(matches!(refused(host.client.create_network(odd)), Failure::Invalid(_)), "{bridge}");
+        }
+    });
+}
+
+/// What the backend has made, in no order.
+fn rules() -> Vec<String> {
+    let text = match backend() {
+        FirewallBackend::Iptables => out("iptables-save | grep -e ^-A"),
+        FirewallBackend::Nftables => out("nft -s list table ip docker-bridges"),
+    };
+    let mut lines =
+        text.lines().flat_map(|line| line.split(", ")).map(|l| l.trim().to_owned()).collect::<Vec<_>>();
+    lines.sort();
+    lines
 }
 
 #[test]

@@ -13,12 +13,18 @@ use wherry_netd::protocol::{
     SandboxSpec, Settings, SubnetSpec,
 };
 
+const NETD: &str = env!("CARGO_BIN_EXE_wherry-netd");
 const INSIDE: &str = "WHERRY_NETD_TEST_INSIDE";
 /// Set to run a test with nftables.
 const NFTABLES: &str = "WHERRY_NETD_TEST_NFTABLES";
 
 /// Runs `body` in namespaces of its own. The caller's name is the test's, as `module::name`.
 pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
+    alone_with(test, INSIDE, "1", body);
+}
+
+/// The same with a variable of the environment.
+pub(crate) fn alone_with(test: &str, name: &str, value: &str, body: impl FnOnce(&Host)) {
     if std::env::var_os(INSIDE).is_some() {
         let host = Host::start();
         body(&host);
@@ -32,7 +38,8 @@ pub(crate) fn alone(test: &str, body: impl FnOnce(&Host)) {
     command
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
-        .env(INSIDE, "1");
+        .env(INSIDE, "1")
+        .env(name, value);
     passes(&mut command, test, "in its namespaces");
 }
 
@@ -98,16 +105,20 @@ pub(crate) const HOST_IP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 73);
 impl Host {
     /// Another netd in this one's place, which finds no program that it needs.
     pub(crate) fn without_programs(&self) -> Client {
+        self.another(Command::new(NETD).env("PATH", "/nosuch"))
+    }
+
+    /// Another netd in this one's place, which may have so many descriptors.
+    pub(crate) fn with_descriptors(&self, most: usize) -> Client {
+        self.another(Command::new("prlimit").arg(format!("--nofile={most}:{most}")).arg(NETD))
+    }
+
+    fn another(&self, command: &mut Command) -> Client {
         self.client.shutdown().unwrap();
         let socket = self.dir.path().join("exec/netd.sock");
         eventually("netd has ended", || !socket.exists());
-        let started = Command::new(env!("CARGO_BIN_EXE_wherry-netd"))
-            .args(["--background", "--exec-root"])
-            .arg(self.dir.path().join("exec"))
-            .arg("--data-root")
-            .arg(self.dir.path().join("data"))
-            .env("PATH", "/nosuch")
-            .status();
+        let command = command.args(["--background", "--exec-root"]).arg(self.dir.path().join("exec"));
+        let started = command.arg("--data-root").arg(self.dir.path().join("data")).status();
         assert!(started.unwrap().success(), "it starts all the same");
         Client::new(socket)
     }
@@ -203,6 +214,8 @@ pub(crate) fn settings() -> Settings {
         firewall: backend(),
         ip6tables: true,
         ip_forward: true,
+        ip_forward_no_drop: false,
+        allow_direct_routing: false,
         ip_masq: true,
         default_bridge: Some(DefaultBridge {
             interface: "docker0".into(),

@@ -3,7 +3,7 @@
 use wherry_tests::Host;
 
 /// All events so far, in this format. The client knows whole seconds only: it waits for the next one.
-fn events(host: &Host, format: &str, filters: &[&str]) -> String {
+pub(crate) fn events(host: &Host, format: &str, filters: &[&str]) -> String {
     let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
     let until = (now + 1).to_string();
     let mut line = vec!["events", "--since", "2020-01-01", "--until", &until, "--format", format];

@@ -2,10 +2,11 @@
 //! to whom and from where. dockerd answers the same (`make test-reference`).
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use wherry_tests::dns::NameServer;
+use wherry_tests::engine::Binary;
 use wherry_tests::{Host, poll};
 
 const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
@@ -310,4 +311,95 @@ fn short_names_stay_inside_with_ndots() {
     assert_eq!(ask(&host, "one", "short", TXT), answer(FOUND, &[]), "only addresses");
     assert_eq!(ask(&host, "one", "none", A).records.len(), 1);
     assert_eq!(ask(&host, "none", "short", A), answer(FOUND, &[&OUTSIDE.octets()]));
+}
+
+/// An answer to this question with so many addresses; `flags` besides those of each answer.
+fn many(question: &[u8], count: u16, flags: u8) -> Vec<u8> {
+    let end = skip_name(question, 12) + 4;
+    let mut bytes = question[..end].to_vec();
+    (bytes[2], bytes[3]) = (0x81 | flags, 0x80);
+    bytes[6..8].copy_from_slice(&count.to_be_bytes());
+    bytes[8..12].fill(0);
+    for number in 0..count {
+        bytes.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0]);
+        bytes.extend(number.to_be_bytes());
+    }
+    bytes
+}
+
+/// A resolver on the host that says much: by datagrams only to those who have room for it.
+#[test]
+fn large_answers_of_others() {
+    const TRUNCATED: u8 = 2;
+    let host = Host::new();
+    let (datagrams, streams) = host.in_network(|| {
+        let address = (wherry_tests::HOST_ADDRESS, 53);
+        (UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap())
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = datagrams.recv_from(&mut buffer) {
+            let question = &buffer[..length];
+            let answer =
+                if question[11] == 1 { many(question, 100, 0) } else { many(question, 20, TRUNCATED) };
+            let _ = datagrams.send_to(&answer, from);
+        }
+    });
+    std::thread::spawn(move || {
+        for stream in streams.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut question).unwrap();
+            let answer = many(&question, 2000, 0);
+            let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+            let _ = stream.write_all(&[&length[..], &answer].concat());
+        }
+    });
+    host.docker("network create net").ok();
+    run(&host, "aa", "--network net");
+    let small = exchange(&host, "aa", &query("large.example", A)).unwrap();
+    assert_eq!((small[2] & TRUNCATED, read(&small).records.len()), (TRUNCATED, 20), "the client is told");
+    assert_eq!(read(&ask_by_tcp(&host, "aa", &query("large.example", A))).records.len(), 2000);
+    let mut roomy = query("large.example", A);
+    roomy[11] = 1;
+    roomy.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+    let large = exchange(&host, "aa", &roomy).unwrap();
+    assert_eq!((large[2] & TRUNCATED, read(&large).records.len()), (0, 100), "EDNS reaches the other one");
+}
+
+/// What comes before the answer and is none: of another id, to another question, with no question and yet with an address.
+#[test]
+fn forged_answers_are_passed_over() {
+    if Binary::from_environment().is_reference() {
+        // It believes one of them.
+        return;
+    }
+    let host = Host::new();
+    let socket = host.in_network(|| UdpSocket::bind((wherry_tests::HOST_ADDRESS, 53))).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let good = many(&buffer[..length], 1, 0);
+            let forge = |change: &dyn Fn(&mut Vec<u8>)| {
+                let mut forged = many(&buffer[..length], 3, 0);
+                change(&mut forged);
+                let _ = socket.send_to(&forged, from);
+            };
+            forge(&|f| f[0] ^= 1);
+            forge(&|f| f[14] = b'x');
+            forge(&|f| f[2] &= 0x7f);
+            forge(&|f| f.truncate(12));
+            forge(&|f| {
+                let end = skip_name(f, 12) + 4;
+                f[5] = 0;
+                f.drain(12..end);
+            });
+            let _ = socket.send_to(&good, from);
+        }
+    });
+    host.docker("network create net").ok();
+    run(&host, "aa", "--network net");
+    assert_eq!(ask(&host, "aa", "outside.example", A), answer(FOUND, &[&[192, 0, 0, 0]]));
 }

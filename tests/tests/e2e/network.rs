@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use wherry_tests::dns::NameServer;
 use wherry_tests::{HOST_ADDRESS, Host};
 
+use crate::events::events;
+
 #[test]
 fn the_default_networks() {
     let host = Host::new();
@@ -346,4 +348,62 @@ fn lists_and_prune() {
     host.docker("network prune -f").contains("one");
     host.docker("network inspect one").fails(1, "not found");
     host.docker("network inspect two").ok();
+}
+
+#[test]
+fn what_lists_and_prunes_choose() {
+    let host = Host::new();
+    let id = host.docker("network create --label kind=x --label more one").ok().out().to_owned();
+    host.docker("network create --label kind=y two").ok();
+    host.docker("network create --internal three").ok();
+    let short = format!("id={}", &id[..8]);
+    for (filters, expected) in [
+        (vec!["label=kind=x"], "one"),
+        (vec!["label=kind", "label=more"], "one"),
+        (vec!["label=nosuch"], ""),
+        (vec![short.as_str()], "one"),
+        (vec!["name=thr", "name=two"], "three two"),
+        (vec!["driver=bridge", "label=kind"], "one two"),
+        (vec!["dangling=false"], "bridge host none"),
+    ] {
+        let mut line = vec!["network", "ls", "--format", "{{.Name}}"];
+        filters.iter().for_each(|filter| line.extend(["--filter", filter]));
+        let got = host.docker(line.as_slice()).ok();
+        assert_eq!(got.stdout.split_whitespace().collect::<Vec<_>>().join(" "), expected, "{filters:?}");
+    }
+    host.docker("network ls -q --no-trunc --filter label=more").prints(&id);
+    let prune = |filter: &str| {
+        let done = host.docker(&["network", "prune", "-f", "--filter", filter]).ok();
+        done.stdout.lines().skip(1).filter(|l| !l.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(prune("until=2020-01-01T00:00:00"), [""; 0]);
+    assert_eq!(prune("until=24h"), [""; 0]);
+    assert_eq!(prune("label=kind=y"), ["two"]);
+    assert_eq!(prune("label!=kind"), ["three"]);
+    assert_eq!(prune("until=0s"), ["one"]);
+    let seen = events(&host, "{{.Action}} {{.Actor.Attributes.name}}", &["type=network"]);
+    assert!(
+        seen.contains("destroy two") && seen.lines().filter(|l| l.starts_with("prune")).count() == 5,
+        "{seen}"
+    );
+}
+
+#[test]
+fn events_of_connections() {
+    let host = Host::new();
+    host.docker("network create net").ok();
+    host.docker("run -d --name box busybox sleep 600").ok();
+    host.docker("network connect net box").ok();
+    host.docker("network disconnect net box").ok();
+    host.docker("stop -t 0 box").ok();
+    let id = host.inspect("box")["Id"].as_str().unwrap().to_owned();
+    let format =
+        "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}} {{.Actor.Attributes.container}}";
+    assert_eq!(
+        events(&host, format, &["type=network"]),
+        format!(
+            "create net bridge <no value>\nconnect bridge bridge {id}\nconnect net bridge {id}\n\
+             disconnect net bridge {id}\ndisconnect bridge bridge {id}"
+        )
+    );
 }

@@ -1,6 +1,7 @@
 //! Options of networks and of endpoints in them.
 
 use serde_json::{Value, json};
+use wherry_tests::engine::Binary;
 use wherry_tests::{Host, Remote, poll};
 
 const BRIDGE: &str = "com.docker.network.bridge";
@@ -405,4 +406,52 @@ fn published_ports_follow_the_default_route() {
     host.docker("network connect aa box").ok();
     assert_eq!(to(), ["10.37.0.2:80"]);
     host.docker("port box").contains("80/tcp -> 0.0.0.0:8080");
+}
+
+#[test]
+fn gateway_modes_of_ipv6() {
+    let host = Host::new();
+    let remote = Remote::new(&host);
+    remote.route("fd00:39::/32");
+    let modes = ["nat", "nat-unprotected", "routed"];
+    for (number, mode) in modes.into_iter().enumerate() {
+        let subnet = format!("--ipv6 --subnet fd00:39:{number}::/64");
+        create(&host, mode, &subnet, &[("gateway_mode_ipv6", mode)]);
+        let script =
+            "mkdir /www; echo page >/www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www";
+        let port = format!("808{number}:80");
+        let options = ["run", "-d", "--name", mode, "--network", mode, "-p", &port];
+        host.docker(&[&options[..], &["busybox", "sh", "-c", script]].concat()[..]).ok();
+    }
+    let direct =
+        |number: u8, port: u16| remote.get(&format!("http://[fd00:39:{number}::2]:{port}")).is_some();
+    let published = |number: u8| remote.get(&format!("http://[{}]:808{number}", Remote::HOST_V6)).is_some();
+    // (published port by its own address, unpublished one, by the host's address)
+    assert_eq!((direct(0, 80), direct(0, 81), published(0)), (false, false, true), "nat");
+    assert_eq!((direct(1, 80), direct(1, 81), published(1)), (true, true, true), "nat-unprotected");
+    assert_eq!((direct(2, 80), direct(2, 81), published(2)), (true, false, false), "routed");
+    assert!(remote.pings("fd00:39:2::2") && !remote.pings("fd00:39:0::2"));
+    assert_eq!(
+        host.inspect("routed")["NetworkSettings"]["Ports"]["80/tcp"],
+        json!([{"HostIp": "0.0.0.0", "HostPort": "8082"}, {"HostIp": "::", "HostPort": ""}])
+    );
+    assert!(
+        !host.exec("ip6tables-save").ok().stdout.contains("fd00:39:2::/64 ! -o"),
+        "nothing is masqueraded"
+    );
+}
+
+#[test]
+fn mtu_of_macvlan() {
+    let host = Host::new();
+    host.exec("ip link add par0 type veth peer name par1").ok();
+    host.exec("ip link set par0 up").ok();
+    let line = "network create -d macvlan -o parent=par0 -o com.docker.network.driver.mtu=1311";
+    // A prefix is only bridges' to give.
+    host.docker(&format!("{line} -o com.docker.network.container_iface_prefix=mv mv")).ok();
+    // (The reference takes no notice of it.)
+    let mtu = if Binary::from_environment().is_reference() { "mtu 1500" } else { "mtu 1311" };
+    host.docker("run --rm --network mv busybox ip link show eth0").contains(mtu);
+    host.docker("network rm mv").ok();
+    host.exec("ip link del par0").ok();
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use wherry_tests::{HOST_ADDRESS, Host, Remote, poll};
 
-use crate::{network, network_options, ports, ports_ipv6};
+use crate::{network, network_daemon, network_options, ports, ports_ipv6};
 
 const NFTABLES: &str = "--firewall-backend=nftables";
 
@@ -45,6 +45,11 @@ fn published_ports_of_ipv6() {
 #[test]
 fn gateway_modes() {
     network_options::check_gateway_modes(&host());
+}
+
+#[test]
+fn containers_own_addresses_are_open_to_others() {
+    network_daemon::check_direct_routing(&Host::with_arguments(&[NFTABLES, "--allow-direct-routing"]));
 }
 
 #[test]

@@ -202,3 +202,19 @@ fn datagrams() {
     host.exec("iptables -t nat -S DOCKER")
         .contains("-p udp -m udp --dport 5353 -j DNAT --to-destination 172.17.0.2:53");
 }
+
+/// Whether or not the kernel has the protocol: what is forwarded is the kernel's, too.
+#[test]
+fn sctp() {
+    if Binary::from_environment().is_reference() {
+        // Without the protocol in the kernel it refuses.
+        return;
+    }
+    let host = Host::new();
+    host.docker("run -d --name box -p 9000:9000/sctp busybox sleep 600").ok();
+    host.docker("port box").prints("9000/sctp -> 0.0.0.0:9000\n9000/sctp -> [::]:9000");
+    host.exec("iptables -t nat -S DOCKER")
+        .contains("-p sctp -m sctp --dport 9000 -j DNAT --to-destination 172.17.0.2:9000");
+    host.docker("run --rm -p 9000:9000/sctp busybox true").fails(125, "port is already allocated");
+    host.docker("run --rm -p 9000:9000/tcp busybox true").ok();
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use wherry_buildkit::pb::control::{BuildkitVersion, GcPolicy, WorkerRecord};
 use wherry_buildkit::pb::ops::Platform;
 
-use crate::containers::host_gateway;
+use crate::containers::host_gateways;
 use crate::engine::Engine;
 use crate::system::host;
 
@@ -26,9 +26,10 @@ pub(super) fn version() -> BuildkitVersion {
 
 /// The engine as BuildKit's worker.
 pub(super) fn record(engine: &Engine) -> WorkerRecord {
-    let gateway = host_gateway(&engine.config());
-    let label = |address: IpAddr| (HOST_GATEWAY.to_owned(), address.to_string());
-    let labels = gateway.map(label).into_iter().collect();
+    let gateways = host_gateways(engine);
+    let gateways = gateways.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+    let labels = Some(gateways).filter(|all| !all.is_empty());
+    let labels = labels.map(|all| (HOST_GATEWAY.to_owned(), all.join(","))).into_iter().collect();
     WorkerRecord {
         id: engine.id.clone(),
         labels,

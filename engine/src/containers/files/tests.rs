@@ -4,15 +4,10 @@ use super::super::config::HostConfig;
 use super::super::spec::test_data::{config, record};
 use super::*;
 
+const GATEWAY: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 1))];
+
 fn input<'a>(record: &'a Record, config: &'a Config, resolution: Resolution) -> EtcInput<'a> {
-    EtcInput {
-        record,
-        config,
-        resolution,
-        addresses: &[],
-        links: &[],
-        host_gateway: Some([172, 17, 0, 1].into()),
-    }
+    EtcInput { record, config, resolution, addresses: &[], links: &[], host_gateways: &GATEWAY }
 }
 
 fn strings(list: &[&str]) -> Option<Vec<String>> {

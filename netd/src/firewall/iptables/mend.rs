@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::rules::{Change, Rule, Table, bridge};
+use super::rules::{Change, Rule, Table, bridge, comment};
 use crate::firewall::wanted::BridgeRules;
 use crate::protocol::GatewayMode;
 
@@ -113,6 +113,7 @@ impl<'a> Owned<'a> {
             icc: true,
             masquerade: true,
             mode: GatewayMode::Nat,
+            direct: false,
             ..n.clone()
         };
         Self { networks, variants: networks.iter().flat_map(|n| bridge(&open(n))).collect() }
@@ -126,11 +127,12 @@ impl<'a> Owned<'a> {
         }
         let in_own_chain = table.chains().contains(&chain);
         let is_bridge = |name: &str| self.networks.iter().any(|n| n.bridge == name);
+        let is_marked = |text: &str| self.networks.iter().any(|n| comment(&n.bridge) == text);
         let mut words = spec.split(' ');
         while let Some(word) = words.next() {
             let about_us = match word {
                 "-i" | "-o" if in_own_chain => words.next().is_some_and(is_bridge),
-                "--comment" => words.next().is_some_and(is_bridge),
+                "--comment" => words.next().is_some_and(is_marked),
                 "--to-destination" if in_own_chain => {
                     let ip = words.next().and_then(translated_to);
                     ip.is_some_and(|ip| self.networks.iter().any(|n| n.subnet.contains(ip)))
@@ -193,6 +195,7 @@ COMMIT
             icc: true,
             masquerade: false,
             mode: GatewayMode::Nat,
+            direct: false,
             trusted: Vec::new(),
         }]
     }

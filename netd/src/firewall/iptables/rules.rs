@@ -183,7 +183,7 @@ fn isolation(network: &BridgeRules, rules: &mut Rules) {
 fn translation(network: &BridgeRules, rules: &mut Rules) {
     use Table::{Nat, Raw};
     let (br, subnet) = (&network.bridge, network.subnet());
-    if network.mode == GatewayMode::Nat {
+    if network.mode == GatewayMode::Nat && !network.direct {
         for interface in &network.trusted {
             rules.add(Raw, "PREROUTING", Place::Top, format!("-d {subnet} -i {interface} -j ACCEPT"));
         }
@@ -238,7 +238,7 @@ fn port(endpoint: &PortRules, port: &BoundPort) -> Vec<Rule> {
             rules.bottom(
                 Raw,
                 "PREROUTING",
-                format!("{destination}! -i lo {to_host} -m comment --comment {bridge} -j DROP"),
+                format!("{destination}! -i lo {to_host} -m comment --comment {} -j DROP", comment(bridge)),
             );
         }
         // Answers to link-local addresses would have to leave by an interface that the container cannot name.
@@ -262,6 +262,15 @@ fn port(endpoint: &PortRules, port: &BoundPort) -> Vec<Rule> {
         format!("-d {ip}/{length} ! -i {bridge} -o {bridge} {to_container} -j ACCEPT"),
     );
     rules.made
+}
+
+/// A comment as iptables-save prints it: in quotes if there is more in it than letters, digits, dashes and underscores.
+pub(super) fn comment(text: &str) -> String {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        return text.into();
+    }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\'', "\\'");
+    format!("\"{escaped}\"")
 }
 
 /// The rules of a part in one family, each once (several host ports may lead to one of the container's).

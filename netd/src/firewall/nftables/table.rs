@@ -215,7 +215,7 @@ fn forwarded(network: &BridgeRules, name: &str) -> Vec<String> {
 /// Containers' own addresses are for the host and the bridge only; what is published goes by the host's
 /// addresses, of which the gateway is one.
 fn protect(table: &mut Table, network: &BridgeRules, name: &str) {
-    if network.mode != GatewayMode::Nat {
+    if network.mode != GatewayMode::Nat || network.direct {
         return;
     }
     let chain = chain_of("raw-prerouting-in", &network.bridge);

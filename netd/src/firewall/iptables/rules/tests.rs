@@ -198,6 +198,13 @@ fn gateway_modes_and_trusted_interfaces() {
 }
 
 #[test]
+fn comments_are_in_quotes_where_they_are_printed_so() {
+    for (text, expect) in [("br-0_a", "br-0_a"), ("br.x", "\"br.x\""), ("a\\b", "\"a\\\\b\""), ("", "\"\"")] {
+        assert_eq!(comment(text), expect);
+    }
+}
+
+#[test]
 fn nothing_to_do_is_nothing_to_run() {
     assert_eq!(Change::default().render(), None);
     let change = Change { forward_drop: true, ..Change::default() };

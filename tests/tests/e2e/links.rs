@@ -1,0 +1,50 @@
+//! Links: of the default bridge by variables and /etc/hosts, of other networks by names.
+
+use serde_json::json;
+use wherry_tests::Host;
+
+#[test]
+fn of_the_default_bridge() {
+    let host = Host::new();
+    host.docker("run -d --name db --hostname dbhost -e PASS=x -e HOME=/db --expose 5432 --expose 53/udp busybox sleep 600")
+        .ok();
+    let seen = host.docker(
+        "run --name user --link db:store busybox sh -c 'env | grep ^STORE | sort; grep store /etc/hosts'",
+    );
+    seen.prints(
+        "STORE_ENV_PASS=x\nSTORE_NAME=/user/store\nSTORE_PORT=tcp://172.17.0.2:5432\nSTORE_PORT_53_UDP=udp://172.17.0.2:53\n\
+         STORE_PORT_53_UDP_ADDR=172.17.0.2\nSTORE_PORT_53_UDP_PORT=53\nSTORE_PORT_53_UDP_PROTO=udp\n\
+         STORE_PORT_5432_TCP=tcp://172.17.0.2:5432\nSTORE_PORT_5432_TCP_ADDR=172.17.0.2\nSTORE_PORT_5432_TCP_PORT=5432\n\
+         STORE_PORT_5432_TCP_PROTO=tcp\n172.17.0.2\tstore dbhost db",
+    );
+    assert_eq!(host.inspect("user")["HostConfig"]["Links"], json!(["/db:/user/store"]));
+    host.docker("run --rm --link db busybox sh -c 'env | grep ^DB_PORT=; tail -2 /etc/hosts | head -1'")
+        .prints("DB_PORT=tcp://172.17.0.2:5432\n172.17.0.2\tdb dbhost");
+    host.docker("run --rm --link db:store busybox ping -c 1 -W 3 store").ok();
+    // A new address is written into the files of those who are linked.
+    host.docker("run -d --name watcher --link db:store busybox sleep 600").ok();
+    host.docker("stop -t 0 db").ok();
+    host.docker("run -d --name between busybox sleep 600").ok();
+    host.docker("start db").ok();
+    host.docker("exec watcher grep store /etc/hosts").prints("172.17.0.4\tstore dbhost db");
+    host.docker("run --rm --link nosuch:x busybox true").fails(125, "could not get container for nosuch");
+}
+
+#[test]
+fn of_other_networks() {
+    let host = Host::new();
+    host.docker("network create net").ok();
+    host.docker("run -d --name db --network net --expose 80 busybox sleep 600").ok();
+    host.docker("run -d --name user --network net --link db:store busybox sleep 600").ok();
+    host.docker("exec user ping -c 1 -W 3 store").contains("(172.18.0.2)");
+    host.docker("exec user ping -c 1 -W 3 store.net").contains("(172.18.0.2)");
+    let variables = host.docker("exec user env").ok().stdout;
+    assert!(!variables.contains("STORE"), "{variables}");
+    host.docker("run --rm --network net busybox ping -c 1 -W 3 store").fails(1, "bad address");
+    // By the endpoint's own setting, when it is connected.
+    host.docker("run -d --name late busybox sleep 600").ok();
+    host.docker("network connect --link db:depot net late").ok();
+    host.docker("exec late ping -c 1 -W 3 depot").contains("(172.18.0.2)");
+    assert_eq!(host.inspect("late")["NetworkSettings"]["Networks"]["net"]["Links"], json!(["db:depot"]));
+    host.docker("run --rm --network net busybox ping -c 1 -W 3 depot").fails(1, "bad address");
+}
