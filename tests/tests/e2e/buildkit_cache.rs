@@ -118,6 +118,35 @@ fn an_image_that_is_here_is_a_cache_without_its_registry() {
 }
 
 #[test]
+fn stages_are_known_by_what_makes_them() {
+    let host = Host::new();
+    let dockerfile = "FROM busybox AS tools\nCOPY file /tool\nRUN head -c 16 /dev/urandom | od -x >/id\n\
+        FROM busybox AS builder\nWORKDIR /work\n\
+        RUN --mount=type=bind,from=tools,target=/t cat /t/id /t/tool >built; head -c 16 /dev/urandom | od -x >>built\n\
+        FROM busybox\nCOPY --from=builder /work/built /built\n\
+        RUN --mount=type=bind,from=tools,target=/t cat /t/tool >/tool\nCMD cat /built /tool\n";
+    let folder = host.folder_with("stages", &[("Dockerfile", dockerfile), ("file", "one\n")]);
+    build(&host, "--cache-to type=inline -t made", &folder);
+    let made = result(&host, "made");
+    let archive = host.folder().join("made.tar").display().to_string();
+    host.docker(&["save", "-o", &archive, "made"]).ok();
+
+    let other = fresh(&host, "other");
+    other.docker(&["load", "-q", "-i", &archive]).ok();
+    // The files of a stage that is not made count, too.
+    fs::write(folder.join("file"), "two\n").unwrap();
+    let changed = build(&other, "--cache-from made -t changed", &folder);
+    assert_eq!(cached(&changed), Vec::<String>::new(), "{changed}");
+    let text = result(&other, "changed");
+    assert!(text.contains("two") && !text.contains("one"), "{text}");
+    fs::write(folder.join("file"), "one\n").unwrap();
+    let again = build(&other, "--cache-from made -t again", &folder);
+    assert_eq!(cached(&again).len(), 6, "{again}");
+    assert_eq!(result(&other, "again"), made);
+    assert_eq!(other.stop(), 0);
+}
+
+#[test]
 fn a_layout_in_a_folder_of_the_client_is_a_cache() {
     let host = Host::new();
     let folder = folder(&host);

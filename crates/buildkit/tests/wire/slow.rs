@@ -36,11 +36,14 @@ async fn many_small_messages_may_wait_to_be_read() {
     let flood = Arc::new(Flood { sent: Notify::new() });
     tokio::spawn(serve(theirs, flood.clone()));
     let (channel, connection) = Channel::connect(ours).await.unwrap();
-    tokio::spawn(connection);
+    let mut connection = tokio::spawn(connection);
     let (mut writer, mut reader) = channel.open("/test.Flood/Flood", &[]).await.unwrap();
     writer.send(&Empty {}).await.unwrap();
     writer.finish().unwrap();
-    flood.sent.notified().await;
+    tokio::select! {
+        () = flood.sent.notified() => {}
+        ended = &mut connection => panic!("the connection ended: {ended:?}"),
+    }
     // What is answered later has come later: all lies here now, and the connection is whole.
     channel.unary::<_, Empty>("/test.Flood/Ping", &Empty {}).await.unwrap();
     let mut read = 0;
