@@ -3,5 +3,6 @@
 
 pub(crate) mod message;
 pub(crate) mod names;
+mod patience;
 pub(crate) mod service;
 mod upstream;

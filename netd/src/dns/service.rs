@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 use super::message::{self, Code, NotAQuery, Query, TYPE_A, TYPE_AAAA, TYPE_MX, TYPE_PTR};
 use super::names::{Family, Found, Names, Outside};
+use super::patience::Patience;
 use super::upstream::{Errand, HostResolvers, ask};
 use crate::handover::{Handover, Kept, Subject};
 use crate::netlink::redirect::RESOLVER;
@@ -114,6 +116,9 @@ pub(crate) struct Resolver {
     complete: watch::Sender<bool>,
     handover: Arc<Handover>,
     runtime: Handle,
+    /// How many sandboxes there have been, and the number of the one that asked last.
+    askers: AtomicU64,
+    asked_last: AtomicU64,
 }
 
 /// A running resolver of one sandbox; ends when dropped, with all that it was about to answer.
@@ -141,6 +146,8 @@ impl Resolver {
             complete: watch::Sender::new(false),
             handover: Arc::default(),
             runtime,
+            askers: AtomicU64::default(),
+            asked_last: AtomicU64::default(),
         })
     }
 
@@ -165,7 +172,8 @@ impl Resolver {
         let _context = self.runtime.enter();
         let left: [OwnedFd; 2] = [sockets.udp.try_clone()?.into(), sockets.tcp.try_clone()?.into()];
         let kept = self.handover.keep(Subject::Resolver(sandbox.into()), Arc::new(left));
-        let asker = Arc::new(Asker { resolver: self.clone(), sandbox: sandbox.into() });
+        let number = self.askers.fetch_add(1, Ordering::Relaxed);
+        let asker = Arc::new(Asker { resolver: self.clone(), sandbox: sandbox.into(), number });
         let udp = self.runtime.spawn(datagrams(asker.clone(), Arc::new(UdpSocket::from_std(sockets.udp)?)));
         let tcp = self.runtime.spawn(streams(asker, TcpListener::from_std(sockets.tcp)?));
         Ok(DnsService { tasks: [udp.abort_handle(), tcp.abort_handle()], _kept: kept })
@@ -176,6 +184,7 @@ impl Resolver {
 struct Asker {
     resolver: Arc<Resolver>,
     sandbox: String,
+    number: u64,
 }
 
 /// An answer, or a question for others.
@@ -185,6 +194,11 @@ enum Outcome {
 }
 
 impl Asker {
+    /// Whether the question before this one was this sandbox's, too: nobody else seems to wait.
+    fn asked_last(&self) -> bool {
+        self.resolver.asked_last.swap(self.number, Ordering::Relaxed) == self.number
+    }
+
     /// What we know ourselves. As with dockerd, only addresses, mail exchangers (none) and pointers are ours to
     /// answer; other questions about our names go to the outside as well.
     fn local(&self, bytes: &[u8], stream: bool) -> Option<Outcome> {
@@ -261,6 +275,7 @@ async fn datagrams(asker: Arc<Asker>, socket: Arc<UdpSocket>) {
     // Dropped with this task: questions that wait for others would else keep the socket, and its namespace.
     let mut waiting = JoinSet::new();
     asker.resolver.completeness().await;
+    let mut patience = Patience::default();
     loop {
         if socket.readable().await.is_err() {
             return;
@@ -268,6 +283,9 @@ async fn datagrams(asker: Arc<Asker>, socket: Arc<UdpSocket>) {
         // An error on one datagram (a client that is gone already) says nothing about the next.
         if let Ok((bytes, from)) = next_datagram(&socket) {
             answer_datagram(&asker, &socket, bytes, from, &mut waiting);
+            if asker.asked_last() {
+                patience.wait_for_more(&socket);
+            }
         }
     }
 }

@@ -25,10 +25,37 @@ fn main() {
         |name: &str, default: usize| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let (rounds, networks, containers) =
         (number("BENCH_ROUNDS", 15), number("BENCH_NETWORKS", 100), number("BENCH_CONTAINERS", 400));
+    // Some of them alone are printed, and not kept.
+    let only = std::env::var("BENCH_ONLY").ok();
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let mut contestants = Contestant::all();
     let mut page = Page::new(&contestants, rounds);
-    lives(&mut contestants, &mut page, rounds);
-    flows(&contestants, &mut page, rounds);
+    if wanted("lives") {
+        lives(&mut contestants, &mut page, rounds);
+    }
+    if wanted("flows") {
+        flows(&contestants, &mut page, rounds);
+    }
+    if wanted("lookups") {
+        lookups(&contestants, &mut page, rounds);
+    }
+    if wanted("memory") {
+        let name = format!("netd's resident memory, {networks} networks and {containers} containers, MiB");
+        page.add(&name, Goal::Below(8.0), 0, crowd::memory_mib(&mut contestants[0], networks, containers));
+    }
+    for contestant in contestants {
+        contestant.end();
+    }
+    let text = page.render();
+    println!("{text}");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/bench-network.md");
+    if only.is_none() {
+        std::fs::write(file, text).expect("write integration/results/bench-network.md");
+    }
+}
+
+/// Names that containers ask for, one question after the other.
+fn lookups(contestants: &[Contestant], page: &mut Page, rounds: usize) {
     for round in 0..=rounds {
         for (i, contestant) in contestants.iter().enumerate() {
             let measured = lookups::measure(contestant, LOOKUPS);
@@ -45,15 +72,6 @@ fn main() {
             page.add("lookup, 99 of 100, µs", Goal::AtMostOfDockerd(0.5), i, measured.late_us);
         }
     }
-    let name = format!("netd's resident memory, {networks} networks and {containers} containers, MiB");
-    page.add(&name, Goal::Below(8.0), 0, crowd::memory_mib(&mut contestants[0], networks, containers));
-    for contestant in contestants {
-        contestant.end();
-    }
-    let text = page.render();
-    println!("{text}");
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../results/bench-network.md");
-    std::fs::write(file, text).expect("write integration/results/bench-network.md");
 }
 
 /// What a published port adds to the life of a container.
