@@ -76,12 +76,7 @@ impl<'a> Network<'a> {
             ipam_config: &settings.ipam_config,
             links: settings.links.as_ref().filter(|_| full),
             aliases: settings.aliases.as_ref().filter(|_| full),
-            // What was asked for is not shown of one that has run, as in dockerd, though it gets the same again.
-            mac_address: match endpoint {
-                Some(endpoint) => &endpoint.mac,
-                None if joined_before => "",
-                None => &settings.mac_address,
-            },
+            mac_address: endpoint.map_or(settings.mac_address.as_str(), |e| e.mac.as_str()),
             driver_opts: settings.driver_opts.as_ref().filter(|_| full),
             gw_priority: settings.gw_priority,
             network_id: &attachment.network_id,

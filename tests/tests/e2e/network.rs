@@ -226,9 +226,17 @@ fn what_an_endpoint_is_told() {
     let stopped = endpoint();
     let nothing = [&network, &text, &text, &text, &number, &text, &text, &number];
     assert_eq!(values(&stopped).each_ref(), nothing);
-    assert_eq!((&stopped["MacAddress"], &stopped["DNSNames"]), (&text, &now["DNSNames"]));
+    assert_eq!(stopped["DNSNames"], now["DNSNames"]);
     host.docker("start box").ok();
     assert_eq!(endpoint()["MacAddress"], "02:00:00:00:00:09");
+    // One that is to come has what was asked for.
+    host.docker("create --name later busybox").ok();
+    let wanted = json!({ "Container": "later", "EndpointConfig": { "MacAddress": "02:00:00:00:00:0a" } });
+    host.api("POST", "/networks/net/connect", &wanted).expect(200);
+    assert_eq!(
+        host.inspect("later")["NetworkSettings"]["Networks"]["net"]["MacAddress"],
+        "02:00:00:00:00:0a"
+    );
 }
 
 #[test]
