@@ -229,6 +229,9 @@ pub enum Error {
     /// `--checksum` for files.
     #[error("checksum requires HTTP(S) or Git sources")]
     ChecksumSource,
+    /// `--checksum` of a file is no digest.
+    #[error("{0}")]
+    ChecksumDigest(&'static str),
     /// `COPY` of an address.
     #[error("source can't be a URL for COPY")]
     CopyUrl,

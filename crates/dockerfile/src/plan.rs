@@ -27,12 +27,13 @@ mod weight;
 use std::sync::Arc;
 
 pub use config::ImageConfig;
+pub use git::GitSource;
 pub use planner::{ImageNeed, Planner, SuppliedImage};
 pub use platform::{Platform, PlatformError};
 pub use request::{Frontend, NamedContext, Request};
 pub use transfer::leads_out;
 
-use crate::{InlineFile, Mount, RunNetwork, Source};
+use crate::{InlineFile, LocatedError, Mount, RunNetwork, Source};
 
 /// A step's number: its place in [`Plan::steps`].
 pub type StepId = usize;
@@ -163,6 +164,8 @@ pub enum Action {
         /// Who owns what is made: `USER` as it is then; empty is root.
         user: String,
     },
+    /// It cannot be done. The classic builder finds that out when it has come to the step, which is the plan's last one.
+    Refused(Box<LocatedError>),
 }
 
 /// A command to run.
@@ -321,7 +324,7 @@ impl Step {
                 });
                 inputs.extend(roots);
             }
-            Action::Configure | Action::Workdir { .. } => {}
+            Action::Configure | Action::Workdir { .. } | Action::Refused(_) => {}
         }
         inputs
     }
@@ -330,7 +333,7 @@ impl Step {
     #[must_use]
     pub fn output(&self, id: StepId) -> Root {
         match self.action {
-            Action::Configure => self.root.clone(),
+            Action::Configure | Action::Refused(_) => self.root.clone(),
             _ => Root::Step(id),
         }
     }

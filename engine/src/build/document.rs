@@ -28,6 +28,8 @@ pub(super) struct Image<'a> {
     pub(super) platform: &'a Platform,
     pub(super) config: &'a ImageConfig,
     pub(super) history: &'a [Entry],
+    /// When it was made; `None` for the time of its last step.
+    pub(super) created_ns: Option<i64>,
     pub(super) layers: &'a [DiffId],
     /// What made which of them, if the image is to be a cache.
     pub(super) cache: Option<Vec<StepResult>>,
@@ -36,7 +38,7 @@ pub(super) struct Image<'a> {
 impl Image<'_> {
     /// The document.
     pub(super) fn render(&self) -> Vec<u8> {
-        let created = self.history.iter().map(|entry| entry.created_ns).max();
+        let created = self.created_ns.or(self.history.iter().map(|entry| entry.created_ns).max());
         let base_created = self.base.and_then(|base| base.created.clone());
         let created = created.map(clock::rfc3339).or(base_created);
         let mut history: Vec<Value> =

@@ -16,7 +16,7 @@ use wherry_dockerfile::plan::{
     Action, Frontend, Planner, Request as PlanRequest, Root, RunStep, Step, StepId as PlanStep,
     TransferSource, TransferStep,
 };
-use wherry_dockerfile::{Dockerfile, LocatedError};
+use wherry_dockerfile::{Dockerfile, LocatedError, RunNetwork};
 use wherry_image_ref::Reference;
 use wherry_image_store::{DiffId, Image};
 
@@ -58,6 +58,7 @@ pub(crate) async fn execute(engine: &Arc<Engine>, job: Job) -> Result<Built, Fai
         }));
     }
     let planned = planned?;
+    check_rights(&job, &planned)?;
     let mut executor = Executor::new(engine, &job, &planned, &progress);
     let mut built = executor.target().await;
     if built.is_err() && executor.gives_up_offers() {
@@ -72,6 +73,20 @@ pub(crate) async fn execute(engine: &Arc<Engine>, job: Job) -> Result<Built, Fai
         }
     });
     built.map_err(|failure| Arc::try_unwrap(failure).unwrap_or_else(|shared| shared.copy()))
+}
+
+/// Says before anything is done what the client has not allowed.
+fn check_rights(job: &Job, planned: &Planned) -> Result<(), Failure> {
+    for step in &planned.plan.steps {
+        let Action::Run(run) = &step.action else { continue };
+        let missing = match run {
+            run if run.insecure && !job.allow_insecure => "security.insecure",
+            run if run.network == RunNetwork::Host && !job.allow_host_network => "network.host",
+            _ => continue,
+        };
+        return Err(Failure::plain(format!("failed to load LLB: {missing} is not allowed")));
+    }
+    Ok(())
 }
 
 fn plan_request(job: &Job) -> PlanRequest {
@@ -102,7 +117,14 @@ async fn make_plan(
     progress: &Progress,
 ) -> Result<Planned, Failure> {
     let find = |need: wherry_dockerfile::plan::ImageNeed| async move {
-        let step = progress.declare(format!("[internal] load metadata for {}", need.reference), Vec::new());
+        if let Some(result) = result_of(job, &need.reference) {
+            return result.image().map(Arc::new);
+        }
+        let name = match &need.context {
+            Some(given) => format!("[context {}] load metadata for {given}", need.written),
+            None => format!("[internal] load metadata for {}", need.reference),
+        };
+        let step = progress.declare(name, Vec::new());
         progress.start(step);
         let found = find_image(engine, job, &need.reference, &need.platform, (progress, step)).await;
         progress.finish(step, found.as_ref().err().map(ToString::to_string));
@@ -111,7 +133,13 @@ async fn make_plan(
     base::plan(planner, find).await.map_err(|error| match error {
         PlanError::File(error) => located(&error),
         PlanError::Image { need, error } => Failure {
-            message: format!("{}: {error}", need.reference),
+            message: match need.context {
+                Some(_) => format!("failed to resolve source metadata for {}: {error}", need.reference),
+                None => format!(
+                    "{}: failed to resolve source metadata for {}: {error}",
+                    need.written, need.reference
+                ),
+            },
             place: Some(Place {
                 first_line: u32::try_from(need.lines.first).unwrap_or(0),
                 last_line: u32::try_from(need.lines.last).unwrap_or(0),
@@ -129,9 +157,6 @@ async fn find_image(
     platform: &wherry_dockerfile::plan::Platform,
     (progress, step): (&Progress, StepId),
 ) -> Result<Arc<Image>, Error> {
-    if let Some(result) = result_of(job, name) {
-        return result.image().map(Arc::new);
-    }
     let reference: Reference = name.parse().map_err(wherry_image_store::Error::Reference)?;
     let platform = wherry_registry::Platform {
         os: platform.os.clone(),
@@ -176,6 +201,10 @@ impl<'a> Executor<'a> {
         let mut bases: HashMap<usize, StepId> = HashMap::new();
         for stage in &plan.stages {
             if let (Some(name), Root::Image(image)) = (&stage.from_name, &stage.base) {
+                let reference = plan.images.get(*image).map_or("", |image| &image.reference);
+                if result_of(job, reference).is_some() {
+                    continue;
+                }
                 let step = progress.declare(name.clone(), Vec::new());
                 bases.entry(*image).or_insert(step);
                 progress.start(step);
@@ -212,6 +241,7 @@ impl<'a> Executor<'a> {
             platform: &stage.platform,
             config: &stage.config,
             history: &self.history(plan.target),
+            created_ns: self.epoch_ns(),
             layers: &file_system.diff_ids(),
             cache: self.job.inline_cache.then(|| file_system.results()),
         };
@@ -254,7 +284,15 @@ impl<'a> Executor<'a> {
         for entry in entries.iter_mut().filter(|entry| entry.created_ns == 0) {
             entry.created_ns = first;
         }
+        if let Some(epoch) = self.epoch_ns() {
+            entries.iter_mut().for_each(|entry| entry.created_ns = entry.created_ns.min(epoch));
+        }
         entries
+    }
+
+    /// The time that the client wants the image to have. Nanoseconds since the epoch.
+    fn epoch_ns(&self) -> Option<i64> {
+        self.job.epoch_s.map(|epoch| epoch.saturating_mul(1_000_000_000))
     }
 
     /// A file system, made if it is not there yet.
@@ -323,14 +361,17 @@ impl<'a> Executor<'a> {
         let Some(below) = inputs.pop() else { return Err(Failure::plain("a step without a file system")) };
         match &step.action {
             Action::Configure => Ok(below),
+            Action::Refused(error) => Err(located(error)),
             Action::Workdir { path, user } => {
                 let mut builder = self.key(step, "workdir", &below);
                 builder.work_dir(path, user);
-                let (path, user) = (path.clone(), user.clone());
+                builder.text(&self.job.epoch_s.map_or(String::new(), |epoch| epoch.to_string()));
+                let (path, user, epoch_s) = (path.clone(), user.clone(), self.job.epoch_s);
                 self.known_or(step, shown, (builder.finish(), below), |draft| async move {
                     blocking(move || {
                         let root = draft.mount()?;
-                        let made = work_dir(files::Root(root.as_fd()), &path, &user, Style::BuildKit);
+                        let made =
+                            work_dir(files::Root(root.as_fd()), &path, (&user, epoch_s), Style::BuildKit);
                         made.map_err(|error| Error::server(error.to_string()))?;
                         drop(root);
                         Ok(draft)
@@ -411,12 +452,6 @@ impl<'a> Executor<'a> {
         shown: Option<StepId>,
         (below, mounted): (FileSystem, Vec<FileSystem>),
     ) -> Result<FileSystem, Failure> {
-        if run.insecure && !self.job.allow_insecure {
-            return Err(Failure::plain("security.insecure is not allowed"));
-        }
-        if run.network == wherry_dockerfile::RunNetwork::Host && !self.job.allow_host_network {
-            return Err(Failure::plain("network.host is not allowed"));
-        }
         let mut builder = self.key(step, "run", &below);
         builder.run(run, &self.job.limits);
         let mut all_mounted = Vec::new();
@@ -526,7 +561,7 @@ impl<'a> Executor<'a> {
             let done = blocking(move || {
                 let root = draft.mount()?;
                 let transfer = Transfer { step: &owned, materials, excluded, style: Style::BuildKit };
-                let done = transfer.carry_out(files::Root(root.as_fd()));
+                let done = transfer.carry_out(files::Root(root.as_fd()), &draft.upper());
                 drop(root);
                 Ok(done.map(|()| draft))
             });
@@ -576,7 +611,7 @@ async fn content_of(folder: Arc<Folder>, path: &str) -> Result<wherry_image_ref:
             Err(error) if error.is_missing() => return Ok(Err(TransferError::Missing(path))),
             selected => selected,
         };
-        let known = folder.known.as_ref();
+        let known = folder.known.as_deref();
         let digest = |selected| files::digest(root, &selected, (Some((0, 0)), None), &|_, _| false, known);
         let digested = selected.and_then(digest);
         if let Some(known) = known {
@@ -593,6 +628,12 @@ fn tell(error: FetchError) -> Failure {
         FetchError::Transfer(error @ TransferError::Missing(_)) => Failure::plain(format!(
             "failed to compute cache key: failed to calculate checksum of ref: {error}"
         )),
+        FetchError::Status { code, .. } => {
+            Failure::plain(format!("failed to load cache key: invalid response status {code}"))
+        }
+        error @ (FetchError::NoReference(_) | FetchError::NoCommit(_) | FetchError::Repository { .. }) => {
+            Failure::plain(format!("failed to load cache key: {error}"))
+        }
         other => Failure::plain(other.to_string()),
     }
 }

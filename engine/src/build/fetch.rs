@@ -2,18 +2,21 @@
 //! from which it is copied like all others.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{FileType, OFlags, fstat};
+use rustix::io::Errno;
 use wherry_dockerfile::plan::TransferSource;
 use wherry_image_ref::Digest;
 
 use super::classic::new_folder;
-use super::files::Owner;
-use super::job::Folder;
+use super::files::{Owner, Root, clean, failed};
+use super::job::{Folder, Inside};
 use super::transfer::{Excluded, Material, TransferError};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -29,12 +32,14 @@ pub(super) enum FetchError {
     #[error(transparent)]
     Own(#[from] Error),
     /// A server refuses.
-    #[error("failed to GET {url} with status {status}")]
+    #[error("failed to GET {url} with status {code} {reason}")]
     Status {
         /// What was asked for.
         url: String,
-        /// Code and words.
-        status: String,
+        /// Its answer.
+        code: u16,
+        /// The same in words.
+        reason: &'static str,
     },
     /// A server cannot be reached, or breaks off.
     #[error(transparent)]
@@ -54,6 +59,46 @@ pub(super) enum FetchError {
         remote: String,
         /// What it says.
         reason: String,
+    },
+    /// There is no repository, or it cannot be asked.
+    #[error("{what} {remote}: git stderr:\n{reason}\n: exit status 128")]
+    Repository {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        remote: String,
+        /// What git(1) says.
+        reason: String,
+    },
+    /// The repository has no such branch, tag or commit.
+    #[error("repository does not contain ref {0}, output: \"\"")]
+    NoReference(String),
+    /// It has no such folder.
+    #[error("invalid subdir /{path}: failed to lstat {name:?}: statat {name}: no such file or directory")]
+    NoSubdir {
+        /// The folder.
+        path: String,
+        /// The one above it that is not there, or it itself.
+        name: String,
+    },
+    /// Something else is there.
+    #[error("invalid subdir /{path}: git subpath \"/{path}\" contains non-directory {name:?}")]
+    SubdirIsFile {
+        /// The folder.
+        path: String,
+        /// The one above it that is none, or it itself.
+        name: String,
+    },
+    /// No commit is called so.
+    #[error("invalid checksum {0} for Git URL, expected hex commit hash")]
+    NoCommit(String),
+    /// The commit is not the one that was expected.
+    #[error("expected checksum to match {expected}, got {actual}")]
+    Commit {
+        /// As the Dockerfile says.
+        expected: String,
+        /// What came.
+        actual: String,
     },
 }
 
@@ -113,15 +158,39 @@ pub(super) async fn fetch(
             find(folder, escape(&name), None, *unpack, root).await
         }
         TransferSource::Git { remote, reference, subdir, checksum, keep_git_dir, submodules } => {
-            clone(remote, reference, checksum, *submodules, &path).await?;
+            clone(remote, reference, checksum, (*submodules, *keep_git_dir), &path).await?;
             if !keep_git_dir {
                 let dir = path.join(".git");
                 tokio::fs::remove_dir_all(&dir).await.map_err(Error::io("remove", dir.display()))?;
             }
-            find(folder, subdir.clone(), None, false, root).await
+            let (subdir, inside) = (subdir.clone(), folder.clone());
+            let folder = blocking(move || Ok(below(inside, &subdir))).await??;
+            find(folder, String::new(), None, false, root).await
         }
         TransferSource::Files { .. } => Err(Error::server("files of a context are not fetched").into()),
     }
+}
+
+/// A folder of a repository, which keeps the whole of it alive. No link leads there, as with BuildKit. Blocking.
+fn below(folder: Arc<Folder>, subdir: &str) -> Result<Arc<Folder>, FetchError> {
+    let path = clean(subdir);
+    if path.is_empty() {
+        return Ok(folder);
+    }
+    let root = Root(folder.root.as_fd());
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    for above in ends.filter_map(|end| path.get(..end)) {
+        let name = || above.to_owned();
+        let there = root.open(above.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW).and_then(fstat);
+        match there.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Directory) => {}
+            Ok(_) => return Err(FetchError::SubdirIsFile { name: name(), path }),
+            Err(Errno::NOENT) => return Err(FetchError::NoSubdir { name: name(), path }),
+            Err(errno) => return Err(TransferError::from(failed("open", above.as_bytes())(errno)).into()),
+        }
+    }
+    let root = root.open_folder(path.as_bytes()).map_err(TransferError::from)?;
+    Ok(Arc::new(Folder { root, temporary: None, known: None, inside: Some(Inside::Folder(folder)) }))
 }
 
 /// A name as a pattern that means nothing else.
@@ -158,7 +227,7 @@ async fn download(
     let status = download.status();
     if !status.is_success() {
         let reason = status.canonical_reason().unwrap_or_default();
-        return Err(FetchError::Status { url: url.into(), status: format!("{} {reason}", status.as_u16()) });
+        return Err(FetchError::Status { url: url.into(), code: status.as_u16(), reason });
     }
     let name = if name.is_empty() { "download" } else { name }.replace('/', "_");
     let path = folder.join(&name);
@@ -207,14 +276,27 @@ fn http_date(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
 }
 
-/// Clones a repository into `folder`. The host's own git does it, with nothing of ours in its environment.
+/// Whether it is the whole name of a commit.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Clones a repository into `folder`: a branch, a tag or a whole commit of it. The host's own git does it, with nothing of ours in
+/// its environment.
 async fn clone(
     remote: &str,
     reference: &str,
     checksum: &str,
-    submodules: bool,
+    (submodules, keeps_git_dir): (bool, bool),
     folder: &Path,
 ) -> Result<(), FetchError> {
+    if !checksum.is_empty() && !is_hex(checksum) {
+        return Err(FetchError::NoCommit(checksum.to_owned()));
+    }
     let wanted = if reference.is_empty() { "HEAD" } else { reference };
     if wanted.starts_with('-') {
         // Git would take it for an option. No branch or tag is called like that.
@@ -224,32 +306,50 @@ async fn clone(
     git(remote, folder, &["init", "--quiet", "."]).await?;
     // A name that begins with a dash is no option.
     let fetched = git(remote, folder, &["fetch", "--quiet", "--depth=1", "--", remote, wanted]).await;
-    if fetched.is_err() {
+    let found = match fetched {
+        Ok(_) => "FETCH_HEAD",
         // Not all servers give away a single commit.
-        git(
-            remote,
-            folder,
-            &["fetch", "--quiet", "--tags", "--", remote, "+refs/heads/*:refs/remotes/origin/*"],
-        )
-        .await?;
-        let found = git(remote, folder, &["checkout", "--quiet", "--detach", wanted, "--"]).await;
-        if found.is_err() {
-            let branch = format!("origin/{wanted}");
-            git(remote, folder, &["checkout", "--quiet", "--detach", &branch, "--"]).await?;
+        Err(_) if is_commit(wanted) => {
+            let all = "+refs/heads/*:refs/remotes/origin/*";
+            git(remote, folder, &["fetch", "--quiet", "--tags", "--", remote, all]).await?;
+            wanted
         }
-    } else {
-        git(remote, folder, &["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
-    }
+        Err(error) => return Err(why_not(remote, folder, wanted, error).await),
+    };
+    git(remote, folder, &["checkout", "--quiet", "--detach", found, "--"]).await?;
     let commit = git(remote, folder, &["rev-parse", "HEAD"]).await?;
-    if !checksum.is_empty() && !commit.trim().starts_with(checksum) {
+    if !commit.trim().starts_with(checksum) {
         let (expected, actual) = (checksum.to_owned(), commit.trim().to_owned());
-        return Err(FetchError::Checksum { expected, actual });
+        return Err(FetchError::Commit { expected, actual });
     }
     if submodules {
         git(remote, folder, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])
             .await?;
     }
+    if keeps_git_dir {
+        git(remote, folder, &["remote", "add", "--", "origin", remote]).await?;
+        let branch = format!("refs/heads/{}", reference.strip_prefix("refs/heads/").unwrap_or(reference));
+        // Of commits and tags there is no branch.
+        if git(remote, folder, &["ls-remote", "--exit-code", "--", remote, &branch]).await.is_ok() {
+            git(remote, folder, &["update-ref", &branch, "HEAD"]).await?;
+        }
+    }
     Ok(())
+}
+
+/// Why a name could not be fetched, in BuildKit's words.
+async fn why_not(remote: &str, folder: &Path, wanted: &str, error: FetchError) -> FetchError {
+    let what = if wanted == "HEAD" {
+        "error fetching default branch for repository"
+    } else {
+        "failed to fetch remote"
+    };
+    match git(remote, folder, &["ls-remote", "--", remote, wanted]).await {
+        Ok(found) if found.trim().is_empty() => FetchError::NoReference(wanted.to_owned()),
+        Ok(_) => error,
+        Err(FetchError::Git { remote, reason }) => FetchError::Repository { what, remote, reason },
+        Err(other) => other,
+    }
 }
 
 /// The way to other hosts is what git may know of our environment.
@@ -303,7 +403,7 @@ mod tests {
     #[tokio::test]
     async fn references_are_no_options() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = clone("/nowhere", "--orphan=x", "", true, folder.path()).await.unwrap_err();
+        let refused = clone("/nowhere", "--orphan=x", "", (true, false), folder.path()).await.unwrap_err();
         assert!(refused.to_string().contains("--orphan=x is no name"), "{refused}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

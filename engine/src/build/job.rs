@@ -37,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) no_cache: NoCache,
     /// What RUN's programs may use.
     pub(crate) limits: Limits,
+    /// `SOURCE_DATE_EPOCH`: when the image is to have been made. Seconds.
+    pub(crate) epoch_s: Option<i64>,
     /// Whether `RUN --security=insecure` has been allowed.
     pub(crate) allow_insecure: bool,
     /// Whether `RUN --network=host` has been allowed.
@@ -126,10 +128,20 @@ pub(crate) trait Sources: Send + Sync {
     fn context<'a>(&'a self, name: &'a str) -> Future<'a, Option<Arc<Folder>>>;
     /// A secret's bytes; `None` if the client has none of that id.
     fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>>;
-    /// The path of a Unix socket at which the client's SSH agent of that id answers, for as long as the build lasts.
-    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Option<PathBuf>>;
+    /// A new Unix socket at which the client's SSH agent of that id answers: each has the owner and mode that its step wants.
+    /// Why not, if the client has no such agent.
+    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>>;
     /// Credentials for a registry's host.
     fn credentials<'a>(&'a self, host: &'a str) -> Future<'a, Credentials>;
+}
+
+/// A socket that is served as long as this value lives.
+pub(crate) struct Offered {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Dropped, it ends.
+    #[expect(dead_code, reason = "it is there to be dropped with this value")]
+    pub(crate) server: Box<dyn Send + Sync>,
 }
 
 /// A folder of files that somebody else wrote: it is read by descriptors and no link leads out of it.
@@ -140,7 +152,7 @@ pub(crate) struct Folder {
     /// Deleted with this value.
     pub(crate) temporary: Option<PathBuf>,
     /// What is known of its files from before.
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<Arc<Known>>,
     /// What it is a part of, and needs as long as it is used.
     #[expect(dead_code, reason = "it is there to be dropped with this value")]
     pub(crate) inside: Option<Inside>,

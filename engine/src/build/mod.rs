@@ -38,7 +38,7 @@ pub(crate) use cache::Stored;
 pub(crate) use executor::execute;
 pub(crate) use inline::{Carried, Malformed, read as read_carried};
 pub(crate) use job::{
-    Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Sources, StepId, Stream, Warning,
+    Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Offered, Sources, StepId, Stream, Warning,
 };
 pub(crate) use offers::{Blobs, Offers};
 

@@ -15,7 +15,7 @@ use wherry_image_store::{Draft, Layer};
 
 use super::cache_mounts::{self, CacheMounts, Held};
 use super::files::{Copier, FileError, Root, clean, split};
-use super::job::{Folder, Limits, Sources};
+use super::job::{Folder, Limits, Offered, Sources};
 use crate::containers::config::{Config, MountPoint};
 use crate::containers::record::MountExtra;
 use crate::containers::spec::mounts::subpath;
@@ -27,6 +27,8 @@ use crate::error::Error;
 const HOST_NAME: &str = "buildkitsandbox";
 /// Where programs find an agent that is mounted without a target.
 const SSH_TARGET: &str = "/run/buildkit/ssh_agent";
+/// Tells programs where, unless the image does.
+const SSH_VARIABLE: &str = "SSH_AUTH_SOCK=";
 
 /// What a mount shows.
 pub(super) enum Shown {
@@ -57,6 +59,10 @@ struct Prepared {
     drafts: Vec<Draft>,
     held: Vec<Arc<Layer>>,
     caches: Held,
+    /// Those at which agents answer.
+    sockets: Vec<Offered>,
+    /// How many agents were wished for, whether they are there or not.
+    agents: usize,
 }
 
 impl Run<'_> {
@@ -147,7 +153,9 @@ impl Run<'_> {
             MountKind::Cache => self.cache(wish, shown, prepared),
             MountKind::Tmpfs => {
                 let size = (wish.size_bytes > 0).then(|| format!("size={}", wish.size_bytes));
-                let extra = MountExtra { options: size.into_iter().collect(), ..MountExtra::default() };
+                // Unlike those of containers: what a step builds there it runs there, too.
+                let options = ["exec".to_owned(), "dev".to_owned()].into_iter().chain(size).collect();
+                let extra = MountExtra { options, ..MountExtra::default() };
                 let point = MountPoint {
                     kind: "tmpfs".into(),
                     destination: wish.target.clone(),
@@ -231,28 +239,27 @@ impl Run<'_> {
 
     async fn ssh(&self, wish: &Mount, prepared: &mut Prepared) -> Result<(), Error> {
         let id = if wish.id.is_empty() { "default" } else { &wish.id };
-        let Some(socket) = self.sources.ssh(id).await? else {
-            return match wish.required {
-                true => Err(Error::NotFound(format!(
-                    "no SSH key {} forwarded from the client",
-                    crate::text::go_quote(id)
-                ))),
-                false => Ok(()),
-            };
-        };
-        let failed = |e: std::io::Error| Error::io("prepare the agent at", socket.display())(e);
-        chown(&socket, Some(wish.uid.unwrap_or(0)), Some(wish.gid.unwrap_or(0))).map_err(failed)?;
-        let mode = std::fs::Permissions::from_mode(wish.mode.unwrap_or(0o600));
-        std::fs::set_permissions(&socket, mode).map_err(failed)?;
-        let number = prepared.env.iter().filter(|entry| entry.starts_with("SSH_AUTH_SOCK=")).count();
         let target = match wish.target.as_str() {
-            "" => format!("{SSH_TARGET}.{number}"),
+            "" => format!("{SSH_TARGET}.{}", prepared.agents),
             target => target.to_owned(),
         };
-        prepared.bind(&socket, &target, false);
-        if number == 0 {
-            prepared.env.push(format!("SSH_AUTH_SOCK={target}"));
+        // The first one's, whether there is an agent or not.
+        if prepared.agents == 0 && !self.step.env.iter().any(|entry| entry.starts_with(SSH_VARIABLE)) {
+            prepared.env.push(format!("{SSH_VARIABLE}{target}"));
         }
+        prepared.agents += 1;
+        let offered = match self.sources.ssh(id).await? {
+            Ok(offered) => offered,
+            Err(reason) if wish.required => return Err(Error::NotFound(reason)),
+            Err(_) => return Ok(()),
+        };
+        let socket = &offered.path;
+        let failed = |e: std::io::Error| Error::io("prepare the agent at", socket.display())(e);
+        chown(socket, Some(wish.uid.unwrap_or(0)), Some(wish.gid.unwrap_or(0))).map_err(failed)?;
+        let mode = std::fs::Permissions::from_mode(wish.mode.unwrap_or(0o600));
+        std::fs::set_permissions(socket, mode).map_err(failed)?;
+        prepared.bind(socket, &target, false);
+        prepared.sockets.push(offered);
         Ok(())
     }
 }

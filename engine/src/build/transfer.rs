@@ -1,10 +1,13 @@
 //! `COPY` and `ADD`: files of contexts, stages and images, into the layer of a step.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, OFlags, fstat, futimens, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fstat, futimens, openat2, statat,
+};
 use wherry_dockerfile::plan::TransferStep;
 use wherry_image_ref::{Digest, Hasher};
 use wherry_image_store::{Extract, UnpackError, extract, is_archive};
@@ -80,7 +83,7 @@ impl Material {
             Some(parents) => clean(&format!("{path}/{parents}")),
             None => path.clone(),
         };
-        let selected = match select(Root(folder.root.as_fd()), &pattern) {
+        let selected = match select(Root(folder.root.as_fd()), &pattern, parents.is_some()) {
             Err(error) if error.is_missing() => return Err(TransferError::Missing(pattern)),
             selected => selected?,
         };
@@ -120,7 +123,7 @@ impl Transfer<'_> {
     pub(super) fn digests(&self) -> Result<Vec<(Vec<u8>, Digested)>, TransferError> {
         let mut found = Vec::new();
         for material in &self.materials {
-            let known = material.folder.known.as_ref();
+            let known = material.folder.known.as_deref();
             for selected in &material.selected {
                 let name = match (&material.pivot, selected.is_folder) {
                     (Some(_), _) => selected.path.clone(),
@@ -138,11 +141,13 @@ impl Transfer<'_> {
         Ok(found)
     }
 
-    /// Copies all of it into a file system. Blocking.
+    /// Copies all of it into a file system, whose own layer is the folder `upper`. Blocking.
     ///
     /// # Errors
     /// [`TransferError`]; part of it may be there then.
-    pub(super) fn carry_out(&self, root: Root<'_>) -> Result<(), TransferError> {
+    pub(super) fn carry_out(&self, root: Root<'_>, upper: &Path) -> Result<(), TransferError> {
+        let upper =
+            rustix::fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
         let count: usize = self.materials.iter().map(|material| material.selected.len()).sum();
         let ends_with_slash = self.step.destination.ends_with('/') || self.step.destination.ends_with("/.");
         if count > 1 && !ends_with_slash && self.style == Style::Classic {
@@ -152,18 +157,19 @@ impl Transfer<'_> {
         let mode = ModeChange::parse(&self.step.chmod);
         let into = Into {
             root,
+            upper: upper.as_ref(),
             path: clean(&self.step.destination).into_bytes(),
-            is_folder: ends_with_slash || count > 1,
+            is_folder: ends_with_slash || (count > 1 && self.style == Style::Classic),
             owner,
             style: self.style,
             folder_mode: match (u32::from_str_radix(&self.step.chmod, 8), self.style) {
-                (Ok(mode), Style::BuildKit) => mode,
+                (Ok(mode), Style::BuildKit) => mode & FOLDER_MODE,
                 _ => FOLDER_MODE,
             },
         };
         for material in &self.materials {
             let mut copier = Copier::new(owner.or(material.owner), mode.as_ref(), &*self.excluded);
-            copier.clears_set_ids = self.style == Style::Classic;
+            copier.rules.clears_set_ids = self.style == Style::Classic;
             for selected in &material.selected {
                 into.one(material, selected, &mut copier)?;
             }
@@ -175,13 +181,15 @@ impl Transfer<'_> {
 /// Where files go.
 struct Into<'a> {
     root: Root<'a>,
+    /// The layer that is written.
+    upper: Option<&'a OwnedFd>,
     /// Clean.
     path: Vec<u8>,
     is_folder: bool,
     /// `--chown`.
     owner: Owner,
     style: Style,
-    /// Of folders that are made on the way: to BuildKit what `--chmod` says, if that is a number.
+    /// Of folders that are made on the way: to BuildKit what `--chmod` says, if that is a number, as far as the usual mask lets it.
     folder_mode: u32,
 }
 
@@ -225,9 +233,20 @@ impl Into<'_> {
         copier: &mut Copier<'_>,
     ) -> Result<(), TransferError> {
         let source = material.root().open_folder(&selected.path)?;
-        let (target, made) =
-            self.root.ensure(&self.path, (self.owner_of_folders(), self.owner), self.folder_mode)?;
-        copier.contents(source.as_fd(), target.as_fd())?;
+        let owners = (self.owner_of_folders(), self.owner);
+        let (target, made) = self.root.ensure(&self.path, owners, self.folder_mode).map_err(|error| {
+            match error.source.kind() {
+                std::io::ErrorKind::NotADirectory => FileError {
+                    action: "cannot copy to non-directory",
+                    path: format!("/{}", String::from_utf8_lossy(&self.path)),
+                    source: error.source,
+                },
+                _ => error,
+            }
+        })?;
+        // What was made is of this layer alone: files need not come by way of the overlay there.
+        let directly = self.upper.filter(|_| made).and_then(|upper| same_in(upper, &self.path, &target));
+        copier.contents(source.as_fd(), directly.as_ref().unwrap_or(&target).as_fd())?;
         if made && self.style == Style::BuildKit {
             let set = fstat(&source).and_then(|stat| futimens(&target, &times(&stat)));
             set.map_err(|errno| file_error("set the time of", &self.path, errno))?;
@@ -270,11 +289,11 @@ impl Into<'_> {
         self.root.ensure_all(&to, self.owner, self.folder_mode)?;
         for part in folders.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
             (from, to) = (join(&from, part), join(&to, part));
-            let (target, made) = self.root.ensure_all(&to, copier.owner, self.folder_mode)?;
+            let (target, made) = self.root.ensure_all(&to, copier.rules.owner, self.folder_mode)?;
             if made {
                 let source = material.root().open_folder(&from)?;
-                let set =
-                    fstat(&source).and_then(|stat| copier.metadata(source.as_fd(), target.as_fd(), &stat));
+                let set = fstat(&source)
+                    .and_then(|stat| copier.rules.metadata(source.as_fd(), target.as_fd(), &stat));
                 set.map_err(|errno| file_error("set the attributes of", &to, errno))?;
             }
         }
@@ -283,6 +302,16 @@ impl Into<'_> {
         copier.entry(source.as_fd(), name, (target.as_fd(), name), below)?;
         Ok(())
     }
+}
+
+/// The folder at `path` of a layer, if it is the one that an overlay shows there: no links lead to it, and it is not put together
+/// of several.
+fn same_in(upper: &OwnedFd, path: &[u8], shown: &OwnedFd) -> Option<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat2(upper, path, flags, Mode::empty(), resolve).ok()?;
+    let inode = |folder: &OwnedFd| fstat(folder).ok().map(|stat| stat.st_ino);
+    (inode(&folder)? == inode(shown)?).then_some(folder)
 }
 
 /// Copies one file; a link at the end of its path is followed, inside its root.
@@ -331,13 +360,24 @@ fn owner_of(root: Root<'_>, chown: &str, style: Style) -> Result<Owner, Transfer
     }
 }
 
-/// Makes the folder of `WORKDIR`. Blocking.
+/// Makes the folder of `WORKDIR`, if wished with this time. Blocking.
 ///
 /// # Errors
 /// What the file system says; a user that is not in the image.
-pub(super) fn work_dir(root: Root<'_>, path: &str, user: &str, style: Style) -> Result<(), TransferError> {
+pub(super) fn work_dir(
+    root: Root<'_>,
+    path: &str,
+    (user, epoch_s): (&str, Option<i64>),
+    style: Style,
+) -> Result<(), TransferError> {
     let owner = if style == Style::BuildKit { owner_of(root, user, style)? } else { None };
-    root.ensure_all(clean(path).as_bytes(), owner, FOLDER_MODE)?;
+    let path = clean(path);
+    let (folder, made) = root.ensure_all(path.as_bytes(), owner, FOLDER_MODE)?;
+    if let Some(tv_sec) = epoch_s.filter(|_| made) {
+        let time = Timespec { tv_sec, tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        futimens(&folder, &times).map_err(|errno| file_error("set the time of", path.as_bytes(), errno))?;
+    }
     Ok(())
 }
 

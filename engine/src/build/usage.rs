@@ -155,6 +155,11 @@ pub(super) fn size_of(folder: &Path) -> u64 {
 
 /// Gives back; what has gone. Blocking.
 pub(crate) fn prune(engine: &Engine, wish: &Prune) -> Vec<Usage> {
+    prune_chosen(engine, wish, &|_| true)
+}
+
+/// As [`prune`], of those that are `chosen`.
+pub(super) fn prune_chosen(engine: &Engine, wish: &Prune, chosen: &dyn Fn(&Usage) -> bool) -> Vec<Usage> {
     let all = usage(engine);
     let mut total: u64 = all.iter().map(|usage| usage.size).sum();
     let keep = keep_bytes(engine, wish, total);
@@ -163,7 +168,7 @@ pub(crate) fn prune(engine: &Engine, wish: &Prune) -> Vec<Usage> {
         if keep.is_some_and(|keep| total <= keep) {
             break;
         }
-        if !usage.fits(wish) || !remove(engine, &usage) {
+        if !usage.fits(wish) || !chosen(&usage) || !remove(engine, &usage) {
             continue;
         }
         total = total.saturating_sub(usage.size);

@@ -112,18 +112,10 @@ fn hosts(input: &EtcInput<'_>) -> String {
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
+    extra_hosts(input, &mut text);
     let mut line = |address: &str, names: &str| {
         let _ = writeln!(text, "{address}\t{names}"); // writing to a String cannot fail
     };
-    for entry in extra {
-        // The first colon, since IPv6 addresses have them, too.
-        let Some((name, address)) = entry.split_once(':') else { continue };
-        if address == "host-gateway" {
-            input.host_gateways.iter().for_each(|gateway| line(&gateway.to_string(), name));
-        } else {
-            line(address.trim_start_matches('[').trim_end_matches(']'), name);
-        }
-    }
     for (address, names) in input.links {
         line(&address.to_string(), &names.join(" "));
     }
@@ -137,6 +129,30 @@ fn hosts(input: &EtcInput<'_>) -> String {
         line(&address.to_string(), &own_names);
     }
     text
+}
+
+/// `/etc/hosts` of a build's step, as BuildKit has it.
+pub(crate) fn step_hosts(input: &EtcInput<'_>) -> String {
+    let name = &input.record.config.hostname;
+    let mut text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    extra_hosts(input, &mut text);
+    text
+}
+
+/// The lines that `--add-host` asks for.
+fn extra_hosts(input: &EtcInput<'_>, text: &mut String) {
+    let mut line = |address: &str, name: &str| {
+        let _ = writeln!(text, "{address}\t{name}"); // writing to a String cannot fail
+    };
+    for entry in input.record.host_config.extra_hosts.iter().flatten() {
+        // The first colon, since IPv6 addresses have them, too.
+        let Some((name, address)) = entry.split_once(':') else { continue };
+        if address == "host-gateway" {
+            input.host_gateways.iter().for_each(|gateway| line(&gateway.to_string(), name));
+        } else {
+            line(address.trim_start_matches('[').trim_end_matches(']'), name);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ use crate::server::ApiVersion;
 
 /// The folder in a step's own folder in which file systems may be mounted that it needs.
 pub(crate) const MOUNTS: &str = "mounts";
+/// What stands before the reason for which a program could not be started.
+const CREATE_FAILED: &str = "runc create failed: ";
 /// Most bytes of output that are passed on at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -89,7 +91,7 @@ where
     cleanup.monitor = Some(monitor.clone());
     cleanup.network = true;
     let (joined, user) = tokio::join!(network::join(engine, &record), resolve(&step.writable, &record));
-    let (joined, user) = (joined?, user?);
+    let (joined, user) = (joined?, user.map_err(|error| not_run(&record, &error))?);
     let spec = specification(engine, &record, &joined, &user, &step.writable)?;
     let (ours, theirs) = UnixStream::pair().map_err(Error::io("make a socket for", "the step's output"))?;
     let theirs = theirs.into_std().map_err(Error::io("make a socket for", "the step's output"))?;
@@ -105,7 +107,13 @@ where
     match monitor.call(Request::Start(Box::new(spec)), &[]).await {
         Ok(Reply::Started { .. }) => {}
         Ok(_) => return Err(broken(CallError::Unexpected)),
-        Err(CallError::Refused(failure)) => return Err(Error::server(start_failure(&failure).1)),
+        Err(CallError::Refused(failure)) => {
+            // As with BuildKit: the runtime says why in the step's output, and has failed.
+            let text = start_failure(&failure).1;
+            let reason = text.rsplit_once(CREATE_FAILED).map_or(text.as_str(), |(_, reason)| reason);
+            output(2, format!("runc run failed: {reason}\n").into_bytes()).await;
+            return Ok(1);
+        }
         Err(error) => return Err(broken(error)),
     }
     // Acknowledged at once, as clients of the monitor wait for that.
@@ -119,6 +127,13 @@ where
     let code = code.ok_or_else(|| broken(CallError::Gone))?;
     cleanup.finish().await;
     Ok(code)
+}
+
+/// Why a program was not even tried.
+fn not_run(record: &Record, error: &Error) -> Error {
+    let words = std::iter::once(&record.path).chain(&record.args).cloned().collect::<Vec<_>>().join(" ");
+    let words = crate::text::go_quote(&words);
+    Error::server(format!("process {words} did not complete successfully: {error}"))
 }
 
 /// The record of a container that would be the step.
@@ -232,17 +247,19 @@ fn write_etc(engine: &Engine, record: &Record, joined: &Joined) -> Result<EtcPat
         return Ok(EtcPaths::of(&engine.config().data_root, &engine.containers.find(other)?.id));
     }
     let config = engine.config();
-    files::write(
-        &exec_root(engine),
-        &EtcInput {
-            record,
-            config: &config,
-            resolution: network::resolution(joined),
-            addresses: &start::addresses(joined),
-            links: &[],
-            host_gateways: &start::host_gateways(engine),
-        },
-    )
+    let input = EtcInput {
+        record,
+        config: &config,
+        resolution: network::resolution(joined),
+        addresses: &[],
+        links: &[],
+        host_gateways: &start::host_gateways(engine),
+    };
+    let paths = files::write(&exec_root(engine), &input)?;
+    // As with BuildKit, in any network: the step knows its own name, and nothing of the host's.
+    let hosts = files::step_hosts(&input);
+    std::fs::write(&paths.hosts, hosts).map_err(Error::io("write", paths.hosts.display()))?;
+    Ok(paths)
 }
 
 /// Output only, both streams over one socket.
@@ -398,12 +415,31 @@ async fn end(monitor: &Monitor) -> Result<(), CallError> {
 
 fn remove_dir(dir: &Path) {
     unmount(&dir.join(MOUNTS));
+    let dir = dir.to_owned();
+    if !is_removed(&dir, false) {
+        // Its monitor is about to end, and writes a last time.
+        std::thread::spawn(move || {
+            let mut pauses = [10, 30, 100, 300, 1000].into_iter().map(std::time::Duration::from_millis);
+            while let Some(pause) = pauses.next() {
+                std::thread::sleep(pause);
+                if is_removed(&dir, pauses.len() == 0) {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Removes a folder; false if somebody has put something there meanwhile.
+fn is_removed(dir: &Path, is_last: bool) -> bool {
     match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && !is_last => return false,
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!(folder = %dir.display(), %error, "a build step's files could not be removed");
         }
         _ => {}
     }
+    true
 }
 
 /// Unmounts what was mounted in a step's folder of mounts.

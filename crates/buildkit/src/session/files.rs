@@ -73,7 +73,7 @@ pub struct FileTarget {
 
 impl Session {
     /// Makes `root` equal to the client's files; `progress` is told how many bytes of packets have come so far.
-    /// `hold` is kept as long as anything is written, which may be longer than anybody waits for it.
+    /// `contents` sees what is written, and is kept as long as anything is, which may be longer than anybody waits for it.
     /// Gives how many files there are.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Session {
         &self,
         options: &SyncOptions,
         root: OwnedFd,
-        hold: impl Send + 'static,
+        contents: impl receive::Contents + 'static,
         progress: impl FnMut(u64) + Send,
     ) -> Result<usize, Error> {
         self.require(FILE_SYNC)?;
@@ -90,8 +90,7 @@ impl Session {
         let (packets, mut incoming) = mpsc::channel::<Vec<Packet>>(QUEUED_BATCHES);
         let (asks, wanted) = mpsc::unbounded_channel();
         let disk = tokio::task::spawn_blocking(move || {
-            let _hold = hold;
-            let mut receiver = receive::Receiver::new(root)?;
+            let mut receiver = receive::Receiver::new(root, contents)?;
             while let Some(batch) = incoming.blocking_recv() {
                 let mut asked = Vec::new();
                 for packet in batch {

@@ -68,20 +68,22 @@ impl Session {
         }
     }
 
-    /// Whether the client forwards an agent of this name (`default` when the name is empty).
+    /// Whether the client forwards an agent of this name (`default` when the name is empty); if not, why.
     ///
     /// # Errors
-    /// The client's own; that of a broken connection.
-    pub async fn has_agent(&self, id: &str) -> Result<bool, Error> {
+    /// That of a broken connection.
+    pub async fn has_agent(&self, id: &str) -> Result<Result<(), String>, Error> {
+        let none = || Ok(Err(format!("no SSH key {id:?} forwarded from the client")));
         if !self.supports(CHECK_AGENT) || !self.supports(FORWARD_AGENT) {
-            return Ok(false);
+            return none();
         }
         let request = CheckAgentRequest { id: id.to_string() };
         match self.channel.unary::<_, Empty>(CHECK_AGENT, &request).await {
-            Ok(Empty {}) => Ok(true),
-            // What the client says of an agent that it does not have has no code of its own.
+            Ok(Empty {}) => Ok(Ok(())),
             Err(status) if status.code == Code::Unavailable => Err(status.into()),
-            Err(_) => Ok(false),
+            Err(status) if status.code == Code::Unimplemented => none(),
+            // What the client says of an agent that it does not have has no code of its own.
+            Err(status) => Ok(Err(status.message)),
         }
     }
 

@@ -17,10 +17,28 @@ const MAX_WRITING: usize = 128;
 /// So many bytes may a file's extended attributes have: Linux keeps no more in a list of names, nor in a value.
 const MAX_ATTRIBUTES: usize = 64 << 10;
 
+/// Sees the bytes of files as they come.
+pub trait Contents: Send {
+    /// The bytes of the file with this number in the list begin to come.
+    fn begin(&mut self, id: u32, stat: &Stat);
+    /// A piece of them.
+    fn piece(&mut self, id: u32, bytes: &[u8]);
+    /// All of it is there, and so is what was listed of it; nothing of it will be changed but the number of its names.
+    fn complete(&mut self, id: u32, file: BorrowedFd<'_>);
+}
+
+/// For who need not see them.
+impl Contents for () {
+    fn begin(&mut self, _: u32, _: &Stat) {}
+    fn piece(&mut self, _: u32, _: &[u8]) {}
+    fn complete(&mut self, _: u32, _: BorrowedFd<'_>) {}
+}
+
 /// A folder that is being made equal to a list.
 #[derive(Debug)]
-pub struct Receiver {
+pub struct Receiver<C = ()> {
     root: OwnedFd,
+    contents: C,
     /// The folders that lead to the last listed file, the root first.
     open: Vec<Folder>,
     previous: String,
@@ -59,17 +77,18 @@ pub enum Next {
     Finish,
 }
 
-impl Receiver {
+impl<C: Contents> Receiver<C> {
     /// Begins to make `root` equal to the list that will come.
     ///
     /// # Errors
     /// Those of reading the folder.
-    pub fn new(root: OwnedFd) -> Result<Self, Error> {
+    pub fn new(root: OwnedFd, contents: C) -> Result<Self, Error> {
         // A descriptor of its own: reading the folder moves the place in it.
         let fd = rustix::fs::openat(&root, ".", ENTER, Mode::empty()).map_err(Error::disk("enter", "."))?;
         let unlisted = names(fd.as_fd(), ".")?.into_iter().collect();
         Ok(Self {
             root,
+            contents,
             open: vec![Folder { path: String::new(), fd, unlisted }],
             previous: String::new(),
             listed: 0,
@@ -220,15 +239,18 @@ impl Receiver {
         let file = match self.writing.entry(id) {
             std::collections::hash_map::Entry::Occupied(begun) => begun.into_mut(),
             std::collections::hash_map::Entry::Vacant(begun) => {
+                self.contents.begin(id, stat);
                 begun.insert(create(&self.root, &mut self.place, &stat.path)?)
             }
         };
         if !data.is_empty() {
             self.content += data.len() as u64;
             file.write_all(data).map_err(disk("write"))?;
+            self.contents.piece(id, data);
             return Ok(Next::Continue);
         }
         apply(file.as_fd(), stat)?;
+        self.contents.complete(id, file.as_fd());
         self.writing.remove(&id);
         self.wanted.remove(&id);
         self.finish_if_complete()

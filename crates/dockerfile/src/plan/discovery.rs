@@ -45,21 +45,24 @@ impl Planner {
     }
 
     fn numbered(&mut self, origin: Origin, platform: Option<&Platform>, lines: Lines) -> Result<Origin> {
-        let Origin::Named(written) = origin else { return Ok(origin) };
-        if let Some(origin) = self.named_context(&written) {
+        let origin = match origin {
+            Origin::Named(written) => self.named_context(&written).unwrap_or(Origin::Named(written)),
+            origin => origin,
+        };
+        match origin {
             // A context may name an image of the same name.
-            if let Origin::Named(reference) = origin {
-                return self.image(&reference, &written, platform, lines);
+            Origin::Given { name, reference } => {
+                self.image(&reference, (&name, Some(&reference)), platform, lines)
             }
-            return Ok(origin);
+            Origin::Named(written) => self.image(&written, (&written, None), platform, lines),
+            origin => Ok(origin),
         }
-        self.image(&written, &written, platform, lines)
     }
 
     fn image(
         &mut self,
         reference: &str,
-        written: &str,
+        (written, given): (&str, Option<&str>),
         platform: Option<&Platform>,
         lines: Lines,
     ) -> Result<Origin> {
@@ -78,8 +81,8 @@ impl Planner {
             return Ok(Origin::Image(need.id));
         }
         let id = self.needs.len();
-        let written = written.to_owned();
-        self.needs.push(ImageNeed { id, reference, written, platform, lines, supplied: None });
+        let (written, context) = (written.to_owned(), given.map(str::to_owned));
+        self.needs.push(ImageNeed { id, reference, written, context, platform, lines, supplied: None });
         Ok(Origin::Image(id))
     }
 

@@ -1,12 +1,12 @@
-//! Repositories as sources of `ADD`: addresses, and what stands after `#` and `?` in them.
+//! Repositories as sources of `ADD` and as contexts: addresses, and what stands after `#` and `?` in them.
 
 use super::TransferSource;
 use crate::mount::go_bool;
 use crate::{Error, Result};
 
-/// A repository.
+/// A repository, and what of it is meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct GitSource {
+pub struct GitSource {
     remote: String,
     reference: String,
     subdir: String,
@@ -17,7 +17,10 @@ pub(super) struct GitSource {
 
 impl GitSource {
     /// Reads an address; `None` if it is not one of a repository.
-    pub(super) fn parse(text: &str) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// [`Error::GitQuery`].
+    pub fn parse(text: &str) -> Result<Option<Self>> {
         let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
         let (remote, query) = address.split_once('?').unwrap_or((address, ""));
         let is_git = match remote.split_once("://") {
@@ -75,7 +78,10 @@ impl GitSource {
     }
 
     /// The source, with what the instruction's options say.
-    pub(super) fn into_source(self, keep: Option<bool>, checksum: &str) -> Result<TransferSource> {
+    ///
+    /// # Errors
+    /// [`Error::GitKeepConflict`] and [`Error::GitChecksumConflict`].
+    pub fn into_source(self, keep: Option<bool>, checksum: &str) -> Result<TransferSource> {
         if let (Some(option), Some(own)) = (keep, self.keep_git_dir)
             && option != own
         {

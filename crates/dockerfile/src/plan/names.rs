@@ -7,7 +7,8 @@ use crate::shell::Lexer;
 /// Names the steps of one stage.
 pub(super) struct Names {
     stage: String,
-    total: usize,
+    /// How many there are.
+    pub(super) total: usize,
     number: usize,
     shows_platform: bool,
     /// Whether what comes next is a trigger.

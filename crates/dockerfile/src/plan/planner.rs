@@ -26,6 +26,8 @@ pub struct ImageNeed {
     pub reference: String,
     /// As the Dockerfile names it.
     pub written: String,
+    /// What the client has given for this name, if it has.
+    pub context: Option<String>,
     /// The platform to take.
     pub platform: Platform,
     /// The lines that name it first.
@@ -51,6 +53,13 @@ pub(super) enum Origin {
     Stage(usize),
     /// By reference, until its number is known.
     Named(String),
+    /// The same of what a context of the client stands for.
+    Given {
+        /// As the file names it.
+        name: String,
+        /// The image.
+        reference: String,
+    },
     Image(ImageId),
     Context(String),
 }

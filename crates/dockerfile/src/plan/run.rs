@@ -50,7 +50,9 @@ impl State {
 
     /// The command's words, the document that is a program, and what the step's name says of documents.
     fn run_args(&self, run: &Run) -> (Vec<String>, Option<InlineFile>, String) {
-        let (CommandLine::Shell(Some(line)), Some(first)) = (&run.command, run.documents.first()) else {
+        // The classic builder reads documents, and does nothing with them.
+        let first = run.documents.first().filter(|_| self.frontend == Frontend::BuildKit);
+        let (CommandLine::Shell(Some(line)), Some(first)) = (&run.command, first) else {
             return (self.words(run.command.clone()), None, String::new());
         };
         if !matches!(Heredoc::parse(line), Ok(Some(_))) {

@@ -36,7 +36,9 @@ impl Planner {
         };
         let key = contexts.get_key_value(name).map(|(key, _)| key).or_else(|| contexts.keys().find(same))?;
         Some(match contexts.get(key)? {
-            NamedContext::Image(reference) => Origin::Named(reference.clone()),
+            NamedContext::Image(reference) => {
+                Origin::Given { name: name.to_owned(), reference: reference.clone() }
+            }
             NamedContext::Files => Origin::Context(key.clone()),
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::Names;
 use super::planner::{Draft, Origin, Planner};
 use super::request::{Frontend, PROXIES, Request};
-use super::state::State;
+use super::state::{Made, State};
 use super::weight::{self, Weight};
 use super::{ClassicStep, ImageConfig, Plan, PlannedStage, Platform, Root, Step};
 use crate::draft::MAX_INSTRUCTIONS;
@@ -32,9 +32,13 @@ pub(super) fn plan(planner: &mut Planner) -> Result<Plan> {
         total: classic_total(planner),
         is_single: planner.is_single(),
         weight: Weight::default(),
+        has_refused: false,
     };
     for at in built {
         building.stage(planner, at)?;
+        if building.has_refused {
+            return Ok(building.plan);
+        }
     }
     building.plan.target = building.places.get(planner.target).copied().flatten().unwrap_or_default();
     if planner.request.frontend == Frontend::BuildKit {
@@ -88,6 +92,8 @@ struct Building {
     total: usize,
     is_single: bool,
     weight: Weight,
+    /// The last step cannot be done.
+    has_refused: bool,
 }
 
 impl Building {
@@ -96,8 +102,12 @@ impl Building {
         let name = if self.is_single { String::new() } else { draft.display.clone() };
         let classic = self.next_classic(&draft.source.text);
         let mut state = self.begin(planner, &draft)?;
-        let mut names = Names::new(name.clone(), draft.total, planner.request.is_multi_platform);
+        // Triggers count, but not yet where BuildKit names the image that has them.
+        let triggers = draft.commands.iter().filter(|command| command.is_trigger).count();
+        let without = draft.total.saturating_sub(triggers);
+        let mut names = Names::new(name.clone(), without, planner.request.is_multi_platform);
         let from_name = from_name(planner, &draft, &state, &mut names);
+        names.total = draft.total;
         let place = self.plan.stages.len();
         let from = draft.source.lines;
         let kept = |error| LocatedError::new(error, from, Phase::Whole);
@@ -133,10 +143,19 @@ impl Building {
             names.is_trigger = command.is_trigger;
             let lines = source.lines;
             let step = state.dispatch(command.statement, &sources, planner, &mut names);
-            let made = step.map_err(|error| LocatedError::new(error, lines, Phase::Whole))?;
+            let made = match step.map_err(|error| LocatedError::new(error, lines, Phase::Whole)) {
+                Err(error) if planner.request.frontend == Frontend::Classic => {
+                    self.has_refused = true;
+                    Made::refused(error)
+                }
+                made => made?,
+            };
             let classic = (!command.is_trigger).then(|| self.next_classic(&source.text));
             let pushed = self.push(place, &mut state, made, source, command.is_trigger, classic);
             pushed.map_err(|error| LocatedError::new(error, lines, Phase::Whole))?;
+            if self.has_refused {
+                return Ok(());
+            }
         }
         if is_target && planner.request.frontend == Frontend::Classic {
             self.classic_labels(place, &mut state, planner, &mut names)?;
@@ -158,7 +177,7 @@ impl Building {
         &mut self,
         stage: usize,
         state: &mut State,
-        made: super::state::Made,
+        made: Made,
         source: Source,
         is_trigger: bool,
         classic: Option<ClassicStep>,
@@ -234,7 +253,7 @@ impl Building {
                 let platform = draft.platform.clone().unwrap_or(target);
                 State::new(frontend, escape, platform, Root::Context(Some(name.clone())))
             }
-            Origin::Scratch | Origin::Named(_) => {
+            Origin::Scratch | Origin::Named(_) | Origin::Given { .. } => {
                 let mut state = State::new(frontend, escape, target, Root::Scratch);
                 if frontend == Frontend::BuildKit {
                     state.config.working_dir = "/".into();
@@ -270,7 +289,7 @@ impl Building {
                 }
                 Origin::Image(id) => Root::Image(*id),
                 Origin::Context(name) => Root::Context(Some(name.clone())),
-                Origin::Scratch | Origin::Named(_) => Root::Scratch,
+                Origin::Scratch | Origin::Named(_) | Origin::Given { .. } => Root::Scratch,
             };
             roots.push(Some(root));
         }
@@ -314,6 +333,10 @@ impl Building {
 fn from_name(planner: &Planner, draft: &Draft, state: &State, names: &mut Names) -> Option<String> {
     let Origin::Image(id) = draft.base else { return None };
     let need = planner.needs.get(id)?;
+    if let Some(given) = &need.context {
+        // It is none of the stage's own steps, which are counted as if it were.
+        return Some(format!("[context {}] {given}", need.written));
+    }
     let pin = need.supplied.as_ref().and_then(|image| image.digest.as_deref());
     let pin = pin.map(|digest| format!("@{digest}")).unwrap_or_default();
     let reference =

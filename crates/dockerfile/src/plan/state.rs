@@ -8,12 +8,12 @@ use super::planner::Planner;
 use super::request::{Frontend, PROXIES, Request};
 use super::variables::{get, name_of, set_in_place, set_last};
 use super::weight::{MAX_BYTES, of_config, of_texts};
-use super::{Action, History, ImageConfig, Platform, Root};
+use super::{Action, ClassicHistory, History, ImageConfig, Platform, Root};
 use crate::instruction::{Arg, Change, CommandLine, Instruction, Pair};
 use crate::lint::{Linter, Rule};
 use crate::shell::{Environment, Lexer, LookedUp};
 use crate::suggest::nearest;
-use crate::{Error, Healthcheck, Lines, Result, Source, Statement};
+use crate::{Error, Healthcheck, Lines, LocatedError, Result, Source, Statement};
 
 /// The variable that every command has.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -42,6 +42,15 @@ pub(super) struct Made {
     pub(super) name: Option<String>,
     pub(super) action: Action,
     pub(super) history: History,
+}
+
+impl Made {
+    /// Of an instruction that cannot be done.
+    pub(super) fn refused(error: LocatedError) -> Self {
+        let classic = ClassicHistory::Command(Vec::new());
+        let history = History { created_by: None, is_empty_layer: true, classic };
+        Self { name: None, action: Action::Refused(Box::new(error)), history }
+    }
 }
 
 /// All that there are, of three protocols.

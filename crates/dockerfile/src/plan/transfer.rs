@@ -210,9 +210,31 @@ fn check_checksum(transfer: &Transfer) -> Result<()> {
         return Ok(());
     }
     let [source] = transfer.sources.as_slice() else { return Err(Error::ChecksumCount) };
-    match is_url(source) || GitSource::parse(source)?.is_some() {
-        true => Ok(()),
-        false => Err(Error::ChecksumSource),
+    match (GitSource::parse(source)?, is_url(source)) {
+        (Some(_), _) => Ok(()),
+        (None, true) => check_digest(checksum),
+        (None, false) => Err(Error::ChecksumSource),
+    }
+}
+
+/// Go's words for what is no digest.
+fn check_digest(text: &str) -> Result<()> {
+    let Some((algorithm, hex)) =
+        text.split_once(':').filter(|(algorithm, hex)| !algorithm.is_empty() && !hex.is_empty())
+    else {
+        return Err(Error::ChecksumDigest("invalid checksum digest format"));
+    };
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Err(Error::ChecksumDigest("unsupported digest algorithm")),
+    };
+    let is_hex = hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match (is_hex, hex.len() == length) {
+        (true, true) => Ok(()),
+        (_, false) => Err(Error::ChecksumDigest("invalid checksum digest length")),
+        (false, _) => Err(Error::ChecksumDigest("invalid checksum digest format")),
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn of_config(config: &ImageConfig) -> usize {
 /// Bytes of a step, but for its configuration.
 pub(super) fn of_step(step: &Step) -> usize {
     let action = match &step.action {
-        Action::Configure => 0,
+        Action::Configure | Action::Refused(_) => 0,
         Action::Workdir { path, user } => path.len() + user.len(),
         Action::Run(run) => {
             let script = run.script.as_ref().map_or(0, |script| script.content.len());

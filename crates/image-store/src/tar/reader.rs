@@ -224,19 +224,33 @@ impl<R: Read, T: Tap> Reader<R, T> {
         Ok(bytes)
     }
 
-    /// Passes what is left of the entry to the tap.
+    /// Passes what is left of the entry to the tap. An archive may end in the padding: `docker build -f -` sends such ones, and
+    /// Go's reader, which is what everybody tries them with, takes them.
     fn finish_entry(&mut self) -> Result<(), TarError> {
-        let mut left = self.content.checked_add(self.padding).ok_or(TarError::Header)?;
+        let (content, padding) = (self.content, self.padding);
         (self.content, self.padding) = (0, 0);
-        let mut buffer = [0; 8 * BLOCK];
-        while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let piece = buffer.get_mut(..wanted).unwrap_or_default();
-            self.source.read_exact(piece).map_err(truncated)?;
-            self.tap.raw(piece)?;
-            left -= wanted as u64;
+        match self.skip(content)? {
+            skipped if skipped < content => Err(TarError::Truncated),
+            _ => self.skip(padding).map(drop),
         }
-        Ok(())
+    }
+
+    /// Passes so many bytes to the tap, or as many as there are.
+    fn skip(&mut self, wanted: u64) -> Result<u64, TarError> {
+        let mut buffer = [0; 8 * BLOCK];
+        let mut skipped = 0;
+        while skipped < wanted {
+            let most = usize::try_from(wanted - skipped).unwrap_or(usize::MAX).min(buffer.len());
+            let read = match self.source.read(buffer.get_mut(..most).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.into()),
+            };
+            self.tap.raw(buffer.get(..read).unwrap_or_default())?;
+            skipped += read as u64;
+        }
+        Ok(skipped)
     }
 
     /// After a block of zeros there must be another, or nothing; then anything may follow.

@@ -57,6 +57,8 @@ pub(super) struct Wanted {
     /// What was asked for and is not done, for the client to be told: it changes no file of the image.
     pub(super) unheeded: Vec<String>,
     pub(super) limits: Limits,
+    /// When the image is to have been made.
+    pub(super) epoch_s: Option<i64>,
     /// A question instead of a build.
     pub(super) request: Option<String>,
     /// The front end that the client names, in place of what the Dockerfile says.
@@ -109,6 +111,7 @@ impl Wanted {
             imports: all_imports(options, imports),
             unheeded: unheeded(options),
             limits: limits(options)?,
+            epoch_s: epoch(options)?,
             request: text("requestid"),
             syntax,
             sessions: with_prefix(options, "local-sessionid:"),
@@ -189,14 +192,22 @@ fn all_imports(options: &BTreeMap<String, String>, imports: &[CacheOptionsEntry]
 
 /// Options that this front end reads and does not follow.
 fn unheeded(options: &BTreeMap<String, String>) -> Vec<String> {
-    let named = [
-        "hostname",
-        "build-arg:BUILDKIT_SANDBOX_HOSTNAME",
-        "source-date-epoch",
-        "build-arg:SOURCE_DATE_EPOCH",
-    ];
+    let named = ["hostname", "build-arg:BUILDKIT_SANDBOX_HOSTNAME"];
     let named = named.into_iter().filter(|name| options.contains_key(*name)).map(str::to_owned);
     named.map(|what| format!("not supported, and left out: {what}")).collect()
+}
+
+/// `SOURCE_DATE_EPOCH`, in seconds.
+fn epoch(options: &BTreeMap<String, String>) -> Result<Option<i64>, Status> {
+    let given = options.get("build-arg:SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
+    let read = given.map(|text| {
+        text.parse().map_err(|_| {
+            let quoted = crate::text::go_quote(text);
+            let reason = format!("strconv.ParseInt: parsing {quoted}: invalid syntax");
+            Status::unknown(format!("invalid SOURCE_DATE_EPOCH: {text}: {reason}"))
+        })
+    });
+    read.transpose()
 }
 
 fn limits(options: &BTreeMap<String, String>) -> Result<Limits, Status> {

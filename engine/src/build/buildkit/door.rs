@@ -18,7 +18,7 @@ use super::attributes::{Place, Wanted};
 use super::export::Work;
 use super::files::{self, Definition};
 use super::imports::Importer;
-use super::sources::{Agents, Client};
+use super::sources::Client;
 use super::watch::{self, Watch};
 use super::{export, failure, remote, subrequests, worker};
 use crate::build::{Built, Folder, Job};
@@ -270,7 +270,6 @@ impl Door {
             fetched: plan.fetched.clone(),
             contexts,
             synced: Mutex::new(HashMap::new()),
-            agents: Agents::default(),
         };
         Job {
             dockerfile: plan.definition.text.clone(),
@@ -281,6 +280,7 @@ impl Door {
             pull: wanted.pull,
             no_cache: wanted.no_cache.clone(),
             limits: wanted.limits.clone(),
+            epoch_s: wanted.epoch_s,
             allow_insecure: false,
             allow_host_network: host_network,
             named_contexts: named,

@@ -113,6 +113,10 @@ async fn store(
     step: &Step,
 ) -> Result<BTreeMap<String, String>, Status> {
     step.part("exporting layers", "").end();
+    let of_linux = built.image().is_ok_and(|image| image.document.os == "linux");
+    if !of_linux {
+        return Err(Status::unknown("operating system is not supported"));
+    }
     if work.as_cache {
         // It was written into the document when that was made.
         step.part("preparing layers for inline cache", "").end();

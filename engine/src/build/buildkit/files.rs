@@ -6,7 +6,7 @@ use wherry_buildkit::control::Progress;
 use wherry_buildkit::errdefs;
 use wherry_buildkit::grpc::Status;
 use wherry_buildkit::pb::Any;
-use wherry_buildkit::session::{Session, SyncOptions};
+use wherry_buildkit::session::{self, Session, SyncOptions};
 use wherry_buildkit::sync::memory::Files;
 
 use super::failure;
@@ -51,22 +51,21 @@ pub(super) async fn from_client(
     }
     let options = SyncOptions { name: folder.to_owned(), follow, ..SyncOptions::default() };
     let mut part = step.part("transferring dockerfile:", "transferring");
-    let files =
-        session.sync_to_memory(&options, |bytes| part.at(bytes, 0)).await.map_err(failure::of_session);
+    let files = match session.sync_to_memory(&options, |bytes| part.at(bytes, 0)).await {
+        Err(session::Error::Unsupported(_)) => {
+            Err(Status::unknown("failed to read dockerfile: no local sources enabled"))
+        }
+        files => files.map_err(failure::of_session),
+    };
     part.end();
-    let found = files.and_then(|files| {
-        let named = files.get(path).or_else(|| files.get(&small));
-        let text = named.ok_or_else(|| {
-            Status::unknown(format!(
-                "failed to read dockerfile: open {}: no such file or directory",
-                base(path)
-            ))
-        })?;
-        Ok((String::from_utf8_lossy(text).into_owned(), text_of(&files, &format!("{path}.dockerignore"))))
-    });
-    step.end(&found);
-    let (text, ignore) = found?;
-    Ok(Definition { name: path.to_owned(), text, ignore, vertex })
+    step.end(&files);
+    let files = files?;
+    let text = files.get(path).or_else(|| files.get(&small)).ok_or_else(|| {
+        let base = base(path);
+        Status::unknown(format!("failed to read dockerfile: open {base}: no such file or directory"))
+    })?;
+    let ignore = text_of(&files, &format!("{path}.dockerignore"));
+    Ok(Definition { name: path.to_owned(), text: String::from_utf8_lossy(text).into_owned(), ignore, vertex })
 }
 
 /// Brings a context's `.dockerignore` from the client, if it has one.

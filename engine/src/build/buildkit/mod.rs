@@ -9,6 +9,7 @@ mod door;
 mod export;
 mod failure;
 mod files;
+mod filters;
 mod folders;
 mod imports;
 mod layout;

@@ -9,8 +9,11 @@ use wherry_buildkit::session::Session;
 use super::attributes::{Place, Wanted};
 use super::failure;
 use super::files::Definition;
+use wherry_dockerfile::plan::GitSource;
+
 use crate::build::Folder;
-use crate::build::classic::{Context, dockerfile, remote_context, unpack};
+use crate::build::classic::{Context, dockerfile, download, unpack};
+use crate::build::fetch::{self, FetchError};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::images::BlockingBody;
@@ -25,7 +28,8 @@ pub(super) async fn fetch(
     context: &Place,
     progress: &Progress,
 ) -> Result<Option<Arc<Folder>>, Status> {
-    Ok(bring(engine, session, context, progress).await?.map(|context| context.folder))
+    let brought = bring(engine, session, context, (None, progress)).await?;
+    Ok(brought.map(|context| context.folder))
 }
 
 /// Brings such a context with the Dockerfile that is in it.
@@ -38,7 +42,14 @@ pub(super) async fn with_dockerfile(
     wanted: &Wanted,
     progress: &Progress,
 ) -> Result<(Definition, Option<Arc<Folder>>), Status> {
-    let Some(context) = bring(engine, session, &wanted.context, progress).await? else {
+    let keeps_git_dir = wanted.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keeps_git_dir =
+        keeps_git_dir.map(|text| matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    if let Place::Remote(address) = &wanted.context {
+        repository(address)?;
+    }
+    let brought = bring(engine, session, &wanted.context, (keeps_git_dir, progress)).await;
+    let Some(context) = brought.map_err(|status| unread(&wanted.context, status))? else {
         return Err(Status::unknown("failed to read dockerfile: the build has no files"));
     };
     let step = progress.start(&format!("[internal] load build definition from {}", wanted.filename));
@@ -61,7 +72,7 @@ async fn bring(
     engine: &Arc<Engine>,
     session: &Arc<Session>,
     context: &Place,
-    progress: &Progress,
+    (keeps_git_dir, progress): (Option<bool>, &Progress),
 ) -> Result<Option<Context>, Status> {
     match context {
         Place::Client(_) | Place::Image(_) | Place::Input(_) => Ok(None),
@@ -71,13 +82,62 @@ async fn bring(
             step.end(&folder);
             Ok(Some(Context { folder: folder?, dockerfile: None }))
         }
-        Place::Remote(address) => {
-            let step = progress.start(&format!("[internal] load git source {address}"));
-            let brought = remote_context(engine, address).await.map_err(|error| failure::of_engine(&error));
-            step.end(&brought.as_ref().map(|_| ()));
-            brought.map(Some)
-        }
+        Place::Remote(address) => at(engine, address, (keeps_git_dir, progress)).await.map(Some),
     }
+}
+
+/// Brings the context at an address, whoever it is of.
+///
+/// # Errors
+/// What the address or its server says.
+pub(super) async fn at(
+    engine: &Arc<Engine>,
+    address: &str,
+    (keeps_git_dir, progress): (Option<bool>, &Progress),
+) -> Result<Context, Status> {
+    let Some(git) = repository(address)? else {
+        let step = progress.start("[internal] load remote build context");
+        let brought = download(engine, address).await.map_err(|error| failure::of_engine(&error));
+        step.end(&brought.as_ref().map(drop));
+        return brought;
+    };
+    let source = git.into_source(keeps_git_dir, "").map_err(unclear)?;
+    let step = progress.start(&format!("[internal] load git source {address}"));
+    let fetched = fetch::fetch(engine, &source, &|_, _, _| {}).await;
+    step.end(&fetched);
+    match fetched {
+        Ok(material) => Ok(Context { folder: material.folder, dockerfile: None }),
+        Err(error) => Err(Status::unknown(match error {
+            FetchError::NoSubdir { .. } | FetchError::SubdirIsFile { .. } => error.to_string(),
+            error => format!("failed to load cache key: {error}"),
+        })),
+    }
+}
+
+/// The repository that an address is of; `None` for that of a file.
+fn repository(address: &str) -> Result<Option<GitSource>, Status> {
+    match address.strip_prefix("github.com/") {
+        Some(path) => GitSource::parse(&format!("https://github.com/{path}")),
+        None => GitSource::parse(address),
+    }
+    .map_err(unclear)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+fn unclear(error: wherry_dockerfile::Error) -> Status {
+    Status::unknown(error.to_string())
+}
+
+/// A context without which there is no Dockerfile.
+fn unread(context: &Place, status: Status) -> Status {
+    let message = match context {
+        Place::Remote(address) if matches!(repository(address), Ok(Some(_))) => {
+            format!("failed to read dockerfile: {}", status.message)
+        }
+        Place::Remote(_) => format!("failed to read downloaded context: {}", status.message),
+        _ => return status,
+    };
+    Status { message, ..status }
 }
 
 async fn uploaded(engine: &Arc<Engine>, session: &Arc<Session>, path: &str) -> Result<Arc<Folder>, Status> {

@@ -1,20 +1,24 @@
 //! What only the client has, brought when the executor asks for it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{Mutex, OnceCell};
 use wherry_buildkit::control::Progress;
+use wherry_buildkit::pb::services::Stat;
 use wherry_buildkit::session::{Session, Sessions, SyncOptions};
+use wherry_buildkit::sync::receive::Contents;
 use wherry_registry::Credentials;
 
 use super::attributes::{Place, Wanted};
 use super::files::{ignore_from_client, patterns};
 use super::folders::Lease;
-use crate::build::classic::remote_context;
-use crate::build::{Folder, Future, Sources};
+use super::remote;
+use crate::build::files::{Incoming, Known};
+use crate::build::{Folder, Future, Offered, Sources};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
@@ -35,8 +39,6 @@ pub(super) struct Client {
     pub(super) contexts: BTreeMap<String, Place>,
     /// Those that have come.
     pub(super) synced: Mutex<HashMap<String, Arc<OnceCell<Synced>>>>,
-    /// Where the client's agents are offered to steps.
-    pub(super) agents: Agents,
 }
 
 /// Files that have come.
@@ -81,11 +83,12 @@ impl Client {
         let mut part = step.part("transferring context:", "transferring");
         let exclude = ignore.as_deref().map(patterns).unwrap_or_default();
         let options = SyncOptions { name: place, exclude, ..SyncOptions::default() };
-        let synced = session.sync_to_folder(&options, root, lease.clone(), |bytes| part.at(bytes, 0)).await;
+        let known = Arc::new(lease.known());
+        let incoming = Arriving { known: known.clone(), begun: HashMap::new(), _lease: lease.clone() };
+        let synced = session.sync_to_folder(&options, root, incoming, |bytes| part.at(bytes, 0)).await;
         part.end();
         step.end(&synced);
         synced.map_err(|error| Error::server(error.to_string()))?;
-        let known = lease.known();
         let folder = Arc::new(Folder { root: ours, temporary: None, known: Some(known), inside: None });
         Ok(Synced { folder, _lease: lease })
     }
@@ -105,7 +108,9 @@ impl Sources for Client {
                 Place::Client(place) => self.of_client(name, place).await.map(Some),
                 Place::Upload(_) | Place::Remote(_) if name.is_empty() => Ok(self.fetched.clone()),
                 Place::Upload(at) | Place::Remote(at) => {
-                    remote_context(&self.engine, at).await.map(|context| Some(context.folder))
+                    let brought = remote::at(&self.engine, at, (None, &self.progress)).await;
+                    let context = brought.map_err(|status| Error::server(status.message))?;
+                    Ok(Some(context.folder))
                 }
                 Place::Image(_) | Place::Input(_) => Ok(None),
             }
@@ -118,10 +123,13 @@ impl Sources for Client {
         )
     }
 
-    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Option<PathBuf>> {
+    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>> {
         Box::pin(async move {
             let has = self.session.has_agent(id).await.map_err(|error| Error::server(error.to_string()))?;
-            if has { self.agents.offer(&self.engine, &self.session, id).map(Some) } else { Ok(None) }
+            match has {
+                Ok(()) => offer(&self.engine, &self.session, id).map(Ok),
+                Err(reason) => Ok(Err(reason)),
+            }
         })
     }
 
@@ -145,51 +153,69 @@ impl Sources for Client {
     }
 }
 
-/// Sockets at which the client's SSH agents answer; they go with the build.
-#[derive(Debug, Default)]
-pub(super) struct Agents {
-    offered: std::sync::Mutex<HashMap<String, Agent>>,
+/// Knows the files of a transfer by their digests when they have come, so that nobody needs to read them for that.
+struct Arriving {
+    known: Arc<Known>,
+    /// Those of which some has come.
+    begun: HashMap<u32, Incoming>,
+    /// The folder is its build's as long as anything is written to it.
+    _lease: Arc<Lease>,
 }
 
+impl Contents for Arriving {
+    fn begin(&mut self, id: u32, stat: &Stat) {
+        // Attributes are part of the digest, and not all that are listed can be set.
+        if stat.xattrs.is_empty() {
+            self.begun.insert(id, Incoming::new(stat.size));
+        }
+    }
+
+    fn piece(&mut self, id: u32, bytes: &[u8]) {
+        if let Some(incoming) = self.begun.get_mut(&id) {
+            incoming.add(bytes);
+        }
+    }
+
+    fn complete(&mut self, id: u32, file: BorrowedFd<'_>) {
+        let digest = self.begun.remove(&id).and_then(Incoming::finish);
+        if let (Some(digest), Ok(stat)) = (digest, rustix::fs::fstat(file)) {
+            self.known.put(&stat, digest);
+        }
+    }
+}
+
+/// What serves a socket at which a client's SSH agent answers.
 #[derive(Debug)]
 struct Agent {
     folder: PathBuf,
-    path: PathBuf,
     listener: tokio::task::JoinHandle<()>,
 }
 
-impl Agents {
-    /// The socket of an agent, which is made when it is asked for first.
-    fn offer(&self, engine: &Engine, session: &Arc<Session>, id: &str) -> Result<PathBuf, Error> {
-        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = offered.get(id) {
-            return Ok(agent.path.clone());
+/// Offers an agent of the client at a new socket.
+fn offer(engine: &Engine, session: &Arc<Session>, id: &str) -> Result<Offered, Error> {
+    let folder = engine.config().exec_root.join("build").join(crate::id::hex64());
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.map_err(Error::io("create", folder.display()))?;
+    let path = folder.join("agent.sock");
+    let socket = wherry_ipc::listen(&path, 0o600)
+        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+        .and_then(tokio::net::UnixListener::from_std)
+        .map_err(Error::io("listen at", path.display()))?;
+    let (session, agent) = (session.clone(), id.to_owned());
+    let listener = tokio::spawn(async move {
+        let mut carried = tokio::task::JoinSet::new();
+        while let Ok((client, _)) = socket.accept().await {
+            let (session, agent) = (session.clone(), agent.clone());
+            carried.spawn(async move {
+                if let Err(error) = session.forward_agent(&agent, client).await {
+                    tracing::debug!(%error, "a connection to a client's SSH agent broke");
+                }
+            });
+            // Those that have ended need not be kept.
+            while carried.try_join_next().is_some() {}
         }
-        let folder = engine.config().exec_root.join("build").join(crate::id::hex64());
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(Error::io("create", folder.display()))?;
-        let path = folder.join("agent.sock");
-        let socket = wherry_ipc::listen(&path, 0o600)
-            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-            .and_then(tokio::net::UnixListener::from_std)
-            .map_err(Error::io("listen at", path.display()))?;
-        let (session, agent) = (session.clone(), id.to_owned());
-        let listener = tokio::spawn(async move {
-            let mut carried = tokio::task::JoinSet::new();
-            while let Ok((client, _)) = socket.accept().await {
-                let (session, agent) = (session.clone(), agent.clone());
-                carried.spawn(async move {
-                    if let Err(error) = session.forward_agent(&agent, client).await {
-                        tracing::debug!(%error, "a connection to a client's SSH agent broke");
-                    }
-                });
-                // Those that have ended need not be kept.
-                while carried.try_join_next().is_some() {}
-            }
-        });
-        offered.insert(id.to_owned(), Agent { folder, path: path.clone(), listener });
-        Ok(path)
-    }
+    });
+    Ok(Offered { path, server: Box::new(Agent { folder, listener }) })
 }
 
 impl Drop for Agent {

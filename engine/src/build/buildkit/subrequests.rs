@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use wherry_buildkit::errdefs;
-use wherry_buildkit::grpc::{Code, Status};
+use wherry_buildkit::grpc::Status;
 use wherry_dockerfile::plan::{Frontend, ImageConfig, Planner, Request, SuppliedImage};
 use wherry_dockerfile::{Dockerfile, Ignore, Instruction, Lines, Source, Stage, Warning};
 
@@ -37,7 +37,7 @@ pub(super) fn answer(
         }
         "frontend.lint" => Ok(lint(engine, wanted, definition, ignore)),
         other => {
-            let mut status = Status::new(Code::Unimplemented, format!("unsupported subrequest {other}"));
+            let mut status = Status::unknown(format!("unsupported request {other}"));
             status.details.push(errdefs::subrequest(other));
             Err(status)
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use wherry_image_store::{Document, Image, ImageId, Layer, NewImage};
+use wherry_registry::Platform;
 
 use crate::containers::config::Config;
 use crate::engine::Engine;
@@ -25,6 +26,8 @@ pub(super) struct Made<'a> {
     pub(super) author: &'a str,
     /// What the instruction has written.
     pub(super) layer: Option<Layer>,
+    /// What an image without a parent is for; `None` for this host.
+    pub(super) platform: Option<&'a Platform>,
 }
 
 /// Puts an image into the store. It could be built again, so nobody waits for the disk. Blocking.
@@ -33,7 +36,7 @@ pub(super) struct Made<'a> {
 /// The store's.
 pub(super) fn make(engine: &Engine, made: Made<'_>) -> Result<Arc<Image>, Error> {
     let store = &engine.store;
-    let (document, raw) = of_parent(engine, made.parent)?;
+    let (document, raw) = of_parent(engine, &made)?;
     let mut layers = store.hold_layers(&document.rootfs.diff_ids)?;
     // What is not an instruction of files has no layer; one of files that changed none has none either.
     let layer = made.layer.filter(|layer| !is_empty_layer(layer.diff_id()));
@@ -61,11 +64,16 @@ fn commit(
     Ok(engine.store.commit_built(&new)?)
 }
 
-fn of_parent(engine: &Engine, parent: Option<&Arc<Image>>) -> Result<(Document, Vec<u8>), Error> {
-    match parent {
-        Some(parent) => Ok(((*parent.document).clone(), engine.store.raw_config(&parent.id)?)),
-        None => Ok((Document { os: "linux".into(), ..Document::default() }, b"{}".to_vec())),
+fn of_parent(engine: &Engine, made: &Made<'_>) -> Result<(Document, Vec<u8>), Error> {
+    if let Some(parent) = made.parent {
+        return Ok(((*parent.document).clone(), engine.store.raw_config(&parent.id)?));
     }
+    let mut document = Document { os: "linux".into(), ..Document::default() };
+    if let Some(platform) = made.platform {
+        document.architecture.clone_from(&platform.architecture);
+        document.variant.clone_from(&platform.variant);
+    }
+    Ok((document, b"{}".to_vec()))
 }
 
 /// The image that was made of `parent` (`None` is scratch) with this configuration before; the newest, if there are several. Images
@@ -74,10 +82,17 @@ pub(super) fn known(
     engine: &Engine,
     parent: Option<&Arc<Image>>,
     container_config: &Config,
+    platform: Option<&Platform>,
 ) -> Option<Arc<Image>> {
     let parent = parent.map(|parent| parent.id);
     let wanted = comparable(serde_json::to_value(container_config).ok()?);
-    let children = engine.store.images().into_iter().filter(|image| image.built && image.parent == parent);
+    let host = Platform::host();
+    let architecture = &platform.unwrap_or(&host).architecture;
+    let children = engine.store.images().into_iter().filter(|image| {
+        // One with a parent is for what that is for.
+        let fits = parent.is_some() || image.document.architecture == *architecture;
+        image.built && image.parent == parent && fits
+    });
     let same = children.filter(|image| made_with(engine, &image.id).is_some_and(|made| made == wanted));
     same.max_by(|a, b| a.document.created.cmp(&b.document.created))
 }
@@ -110,11 +125,11 @@ pub(super) fn from_sources(
     sources: &[Arc<Image>],
     made: &Made<'_>,
 ) -> Result<Option<Arc<Image>>, Error> {
-    let own = known(engine, made.parent, made.container_config);
+    let own = known(engine, made.parent, made.container_config, made.platform);
     if let Some(own) = own.filter(|own| sources.iter().any(|source| descends(engine, source, own))) {
         return Ok(Some(own));
     }
-    let (document, _) = of_parent(engine, made.parent)?;
+    let (document, _) = of_parent(engine, made)?;
     let command = made.container_config.cmd.clone().unwrap_or_default().join(" ");
     let (steps, layers) = (document.history.len(), document.rootfs.diff_ids.len());
     for source in sources {

@@ -7,7 +7,7 @@ use wherry_dockerfile::plan::TransferSource;
 
 use super::context;
 use super::request::Asked;
-use crate::build::fetch;
+use crate::build::fetch::{self, FetchError};
 use crate::build::job::{Folder, Inside};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -76,16 +76,25 @@ async fn repository(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
         reference: reference.to_owned(),
         subdir: String::new(),
         checksum: String::new(),
-        keep_git_dir: false,
+        // dockerd's classic builder leaves it where the whole repository is the context.
+        keep_git_dir: true,
         submodules: true,
     };
-    let failed = |error: fetch::FetchError| Error::server(error.to_string());
+    let failed = |error: FetchError| match error {
+        FetchError::NoReference(name) => Error::server(format!(
+            "error fetching: fatal: couldn't find remote ref {name}\n: exit status 128"
+        )),
+        FetchError::Repository { reason, .. } => {
+            Error::server(format!("error fetching: {reason}\n: exit status 128"))
+        }
+        other => Error::server(other.to_string()),
+    };
     let material = fetch::fetch(engine, &source, &|_, _, _| {}).await.map_err(failed)?;
     let folder = if subdir.is_empty() { material.folder } else { below(material.folder, subdir)? };
     Ok(Context { folder, dockerfile: None })
 }
 
-/// A folder of a repository, which keeps the whole of it alive.
+/// A folder of a repository, which keeps the whole of it alive. Links to it are followed inside the repository.
 fn below(folder: Arc<Folder>, path: &str) -> Result<Arc<Folder>, Error> {
     use crate::build::files::{Root, clean};
     use std::os::fd::AsFd;
@@ -95,7 +104,10 @@ fn below(folder: Arc<Folder>, path: &str) -> Result<Arc<Folder>, Error> {
 }
 
 /// An archive, or a Dockerfile alone.
-async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
+///
+/// # Errors
+/// dockerd's texts.
+pub(in crate::build) async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
     let failed = |error: wherry_registry::Error| Error::server(error.to_string());
     let mut download = client.download(url).await.map_err(failed)?;

@@ -33,7 +33,6 @@ pub(super) struct Asked {
     pub(super) build_args: BTreeMap<String, String>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) limits: Limits,
-    pub(super) security_opt: Vec<String>,
     pub(super) target: String,
     pub(super) platform: Option<Platform>,
     /// By which `/build/cancel` finds it.
@@ -58,6 +57,9 @@ impl Asked {
             };
             return Err(Error::InvalidParameter(reason.into()));
         }
+        if query.get("securityopt").is_some() {
+            return Err(Error::InvalidParameter("security options are not supported on linux".into()));
+        }
         let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
         let platform = query.get("platform").filter(|_| request.version >= ApiVersion(1, 32));
         let platform = platform.map(Platform::parse).transpose().map_err(Error::InvalidParameter)?;
@@ -80,7 +82,6 @@ impl Asked {
                 .collect(),
             labels: labels.unwrap_or_default(),
             limits: limits(query)?,
-            security_opt: query.all("securityopt").map(str::to_owned).collect(),
             target: text("target"),
             platform,
             build_id: text("buildid"),
@@ -134,19 +135,27 @@ fn names(query: &Query) -> Result<Vec<Reference>, Error> {
 }
 
 fn limits(query: &Query) -> Result<Limits, Error> {
-    let number = |name: &str| Ok::<_, Error>(query.integer(name)?.unwrap_or(0));
+    // What is no number is none, as with dockerd; but for the size of /dev/shm.
+    let number = |name: &str| query.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let shm_size = match query.get("shmsize").unwrap_or_default() {
+        "" => 0,
+        text => text.parse().map_err(|_| {
+            let quoted = crate::text::go_quote(text);
+            Error::server(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
+        })?,
+    };
     let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
-    let ulimits: Option<Vec<Ulimit>> = json(query, "ulimits", "ulimits")?;
+    let ulimits: Option<Vec<Ulimit>> = json(query, "ulimits", "ulimit settings")?;
     Ok(Limits {
-        memory: number("memory")?,
-        memory_swap: number("memswap")?,
-        cpu_shares: number("cpushares")?,
-        cpu_period: number("cpuperiod")?,
-        cpu_quota: number("cpuquota")?,
+        memory: number("memory"),
+        memory_swap: number("memswap"),
+        cpu_shares: number("cpushares"),
+        cpu_period: number("cpuperiod"),
+        cpu_quota: number("cpuquota"),
         cpuset_cpus: text("cpusetcpus"),
         cpuset_mems: text("cpusetmems"),
         cgroup_parent: text("cgroupparent"),
-        shm_size: number("shmsize")?,
+        shm_size,
         ulimits: ulimits.unwrap_or_default(),
         extra_hosts: query.all("extrahosts").filter(|host| !host.is_empty()).map(str::to_owned).collect(),
         network: text("networkmode"),

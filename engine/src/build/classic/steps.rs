@@ -158,6 +158,7 @@ impl Walk<'_> {
                 self.run_step(stage, &words, step, run).await
             }
             Action::Transfer(transfer) => self.transfer(stage, step, transfer).await,
+            Action::Refused(error) => Err(failed(error.classic(super::DOCKERFILE))),
         }
     }
 
@@ -169,8 +170,9 @@ impl Walk<'_> {
         let (engine, parent, sources) = (self.engine.clone(), stage.image.clone(), self.cache_from.clone());
         let (config, container, author) =
             (words.config.clone(), words.container.clone(), words.author.clone());
+        let platform = self.asked.platform.clone();
         let found = blocking(move || match sources {
-            None => Ok(images::known(&engine, parent.as_ref(), &container)),
+            None => Ok(images::known(&engine, parent.as_ref(), &container, platform.as_ref())),
             Some(sources) => {
                 let made = Made {
                     parent: parent.as_ref(),
@@ -179,6 +181,7 @@ impl Walk<'_> {
                     config: &config,
                     author: &author,
                     layer: None,
+                    platform: platform.as_ref(),
                 };
                 images::from_sources(&engine, &sources, &made)
             }
@@ -211,7 +214,7 @@ impl Walk<'_> {
             if let Some(path) = folder {
                 let writable = engine.store.writable(&id)?;
                 let root = mount_detached(Mountable::Writable(&writable))?;
-                work_dir(files::Root(root.as_fd()), &path, "", Style::Classic).map_err(server)?;
+                work_dir(files::Root(root.as_fd()), &path, ("", None), Style::Classic).map_err(server)?;
                 drop(root);
                 layer = Some(engine.store.take_layer(&id)?);
             }
@@ -222,6 +225,7 @@ impl Walk<'_> {
                 config: &config,
                 author: &author,
                 layer,
+                platform: None,
             };
             images::make(&engine, made)
         })
@@ -234,14 +238,14 @@ impl Walk<'_> {
     /// A stage from scratch has no image yet that a container could be of.
     async fn without_container(&self, words: &Words, folder: Option<String>) -> Result<Arc<Image>, Failed> {
         let (engine, config, author) = (self.engine.clone(), words.config.clone(), words.author.clone());
-        let container = words.container.clone();
+        let (container, platform) = (words.container.clone(), self.asked.platform.clone());
         let made = blocking(move || {
             let layer = match folder {
                 None => None,
                 Some(path) => {
                     let draft = engine.store.draft(&[])?;
                     let root = draft.mount()?;
-                    work_dir(files::Root(root.as_fd()), &path, "", Style::Classic).map_err(server)?;
+                    work_dir(files::Root(root.as_fd()), &path, ("", None), Style::Classic).map_err(server)?;
                     drop(root);
                     Some(draft.seal()?)
                 }
@@ -253,6 +257,7 @@ impl Walk<'_> {
                 config: &config,
                 author: &author,
                 layer,
+                platform: platform.as_ref(),
             };
             images::make(&engine, made)
         });
@@ -277,8 +282,7 @@ impl Walk<'_> {
         config.healthcheck =
             Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() });
         config.volumes.clone_from(&convert::to_config(&step.config).volumes);
-        let mut host = self.asked.limits.host_config();
-        host.security_opt = (!self.asked.security_opt.is_empty()).then(|| self.asked.security_opt.clone());
+        let host = self.asked.limits.host_config();
         let (container, abandoned) = visible::create(self.engine, config, host).await?;
         self.output.arrow(&format!("Running in {}", short(&container))).await;
         let made = match self.program(&container).await {
@@ -315,6 +319,7 @@ impl Walk<'_> {
                 config: &config,
                 author: &author,
                 layer: Some(layer),
+                platform: None,
             };
             images::make(&engine, made)
         });
@@ -390,6 +395,7 @@ impl Walk<'_> {
             return Ok(known);
         }
         let (engine, parent, owned) = (self.engine.clone(), stage.image.clone(), transfer.clone());
+        let platform = self.asked.platform.clone();
         let made = blocking_transfer(move || {
             let (materials, excluded) = materials;
             let below = parent.as_ref().map(|image| image.diff_ids().to_vec()).unwrap_or_default();
@@ -402,7 +408,7 @@ impl Walk<'_> {
                 Err(error) => return Ok(Err(Error::from(error))),
             };
             let transfer = Transfer { step: &owned, materials, excluded, style: Style::Classic };
-            transfer.carry_out(files::Root(root.as_fd()))?;
+            transfer.carry_out(files::Root(root.as_fd()), &draft.upper())?;
             drop(root);
             let layer = match draft.seal() {
                 Ok(layer) => layer,
@@ -415,6 +421,7 @@ impl Walk<'_> {
                 config: &words.config,
                 author: &words.author,
                 layer: Some(layer),
+                platform: platform.as_ref(),
             };
             Ok(images::make(&engine, made))
         });

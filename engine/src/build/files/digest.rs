@@ -149,8 +149,7 @@ impl Walk<'_> {
         let mut file = File::from(open()?);
         let mut hasher = Hasher::default();
         attributes_into(&mut hasher, file.as_fd())?;
-        // The length in front, so that no content can look like another attribute.
-        hasher.update(&stat.st_size.to_le_bytes());
+        length_into(&mut hasher, stat.st_size);
         let mut left = u64::try_from(stat.st_size).unwrap_or(0);
         while left > 0 {
             let read = match file.read(&mut self.buffer) {
@@ -172,6 +171,37 @@ impl Walk<'_> {
     fn field(&mut self, bytes: &[u8]) {
         field_into(&mut self.hasher, bytes);
     }
+}
+
+/// The digest of a file that has no attributes, as its bytes come.
+pub(in super::super) struct Incoming {
+    hasher: Hasher,
+    left: i64,
+}
+
+impl Incoming {
+    /// Of a file that will have so many bytes.
+    pub(in super::super) fn new(size: i64) -> Self {
+        let mut hasher = Hasher::default();
+        length_into(&mut hasher, size);
+        Self { hasher, left: size }
+    }
+
+    /// The next ones.
+    pub(in super::super) fn add(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.left = self.left.saturating_sub_unsigned(bytes.len() as u64);
+    }
+
+    /// What has come; `None` if it is not as much as was said.
+    pub(in super::super) fn finish(self) -> Option<Digest> {
+        (self.left == 0).then(|| self.hasher.finish())
+    }
+}
+
+/// Comes after the attributes and before the bytes, so that no content can look like another attribute.
+fn length_into(hasher: &mut Hasher, size: i64) {
+    hasher.update(&size.to_le_bytes());
 }
 
 fn attributes_into(hasher: &mut Hasher, file: BorrowedFd<'_>) -> Result<(), Errno> {

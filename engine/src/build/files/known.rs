@@ -52,7 +52,7 @@ impl Known {
     }
 
     /// Remembers it.
-    pub(super) fn put(&self, stat: &Stat, digest: Digest) {
+    pub(in super::super) fn put(&self, stat: &Stat, digest: Digest) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let digests = state.digests.get_or_insert_with(|| read(&self.path));
         if digests.len() >= MAX_RECORDS && !digests.contains_key(&stat.st_ino) {

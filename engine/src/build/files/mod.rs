@@ -1,6 +1,7 @@
 //! Files on their way into an image. All of it goes by descriptors: what a context or a stage has under a path is opened below
 //! its root, links lead nowhere out of it, and nothing is followed where a link itself is meant.
 
+mod crew;
 mod digest;
 mod known;
 mod mode;
@@ -8,7 +9,7 @@ mod place;
 mod select;
 mod tree;
 
-pub(super) use digest::{Digested, digest};
+pub(super) use digest::{Digested, Incoming, digest};
 pub(super) use known::Known;
 pub(super) use mode::ModeChange;
 pub(super) use place::{Root, clean, split};

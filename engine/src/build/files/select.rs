@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, OFlags, statat};
 
 use super::place::{Root, is_folder, names, split};
-use super::{FileError, failed, join};
+use super::{FileError, MAX_DEPTH, failed, join};
 use crate::images::pattern;
 
 /// Something that a source means.
@@ -29,17 +29,25 @@ pub(super) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '[', '\\'])
 }
 
-/// All that a clean path or pattern means, sorted. A plain path that means nothing is an error, a pattern is not.
-pub(in super::super) fn select(root: Root<'_>, path: &str) -> Result<Vec<Selected>, FileError> {
+/// All that a clean path or pattern means, sorted. A plain path that means nothing is an error, a pattern is not. Where it is
+/// `deep`, a part `**` stands for any number of folders, none as well.
+pub(in super::super) fn select(root: Root<'_>, path: &str, deep: bool) -> Result<Vec<Selected>, FileError> {
     if !is_pattern(path) {
         return select_one(root, path).map(|one| vec![one]);
     }
     let mut found = vec![Vec::new()];
-    for part in path.split('/') {
+    let mut parts = path.split('/').peekable();
+    while let Some(part) = parts.next() {
         let mut next = Vec::new();
         for above in &found {
-            below(root, above, part, &mut next)?;
+            match deep && part == "**" && parts.peek().is_some() {
+                true => folders(root, above, 0, &mut next)?,
+                false => below(root, above, part, &mut next)?,
+            }
         }
+        // Two ways may lead to the same.
+        next.sort_unstable();
+        next.dedup();
         found = next;
     }
     let mut selected = Vec::new();
@@ -58,6 +66,23 @@ pub(in super::super) fn select_one(root: Root<'_>, path: &str) -> Result<Selecte
         Some(stat) => Ok(Selected { path: path.as_bytes().to_vec(), is_folder: is_folder(&stat) }),
         None => Err(failed("stat", path.as_bytes())(rustix::io::Errno::NOENT)),
     }
+}
+
+/// Adds the folder `above`, if it is one, and all below it; no links are followed there.
+fn folders(root: Root<'_>, above: &[u8], depth: usize, found: &mut Vec<Vec<u8>>) -> Result<(), FileError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let Ok(folder) = root.open(above, flags) else { return Ok(()) };
+    if depth > MAX_DEPTH {
+        return Err(failed("open", above)(rustix::io::Errno::NAMETOOLONG));
+    }
+    found.push(above.to_vec());
+    for name in names(folder.as_fd()).map_err(failed("read", above))? {
+        let stat = statat(&folder, &*name, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| is_folder(&stat)) {
+            folders(root, &join(above, &name), depth + 1, found)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds what `part` means in the folder `above`, if it is one.

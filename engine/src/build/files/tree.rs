@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
@@ -11,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, read, retry_on_intr, write};
 
+use super::crew::{Crew, Hands, Pair};
 use super::place::{is_folder, names};
 use super::{FileError, MAX_DEPTH, ModeChange, failed, join};
 
@@ -29,26 +31,33 @@ const SMALL_BYTES: usize = 128 << 10;
 /// Whether something stays out: its path below the source, and whether it is a folder.
 pub(in super::super) type Exclude<'a> = &'a (dyn Fn(&[u8], bool) -> bool + 'a);
 
-/// Copies files, with owners and modes as they are wanted.
-pub(in super::super) struct Copier<'a> {
+/// What becomes of owners and modes.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Rules<'a> {
     /// Of all that is copied.
     pub(in super::super) owner: Owner,
     /// What becomes of the modes.
     pub(in super::super) mode: Option<&'a ModeChange>,
     /// Setuid and setgid go, as where the owner is changed after the mode.
     pub(in super::super) clears_set_ids: bool,
+}
+
+/// Copies files, with owners and modes as they are wanted.
+pub(in super::super) struct Copier<'a> {
+    /// Owners and modes.
+    pub(in super::super) rules: Rules<'a>,
     /// What stays out.
     pub(in super::super) exclude: Exclude<'a>,
     /// The copies of files that have several names.
     linked: HashMap<(u64, u64), OwnedFd>,
-    /// For the bytes of small files.
-    buffer: Vec<u8>,
+    buffer: Buffer,
 }
 
 impl<'a> Copier<'a> {
     /// One that changes nothing but the owner.
     pub(in super::super) fn new(owner: Owner, mode: Option<&'a ModeChange>, exclude: Exclude<'a>) -> Self {
-        Self { owner, mode, clears_set_ids: false, exclude, linked: HashMap::new(), buffer: Vec::new() }
+        let rules = Rules { owner, mode, clears_set_ids: false };
+        Self { rules, exclude, linked: HashMap::new(), buffer: Buffer::default() }
     }
 
     /// Copies `name` of `source`, whatever it is, to `target_name` in `target`. What is there is replaced; a folder is added to.
@@ -61,40 +70,13 @@ impl<'a> Copier<'a> {
         path: &[u8],
     ) -> Result<(), FileError> {
         let stat = statat(source, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("lstat", path))?;
-        self.known_entry(source, name, &stat, (target, target_name), (path, 0))
-    }
-
-    fn known_entry(
-        &mut self,
-        source: BorrowedFd<'_>,
-        name: &[u8],
-        stat: &Stat,
-        (target, target_name): (BorrowedFd<'_>, &[u8]),
-        (path, depth): (&[u8], usize),
-    ) -> Result<(), FileError> {
-        if is_folder(stat) {
-            let from = openat(source, name, FOLDER, Mode::empty()).map_err(failed("open", path))?;
-            let (to, _) =
-                make_folder(target, target_name).map_err(failed("cannot copy to non-directory", path))?;
-            self.below(from.as_fd(), to.as_fd(), (path, depth + 1))?;
-            return self
-                .metadata(from.as_fd(), to.as_fd(), stat)
-                .map_err(failed("set the attributes of", path));
+        if !is_folder(&stat) {
+            return self.known_entry(source, name, &stat, (target, target_name), path);
         }
-        let made =
-            replacing((target, target_name), || self.try_entry(source, name, stat, (target, target_name)));
-        made.map_err(failed("copy", path))
-    }
-
-    /// Copies an open file to `target_name` in `target`. What is there is replaced.
-    pub(in super::super) fn open_file(
-        &mut self,
-        file: &OwnedFd,
-        (target, target_name): (BorrowedFd<'_>, &[u8]),
-        path: &[u8],
-    ) -> Result<(), FileError> {
-        let made = replacing((target, target_name), || self.new_file(file, target, target_name));
-        made.map_err(failed("copy", path))
+        let from = openat(source, name, FOLDER, Mode::empty()).map_err(failed("open", path))?;
+        let (to, _) =
+            make_folder(target, target_name).map_err(failed("cannot copy to non-directory", path))?;
+        self.walk((from, to), (path.to_vec(), Some(stat)))
     }
 
     /// Copies all that is in a folder, and nothing of the folder itself.
@@ -103,27 +85,84 @@ impl<'a> Copier<'a> {
         source: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
     ) -> Result<(), FileError> {
-        self.below(source, target, (b"", 0))
+        let own =
+            |folder: BorrowedFd<'_>| openat(folder, ".", FOLDER, Mode::empty()).map_err(failed("open", b""));
+        self.walk((own(source)?, own(target)?), (Vec::new(), None))
     }
 
-    fn below(
+    /// Copies what is in a folder; with `stat`, its attributes in the end.
+    fn walk(
         &mut self,
-        source: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
+        folders: (OwnedFd, OwnedFd),
+        (path, stat): (Vec<u8>, Option<Stat>),
+    ) -> Result<(), FileError> {
+        let crew = Crew::new(self.rules);
+        let walked = std::thread::scope(|scope| {
+            let mut hands = Hands::new(scope, &crew);
+            let top = Pair::new(&crew, folders, (path.clone(), stat));
+            let walked = self.below(&top, &crew, &mut hands, (&path, 0));
+            hands.finish();
+            walked
+        });
+        walked.and(crew.result())
+    }
+
+    fn below<'scope>(
+        &mut self,
+        pair: &Arc<Pair<'scope>>,
+        crew: &'scope Crew<'scope>,
+        hands: &mut Hands<'scope, '_>,
         (path, depth): (&[u8], usize),
     ) -> Result<(), FileError> {
         if depth > MAX_DEPTH {
             return Err(failed("open", path)(Errno::NAMETOOLONG));
         }
+        let (source, target) = (&pair.source, &pair.target);
         for name in names(source).map_err(failed("read", path))? {
+            // The threads have said why.
+            if crew.has_failed() {
+                return Ok(());
+            }
             let path = join(path, &name);
             let stat = statat(source, &*name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("lstat", &path))?;
             if (self.exclude)(&path, is_folder(&stat)) {
                 continue;
             }
-            self.known_entry(source, &name, &stat, (target, &name), (&path, depth))?;
+            if is_folder(&stat) {
+                let from = openat(source, &*name, FOLDER, Mode::empty()).map_err(failed("open", &path))?;
+                let (to, _) = make_folder(target.as_fd(), &name)
+                    .map_err(failed("cannot copy to non-directory", &path))?;
+                let inner = Pair::new(crew, (from, to), (path.clone(), Some(stat)));
+                self.below(&inner, crew, hands, (&path, depth + 1))?;
+            } else if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1 {
+                hands.copy(pair, name, path);
+            } else {
+                self.known_entry(source.as_fd(), &name, &stat, (target.as_fd(), &name), &path)?;
+            }
         }
         Ok(())
+    }
+
+    /// Copies anything but a folder.
+    fn known_entry(
+        &mut self,
+        source: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+        place: (BorrowedFd<'_>, &[u8]),
+        path: &[u8],
+    ) -> Result<(), FileError> {
+        replacing(place, || self.try_entry(source, name, stat, place)).map_err(failed("copy", path))
+    }
+
+    /// Copies an open file to `target_name` in `target`. What is there is replaced.
+    pub(in super::super) fn open_file(
+        &mut self,
+        file: &OwnedFd,
+        place: (BorrowedFd<'_>, &[u8]),
+        path: &[u8],
+    ) -> Result<(), FileError> {
+        replacing(place, || self.new_file(file, place)).map_err(failed("copy", path))
     }
 
     /// Makes anything but a folder. `EXIST` if something has its place.
@@ -139,14 +178,14 @@ impl<'a> Copier<'a> {
             FileType::Symlink => {
                 let link = readlinkat(source, name, Vec::new())?;
                 symlinkat(&link, target, target_name)?;
-                self.node_metadata(target, target_name, stat, None)
+                self.rules.node_metadata(target, target_name, stat, None)
             }
             // A socket is of no use without its program.
             FileType::Socket | FileType::Directory | FileType::Unknown => Ok(()),
             kind => {
-                let mode = Mode::from_raw_mode(self.mode_of(stat));
+                let mode = Mode::from_raw_mode(self.rules.mode_of(stat));
                 mknodat(target, target_name, kind, mode, stat.st_rdev)?;
-                self.node_metadata(target, target_name, stat, Some(mode))
+                self.rules.node_metadata(target, target_name, stat, Some(mode))
             }
         }
     }
@@ -163,27 +202,41 @@ impl<'a> Copier<'a> {
             return linkat(rustix::fs::CWD, first, target, target_name, AtFlags::SYMLINK_FOLLOW);
         }
         let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        self.new_file(&openat(source, name, read, Mode::empty())?, target, target_name)
+        self.new_file(&openat(source, name, read, Mode::empty())?, (target, target_name))
     }
 
-    fn new_file(&mut self, from: &OwnedFd, target: BorrowedFd<'_>, target_name: &[u8]) -> Result<(), Errno> {
+    /// Makes the copy of a file, which may have further names.
+    fn new_file(
+        &mut self,
+        from: &OwnedFd,
+        (target, target_name): (BorrowedFd<'_>, &[u8]),
+    ) -> Result<(), Errno> {
+        let stat = self.rules.new_file(from, (target, target_name), &mut self.buffer)?;
+        if stat.st_nlink > 1 && self.linked.len() < MAX_LINKED {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let kept = openat(target, target_name, flags, Mode::empty())?;
+            self.linked.insert((stat.st_dev, stat.st_ino), kept);
+        }
+        Ok(())
+    }
+}
+
+impl Rules<'_> {
+    /// Makes the copy of an open file, with its bytes and all that it has beside them.
+    pub(super) fn new_file(
+        &self,
+        from: &OwnedFd,
+        (target, target_name): (BorrowedFd<'_>, &[u8]),
+        buffer: &mut Buffer,
+    ) -> Result<Stat, Errno> {
         let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let stat = fstat(from)?;
         // As it will be for the most part, so that there is less to set; nobody else sees it before it is done.
         let mode = Mode::from_raw_mode(self.mode_of(&stat) & 0o777);
         let to = openat(target, target_name, write, mode)?;
-        copy_bytes(from, &to, &stat, &mut self.buffer)?;
+        copy_bytes(from, &to, &stat, buffer)?;
         self.metadata(from.as_fd(), to.as_fd(), &stat)?;
-        if stat.st_nlink > 1 && self.linked.len() < MAX_LINKED {
-            let kept = openat(
-                target,
-                target_name,
-                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
-            self.linked.insert((stat.st_dev, stat.st_ino), kept);
-        }
-        Ok(())
+        Ok(stat)
     }
 
     fn mode_of(&self, stat: &Stat) -> u32 {
@@ -238,7 +291,7 @@ impl<'a> Copier<'a> {
 }
 
 /// Makes something new at a place; what is there, if it is no folder, is removed first.
-fn replacing(
+pub(super) fn replacing(
     (folder, name): (BorrowedFd<'_>, &[u8]),
     mut make: impl FnMut() -> Result<(), Errno>,
 ) -> Result<(), Errno> {
@@ -279,9 +332,12 @@ pub(in super::super) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
+/// For the bytes of small files.
+pub(super) type Buffer = Vec<u8>;
+
 /// Copies the content: a small one through `buffer`, a large one in the kernel where it can do that, which takes more calls and
 /// a pipe where the file systems differ.
-fn copy_bytes(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut Vec<u8>) -> Result<(), Errno> {
+fn copy_bytes(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut Buffer) -> Result<(), Errno> {
     let mut left = usize::try_from(stat.st_size).unwrap_or(0);
     while left > SMALL_BYTES {
         match copy_file_range(from, None, to, None, left) {
