@@ -14,5 +14,12 @@ mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"; mkdir "$ROOT/run/lock"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/var/tmp"; mkdir -p "$ROOT$work"; mount --bind "$work" "$ROOT$work"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
+# git, which contexts in repositories need and the lab has not: the machine's own, as far as it runs without more libraries
+if [ ! -e "$ROOT/usr/bin/git" ] && programs=$(git --exec-path 2>/dev/null); then
+  mount -t tmpfs -o mode=755 tmpfs "$ROOT/usr/local"; mkdir -p "$ROOT/usr/local/bin" "$ROOT/usr/local/libexec/git-core"
+  mount --bind "$programs" "$ROOT/usr/local/libexec/git-core"
+  printf '#!/bin/sh\nGIT_EXEC_PATH=/usr/local/libexec/git-core exec /usr/local/libexec/git-core/git "$@"\n' >"$ROOT/usr/local/bin/git"
+  chmod 755 "$ROOT/usr/local/bin/git"
+fi
 mount --bind /etc/resolv.conf "$ROOT/etc/resolv.conf"; mount --bind /etc/hosts "$ROOT/etc/hosts"
 cd "$ROOT"; mkdir -p .old; pivot_root . .old; umount -l /.old
