@@ -166,8 +166,8 @@ async fn small_files_secrets_and_results() {
 
     assert_eq!(session.secret("known").await.unwrap().as_deref(), Some(b"hidden".as_slice()));
     assert_eq!(session.secret("other").await.unwrap(), None);
-    assert!(session.has_agent("known").await.unwrap());
-    assert!(!session.has_agent("default").await.unwrap());
+    assert!(session.has_agent("known").await.unwrap().is_ok());
+    assert!(session.has_agent("default").await.unwrap().is_err());
     let (mut step, ours) = tokio::net::UnixStream::pair().unwrap();
     let forwarded = session.clone();
     let forwarding = tokio::spawn(async move { forwarded.forward_agent("known", ours).await });

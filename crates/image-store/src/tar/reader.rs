@@ -313,3 +313,33 @@ fn up_to_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the docker client makes one where the Dockerfile comes on its standard input: nothing follows the last file.
+    #[test]
+    fn an_archive_may_end_in_its_padding() {
+        let mut header = [0; BLOCK];
+        header[..4].copy_from_slice(b"file");
+        header[124..135].copy_from_slice(b"00000000003");
+        header[148..156].copy_from_slice(b"        ");
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let names = |bytes: &[u8]| {
+            let mut reader = Reader::new(bytes, ());
+            let mut names = Vec::new();
+            while let Some(entry) = reader.next()? {
+                names.push(entry.path);
+            }
+            Ok::<_, TarError>(names)
+        };
+        for padding in [0, 1, 508, 509] {
+            let whole = [&header[..], b"abc", &vec![0; padding]].concat();
+            assert_eq!(names(&whole).unwrap(), [b"file".to_vec()], "{padding}");
+        }
+        assert!(matches!(names(&[&header[..], b"ab"].concat()), Err(TarError::Truncated)));
+        assert!(matches!(names(&header[..100]), Err(TarError::Truncated)));
+    }
+}

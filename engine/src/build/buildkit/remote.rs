@@ -12,7 +12,7 @@ use super::files::Definition;
 use wherry_dockerfile::plan::GitSource;
 
 use crate::build::Folder;
-use crate::build::classic::{Context, dockerfile, download, unpack};
+use crate::build::classic::{Context, DownloadError, dockerfile, download, unpack};
 use crate::build::fetch::{self, FetchError};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -97,9 +97,15 @@ pub(super) async fn at(
 ) -> Result<Context, Status> {
     let Some(git) = repository(address)? else {
         let step = progress.start("[internal] load remote build context");
-        let brought = download(engine, address).await.map_err(|error| failure::of_engine(&error));
+        let brought = download(engine, address).await.map_err(|error| match error {
+            DownloadError::Status { code, .. } => Status::unknown(format!("invalid response status {code}")),
+            DownloadError::Own(error) => failure::of_engine(&error),
+        });
         step.end(&brought.as_ref().map(drop));
-        return brought;
+        return brought.map_err(|status| Status {
+            message: format!("failed to load cache key: {}", status.message),
+            ..status
+        });
     };
     let source = git.into_source(keeps_git_dir, "").map_err(unclear)?;
     let step = progress.start(&format!("[internal] load git source {address}"));

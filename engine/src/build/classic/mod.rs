@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(super) use context::{dockerfile, new_folder, unpack};
-pub(super) use remote::{Context, download};
+pub(super) use remote::{Context, DownloadError, download};
 use tokio::sync::oneshot;
 use wherry_dockerfile::plan::{Frontend, ImageNeed, Planner, Request as PlanRequest};
 use wherry_dockerfile::{Dockerfile, Instruction, LocatedError};

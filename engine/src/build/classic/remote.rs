@@ -47,7 +47,12 @@ pub(super) async fn context(engine: &Arc<Engine>, asked: &Asked, request: Reques
 pub(in crate::build) async fn at(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
     match url {
         url if is_repository(url) => repository(engine, url).await,
-        url if url.starts_with("http://") || url.starts_with("https://") => download(engine, url).await,
+        url if url.starts_with("http://") || url.starts_with("https://") => {
+            download(engine, url).await.map_err(|error| match error {
+                DownloadError::Own(error) => error,
+                refused @ DownloadError::Status { .. } => Error::server(refused.to_string()),
+            })
+        }
         other => Err(Error::server(format!("remoteURL ({other}) could not be recognized as URL"))),
     }
 }
@@ -103,21 +108,36 @@ fn below(folder: Arc<Folder>, path: &str) -> Result<Arc<Folder>, Error> {
     Ok(Arc::new(Folder { root, temporary: None, known: None, inside: Some(Inside::Folder(folder)) }))
 }
 
+/// Why a context could not be downloaded.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::build) enum DownloadError {
+    /// Its server refuses.
+    #[error("error downloading remote context {url}: failed to GET {url} with status {code} {reason}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// Its answer.
+        code: u16,
+        /// The same in words.
+        reason: &'static str,
+    },
+    /// Something else.
+    #[error(transparent)]
+    Own(#[from] Error),
+}
+
 /// An archive, or a Dockerfile alone.
 ///
 /// # Errors
 /// dockerd's texts.
-pub(in crate::build) async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
+pub(in crate::build) async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, DownloadError> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
     let failed = |error: wherry_registry::Error| Error::server(error.to_string());
     let mut download = client.download(url).await.map_err(failed)?;
     let status = download.status();
     if !status.is_success() {
         let reason = status.canonical_reason().unwrap_or_default();
-        return Err(Error::server(format!(
-            "error downloading remote context {url}: failed to GET {url} with status {} {reason}",
-            status.as_u16()
-        )));
+        return Err(DownloadError::Status { url: url.into(), code: status.as_u16(), reason });
     }
     let (sender, mut body) = BlockingBody::channel();
     tokio::spawn(async move {

@@ -173,3 +173,64 @@ fn work<'c>(crew: &Crew<'c>, queue: &Mutex<Receiver<Job<'c>>>) {
         crew.copy(&job, &mut buffer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
+    use super::super::Copier;
+    use std::os::fd::AsFd;
+
+    fn copy(source: &Path, target: &Path) -> Result<(), super::FileError> {
+        let (from, to) = (fs::File::open(source).unwrap(), fs::File::open(target).unwrap());
+        Copier::new(None, None, &|path, _| path.ends_with(b"skipped")).contents(from.as_fd(), to.as_fd())
+    }
+
+    /// Few files are copied by who walks, many by threads; folders have their times although files were made in them.
+    #[test]
+    fn few_and_many_files_are_copied_alike() {
+        for files in [3, 400] {
+            let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+            let at = |path: &str| source.path().join(path);
+            for folder in ["a", "a/b", "c"] {
+                fs::create_dir(at(folder)).unwrap();
+                for number in 0..files {
+                    fs::write(at(&format!("{folder}/{number}")), format!("{folder} {number}")).unwrap();
+                }
+                fs::write(at(&format!("{folder}/skipped")), "").unwrap();
+            }
+            fs::set_permissions(at("c/1"), fs::Permissions::from_mode(0o4711)).unwrap();
+            fs::hard_link(at("a/1"), at("c/link")).unwrap();
+            for folder in ["a/b", "a", "c"] {
+                fs::File::open(at(folder)).unwrap().set_modified(time).unwrap();
+            }
+            copy(source.path(), target.path()).unwrap();
+            let made = |path: &str| target.path().join(path);
+            for folder in ["a", "a/b", "c"] {
+                assert_eq!(fs::metadata(made(folder)).unwrap().modified().unwrap(), time, "{folder}");
+                for number in 0..files {
+                    let text = fs::read_to_string(made(&format!("{folder}/{number}"))).unwrap();
+                    assert_eq!(text, format!("{folder} {number}"));
+                }
+                assert!(!made(&format!("{folder}/skipped")).exists());
+            }
+            assert_eq!(fs::metadata(made("c/1")).unwrap().mode() & 0o7777, 0o4711);
+            assert_eq!(fs::metadata(made("c/link")).unwrap().ino(), fs::metadata(made("a/1")).unwrap().ino());
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_told() {
+        let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for number in 0..400 {
+            fs::write(source.path().join(number.to_string()), "").unwrap();
+        }
+        fs::create_dir(target.path().join("7")).unwrap();
+        let error = copy(source.path(), target.path()).unwrap_err();
+        assert_eq!((error.action, error.path.as_str()), ("copy", "7"));
+    }
+}

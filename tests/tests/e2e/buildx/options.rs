@@ -79,7 +79,7 @@ RUN echo left $(ls -A / /wd)
     ];
     has(&told, &seen);
     has_not(&told, "noexec,relatime,size=4096k");
-    let left = told.lines().find(|line| line.contains(" left ")).unwrap();
+    let left = told.lines().find(|line| line.contains(" left /:")).unwrap();
     assert!(!left.contains(" x ") && left.ends_with("/wd:"), "{left}");
 }
 
