@@ -388,7 +388,10 @@ fn what_is_left_out_is_told() {
     }
     let folder = host.folder_with("asks", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
     let told = build(&host, "--build-arg BUILDKIT_SANDBOX_HOSTNAME=x", &folder).ok();
-    assert!(told.stderr.contains("not supported, and left out: build-arg:BUILDKIT_SANDBOX_HOSTNAME"), "{told}");
+    assert!(
+        told.stderr.contains("not supported, and left out: build-arg:BUILDKIT_SANDBOX_HOSTNAME"),
+        "{told}"
+    );
     assert!(!build(&host, "", &folder).ok().stderr.contains("left out"));
 }
 

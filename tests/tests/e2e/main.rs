@@ -9,11 +9,8 @@ mod archives;
 mod attach;
 mod build;
 mod buildkit;
-<<<<<<< HEAD
 mod buildkit_cache;
-=======
 mod buildx;
->>>>>>> b3a4ad9 (Tests: each option of the stock buildx, asked of dockerd too; the reference engine has the machine's git)
 mod cases;
 mod checkpoints;
 mod commit;
