@@ -322,7 +322,7 @@ fn the_classic_builder_refuses_what_it_does_not_know() {
     let fails = |text: &str, expect: &str| {
         let result = plan_with(text, request(Frontend::Classic, &[]), &BTreeMap::new());
         // Most of it is found out at the step, and no other comes after that.
-        let refused = match result.map(|plan| plan.steps.last().map(|step| step.action.clone())) {
+        let refused = match result.map(|(plan, _)| plan.steps.last().map(|step| step.action.clone())) {
             Ok(Some(Action::Refused(error))) => error.to_string(),
             result => result.map(drop).expect_err(text).to_string(),
         };

@@ -364,8 +364,7 @@ impl<'a> Executor<'a> {
             Action::Refused(error) => Err(located(error)),
             Action::Workdir { path, user } => {
                 let mut builder = self.key(step, "workdir", &below);
-                builder.work_dir(path, user);
-                builder.text(&self.job.epoch_s.map_or(String::new(), |epoch| epoch.to_string()));
+                builder.work_dir(path, user, self.job.epoch_s);
                 let (path, user, epoch_s) = (path.clone(), user.clone(), self.job.epoch_s);
                 self.known_or(step, shown, (builder.finish(), below), |draft| async move {
                     blocking(move || {

@@ -56,7 +56,8 @@ impl Builder {
     }
 
     /// A folder to be made.
-    pub(super) fn work_dir(&mut self, path: &str, user: &str) {
+    pub(super) fn work_dir(&mut self, path: &str, user: &str, epoch_s: Option<i64>) {
+        self.texts(epoch_s.map(|epoch| epoch.to_string()).iter().map(String::as_str));
         self.text(path);
         self.text(user);
     }

@@ -149,10 +149,10 @@ impl Executor<'_> {
     /// What a step does, without what it works on. A step that cannot be told fails when it is carried out.
     async fn define(&self, builder: &mut key::Builder, step: &Step) -> Option<()> {
         match &step.action {
-            Action::Configure => {}
+            Action::Configure | Action::Refused(_) => {}
             Action::Workdir { path, user } => {
                 builder.text("workdir");
-                builder.work_dir(path, user);
+                builder.work_dir(path, user, self.job.epoch_s);
             }
             Action::Run(run) => {
                 builder.text("run");
