@@ -35,7 +35,7 @@ pub(super) async fn fetch(
 /// Brings such a context with the Dockerfile that is in it.
 ///
 /// # Errors
-/// As [`fetch`]; a Dockerfile that is not there.
+/// As [`fetch()`]; a Dockerfile that is not there.
 pub(super) async fn with_dockerfile(
     engine: &Arc<Engine>,
     session: &Arc<Session>,
