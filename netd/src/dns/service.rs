@@ -28,8 +28,10 @@ use crate::netlink::redirect::RESOLVER;
 
 /// Queries of one sandbox that wait for other resolvers at a time; more are answered with a failure.
 const MOST_WAITING: usize = 1024;
-/// Queries of all sandboxes that wait for other resolvers at a time; more wait for their turn.
+/// Queries of all sandboxes that wait for other resolvers at a time; more wait for their turn. Fewer where there are few
+/// descriptors: each may take several.
 const MOST_WAITING_ALTOGETHER: usize = 4096;
+const DESCRIPTORS_FOR_EACH: usize = 8;
 /// TCP connections of one sandbox at a time; for more, the oldest ones are closed.
 const MOST_STREAMS: usize = 64;
 /// How long a TCP connection may take for its next message, and to take an answer.
@@ -138,7 +140,8 @@ impl Drop for DnsService {
 impl Resolver {
     pub(crate) fn new(names: Arc<Names>, runtime: Handle) -> Arc<Self> {
         let host = HostResolvers::new(PathBuf::from("/etc/resolv.conf"));
-        let waiting = Semaphore::new(MOST_WAITING_ALTOGETHER);
+        let most = MOST_WAITING_ALTOGETHER.min(crate::limits::descriptors() / DESCRIPTORS_FOR_EACH);
+        let waiting = Semaphore::new(most.max(1));
         Arc::new(Self {
             names,
             host,

@@ -3,7 +3,10 @@
 //! iptables-restore takes 4 ms. The resolver does not sit on port 53 itself, so that a program in the
 //! container may listen there.
 //!
-//! Only the destination is rewritten: the kernel's connection tracking turns the answers back.
+//! Port numbers are rewritten packet by packet, in questions and in answers, without translation (NAT): that would have the kernel
+//! track every connection in the container's namespace, whose own traffic would be the slower for it. Where a container has
+//! connections tracked by rules of its own, these see the same port in both directions: questions are rewritten before
+//! tracking, answers behind it.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +18,10 @@ use super::message::{APPEND, Batch, CREATE, Message};
 /// Where containers find the resolver.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const TABLE: &str = "wherry-names";
-const CHAIN: &str = "output";
+/// Asked for packets that leave, before connections are tracked, and behind that.
+const QUESTIONS: (&str, i32) = ("questions", -300);
+const ANSWERS: (&str, i32) = ("answers", -150);
+const DNS: u16 = 53;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 16;
@@ -26,10 +32,25 @@ const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 
 const NFPROTO_IPV4: u32 = 2;
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
 const REGISTER_1: u32 = 1;
-const REGISTER_2: u32 = 2;
+
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// Offsets in the IPv4 header, and of ports in that of TCP and UDP.
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
+
+/// A protocol: its number, and where its checksum is.
+#[derive(Clone, Copy)]
+struct Transport {
+    number: u8,
+    checksum: u32,
+}
+
+const TCP: Transport = Transport { number: 6, checksum: 16 };
+const UDP: Transport = Transport { number: 17, checksum: 6 };
 
 /// Makes the rules in the namespace of the thread that opened `socket`; with `again`, replacing those of an earlier
 /// netd, after which closing the socket takes the kernel some 10 ms.
@@ -42,9 +63,12 @@ pub(crate) fn install(socket: &mut Socket, udp_port: u16, tcp_port: u16, again: 
         table(&mut batch, DELTABLE);
     }
     table(&mut batch, NEWTABLE);
-    chain(&mut batch);
-    rule(&mut batch, IPPROTO_UDP, udp_port);
-    rule(&mut batch, IPPROTO_TCP, tcp_port);
+    chain(&mut batch, QUESTIONS);
+    chain(&mut batch, ANSWERS);
+    for (transport, port) in [(UDP, udp_port), (TCP, tcp_port)] {
+        rule(&mut batch, QUESTIONS.0, transport, DESTINATION, (DESTINATION_PORT, DNS, port));
+        rule(&mut batch, ANSWERS.0, transport, SOURCE, (SOURCE_PORT, port, DNS));
+    }
     batch.marker(BATCH_END, &family(0, SUBSYSTEM >> 8));
     socket.commit(batch)
 }
@@ -61,8 +85,8 @@ fn table(batch: &mut Batch, kind: u16) {
     batch.order(kind, flags, &family(NFPROTO_IPV4 as u8, 0)).text(NAME, TABLE);
 }
 
-/// `type nat hook output priority -100`
-fn chain(batch: &mut Batch) {
+/// `type filter hook output priority PRIORITY`
+fn chain(batch: &mut Batch, (name, priority): (&str, i32)) {
     const TABLE_NAME: u16 = 1;
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
@@ -70,39 +94,40 @@ fn chain(batch: &mut Batch) {
     const HOOK_NUMBER: u16 = 1;
     const HOOK_PRIORITY: u16 = 2;
     const LOCAL_OUT: u32 = 3;
-    const BEFORE_ROUTING_AGAIN: i32 = -100;
     batch
         .order(NEWCHAIN, CREATE, &family(NFPROTO_IPV4 as u8, 0))
         .text(TABLE_NAME, TABLE)
-        .text(NAME, CHAIN)
+        .text(NAME, name)
         .nest(HOOK, |hook| {
-            hook.bytes(HOOK_NUMBER, &LOCAL_OUT.to_be_bytes())
-                .bytes(HOOK_PRIORITY, &BEFORE_ROUTING_AGAIN.to_be_bytes());
+            hook.bytes(HOOK_NUMBER, &LOCAL_OUT.to_be_bytes()).bytes(HOOK_PRIORITY, &priority.to_be_bytes());
         })
-        .text(TYPE, "nat");
+        .text(TYPE, "filter");
 }
 
-/// `ip daddr 127.0.0.11 meta l4proto PROTOCOL th dport 53 dnat to 127.0.0.11:PORT`
-fn rule(batch: &mut Batch, protocol: u8, port: u16) {
+/// `ip daddr 127.0.0.11 udp dport 53 udp dport set PORT`, or of the source
+fn rule(
+    batch: &mut Batch,
+    chain: &str,
+    transport: Transport,
+    address: u32,
+    (port, from, to): (u32, u16, u16),
+) {
     const TABLE_NAME: u16 = 1;
     const CHAIN_NAME: u16 = 2;
     const EXPRESSIONS: u16 = 4;
-    const NETWORK_HEADER: u32 = 1;
-    const TRANSPORT_HEADER: u32 = 2;
     batch
         .order(NEWRULE, CREATE | APPEND, &family(NFPROTO_IPV4 as u8, 0))
         .text(TABLE_NAME, TABLE)
-        .text(CHAIN_NAME, CHAIN)
+        .text(CHAIN_NAME, chain)
         .nest(EXPRESSIONS, |list| {
-            payload(list, NETWORK_HEADER, 16, 4);
+            payload(list, NETWORK_HEADER, address, 4);
             compare(list, &RESOLVER.octets());
             protocol_of_packet(list);
-            compare(list, &[protocol]);
-            payload(list, TRANSPORT_HEADER, 2, 2);
-            compare(list, &53u16.to_be_bytes());
-            immediate(list, REGISTER_1, &RESOLVER.octets());
-            immediate(list, REGISTER_2, &port.to_be_bytes());
-            rewrite_destination(list);
+            compare(list, &[transport.number]);
+            payload(list, TRANSPORT_HEADER, port, 2);
+            compare(list, &from.to_be_bytes());
+            immediate(list, REGISTER_1, &to.to_be_bytes());
+            rewrite(list, transport, port, 2);
         });
 }
 
@@ -156,12 +181,15 @@ fn immediate(list: &mut Message<'_>, register: u32, value: &[u8]) {
     });
 }
 
-fn rewrite_destination(list: &mut Message<'_>) {
-    const DNAT: u32 = 1;
-    expression(list, "nat", |data| {
-        number(data, 1, DNAT);
-        number(data, 2, NFPROTO_IPV4);
-        number(data, 3, REGISTER_1);
-        number(data, 5, REGISTER_2);
+/// Puts the register's value into the packet.
+fn rewrite(list: &mut Message<'_>, transport: Transport, offset: u32, length: u32) {
+    const INTERNET_CHECKSUM: u32 = 1;
+    expression(list, "payload", |data| {
+        number(data, 2, TRANSPORT_HEADER);
+        number(data, 3, offset);
+        number(data, 4, length);
+        number(data, 5, REGISTER_1);
+        number(data, 6, INTERNET_CHECKSUM);
+        number(data, 7, transport.checksum);
     });
 }

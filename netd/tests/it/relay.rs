@@ -1,7 +1,7 @@
 //! What netd relays itself, because the kernel does not translate it.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use wherry_netd::protocol::{NetworkSpec, Protocol};
@@ -64,14 +64,26 @@ fn a_crowd_of_clients_leaves_descriptors_for_containers() {
         let mut line = String::new();
         first.read_line(&mut line).unwrap();
         assert!(line.starts_with("web "), "{line}");
-        let curious = client.create_sandbox(sandbox_spec("curious", &[&net])).unwrap();
+        // Questions to a resolver that says nothing, as many as a container likes to ask.
+        let mut curious = sandbox_spec("curious", &[&net]);
+        curious.upstreams = vec!["172.18.0.77".parse().unwrap()];
+        let curious = client.create_sandbox(curious).unwrap();
+        let questions = inside(&curious.netns, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for id in 0..300u16 {
+                let mut message = id.to_be_bytes().to_vec();
+                message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'x', 1, b'y', 0, 0, 1, 0, 1]);
+                socket.send_to(&message, "127.0.0.11:53").unwrap();
+            }
+            socket
+        });
         for number in 0..8 {
             let name = format!("c{number}");
             let made = client.create_sandbox(sandbox_spec(&name, &[&net])).unwrap();
             let found = ask(&curious.netns, &name, A).unwrap();
             assert_eq!(found.records, [ip(&made).octets().to_vec()]);
         }
-        drop((crowd, first, datagrams));
+        drop((crowd, first, datagrams, questions));
         eventually("those that waited are gone", || {
             greeting(Ipv6Addr::LOCALHOST, 8080).is_ok_and(|line| line.starts_with("web "))
         });
