@@ -111,6 +111,15 @@ fn variables(source: &Record, receiver: &str, alias: &str, address: IpAddr) -> V
         env.push(format!("{name}_PORT={number}"));
         env.push(format!("{name}_PROTO={protocol}"));
     }
+    // A run of neighbours has its two ends besides, under the name of the first.
+    for run in ports.chunk_by(|a, b| a.1 == b.1 && a.0.checked_add(1) == Some(b.0)) {
+        let [(first, protocol), .., (last, _)] = run else { continue };
+        let name = format!("{prefix}_PORT_{first}_{}", protocol.to_string().to_uppercase());
+        for (end, number) in [("START", first), ("END", last)] {
+            env.push(format!("{name}_{end}={protocol}://{address}:{number}"));
+            env.push(format!("{name}_PORT_{end}={number}"));
+        }
+    }
     for variable in source.config.env.iter().flatten() {
         let Some((name, value)) = variable.split_once('=') else { continue };
         if name != "HOME" && name != "PATH" {

@@ -21,6 +21,14 @@ fn of_the_default_bridge() {
     host.docker("run --rm --link db busybox sh -c 'env | grep ^DB_PORT=; tail -2 /etc/hosts | head -1'")
         .prints("DB_PORT=tcp://172.17.0.2:5432\n172.17.0.2\tdb dbhost");
     host.docker("run --rm --link db:store busybox ping -c 1 -W 3 store").ok();
+    // Neighbouring ports are told of as a range, too.
+    host.docker("run -d --name range --expose 8000-8002 --expose 8003/udp --expose 9000 busybox sleep 600")
+        .ok();
+    host.docker("run --rm --link range:r busybox sh -c 'env | grep -E \"^R_.*(START|END)=\" | sort'").prints(
+        "R_PORT_8000_TCP_END=tcp://172.17.0.3:8002\nR_PORT_8000_TCP_PORT_END=8002\n\
+         R_PORT_8000_TCP_PORT_START=8000\nR_PORT_8000_TCP_START=tcp://172.17.0.3:8000",
+    );
+    host.docker("rm -f range").ok();
     // A new address is written into the files of those who are linked.
     host.docker("run -d --name watcher --link db:store busybox sleep 600").ok();
     host.docker("stop -t 0 db").ok();
