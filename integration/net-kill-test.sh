@@ -1,16 +1,11 @@
 #!/bin/bash
 # make net-kill-test: netd and the engine are killed N times (50) under traffic and churn, in one host; the counts go to
 # integration/results/net-kill-test.md. ENGINE names the engine.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-kills=${1:-50}
-results=integration/results/net-kill-test.md
-log=$(mktemp); trap 'rm -f "$log"' EXIT
-outcome=passed
-WHERRY_NET_KILLS=$kills cargo test -q -p wherry-tests --test e2e -- --exact --nocapture netkill::network_and_engine_in_turns 2>&1 | tee "$log" || outcome="**failed**"
-line=$(grep -aoE 'net-kill: .*' "$log" || echo "net-kill: rounds=$kills")
-count() { grep -oE "$1=[0-9]+" <<<"$line" | cut -d= -f2 || echo -; }
-[ -s "$results" ] || cat >"$results" <<'HEAD'
+source "$(dirname "$0")/counted-test.sh"
+export WHERRY_NET_KILLS=${1:-50}
+counted_test net-kill wherry-tests e2e netkill::network_and_engine_in_turns
+keep net-kill-test.md "$("${ENGINE:-target/release/wherryd}" --version 2>/dev/null | head -1)" "$(count rounds)" "$(count answers)" \
+  "$(count repeated)" "$(count dark)" "$(count failed)" "$(count started)" "$(count seconds)" <<'HEAD'
 # netd and the engine are killed under traffic and churn
 
 Written by `make net-kill-test`. Rounds in turn: netd; the engine; both; both and netd's standby. Three connections stay open all the time (container to
@@ -22,5 +17,3 @@ links, rules, namespaces and processes are compared with what must be there.
 | date | commit | engine | kills | lookups | repeated | dark | failed | containers started | seconds | outcome |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 HEAD
-echo "| $(date -u '+%F %R') | $(git rev-parse --short HEAD) | $("${ENGINE:-target/release/wherryd}" --version 2>/dev/null | head -1) | $(count rounds) | $(count answers) | $(count repeated) | $(count dark) | $(count failed) | $(count started) | $(count seconds) | $outcome |" >>"$results"
-[ "$outcome" = passed ]

@@ -123,7 +123,13 @@ impl PortTable {
             return HeldPort { bound: bound.clone(), socket: None };
         }
         self.note(bound.protocol, bound.host_port, bound.host_ip);
-        let again = || bind(bound.protocol, bound.host_ip, bound.host_port, listen).unwrap_or_default();
+        let again = || {
+            let bound_again = bind(bound.protocol, bound.host_ip, bound.host_port, listen);
+            bound_again.unwrap_or_else(|error| {
+                crate::journal::note(format_args!("{bound:?} is not held, and not relayed: {error}"));
+                None
+            })
+        };
         let socket = left.or_else(again);
         HeldPort { bound: bound.clone(), socket }
     }

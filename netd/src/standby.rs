@@ -1,7 +1,8 @@
 //! Who takes over when netd dies: a second process of the same program, which does nothing but wait for the lock that
-//! a living netd holds. The kernel hands it the lock the moment its holder is gone, however that came to pass, so
-//! there is one writer at any time and names resolve again within milliseconds, also while no engine runs. A netd
-//! that was told to end removes its socket first; then nobody takes over.
+//! a living netd holds. The kernel wakes it the moment the holder is gone, however that came to pass, so there is one
+//! writer at any time and names resolve again within milliseconds, also while no engine runs. Whoever else is started to be
+//! netd lets a waiting standby go first: it has what was left. A netd that was told to end removes its socket first; then
+//! nobody takes over.
 //!
 //! netd starts its standby and leaves it the resolvers' sockets and relayed connections ([`crate::handover`]); should it die, another one; should both be killed at once, the next engine that
 //! asks something starts anew.
@@ -21,8 +22,12 @@ use wherry_netd::protocol::SOCKET;
 use crate::handover::{Handover, Heir, Left};
 use crate::journal;
 
+/// Held by the standby that waits.
+const STANDBY_LOCK: &str = "netd/standby.lock";
 /// How long an ending netd may take to let go of its lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// So long a standby that waits goes first. After that it has given up, and what was left to it is closed.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(3);
 /// A standby that ends while netd lives is replaced after this time.
 const REPLACE_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,10 +50,18 @@ pub(crate) enum Turn {
 /// A sentence.
 pub(crate) fn claim(exec_root: &Path) -> Result<Turn, String> {
     let path = exec_root.join("netd/lock");
-    let file = open(&path)?;
+    let (file, place) = (open(&path)?, open(&exec_root.join(STANDBY_LOCK))?);
     let begun = Instant::now();
     loop {
-        match file.try_lock() {
+        // A lock is not handed to who waits for it, but goes to who asks first when it is free.
+        let standby_waits = matches!(place.try_lock(), Err(TryLockError::WouldBlock));
+        let tried = match standby_waits && begun.elapsed() < STANDBY_PATIENCE {
+            true => Err(TryLockError::WouldBlock),
+            false => file.try_lock(),
+        };
+        // It was only to be looked at; if it is not held there is nothing to give back.
+        let _ = place.unlock();
+        match tried {
             Ok(()) => return Ok(Turn::Ours { lock: file, left: Left::default() }),
             // A standby was faster.
             Err(TryLockError::WouldBlock) if UnixStream::connect(exec_root.join(SOCKET)).is_ok() => {
@@ -74,7 +87,7 @@ pub(crate) fn wait(exec_root: &Path) -> Result<Turn, String> {
     // A session of its own, so that what ends netd's process group does not end its standby.
     let _ = rustix::process::setsid();
     let heir = inherit().map_err(|e| format!("hear from netd: {e}"))?;
-    let place = locked(&exec_root.join("netd/standby.lock"))?;
+    let place = locked(&exec_root.join(STANDBY_LOCK))?;
     let lock = locked(&exec_root.join("netd/lock"))?;
     drop(place);
     if exec_root.join(SOCKET).exists() {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -14,7 +14,7 @@ use wherry_tls::{Failure, Identity, Trust};
 
 use crate::Error;
 
-/// So long a server may take to accept a connection, and for each step of the handshake.
+/// So long a server may take to accept a connection, and for the handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection with a server that has proven who it is.
@@ -38,10 +38,9 @@ impl Connection {
         session.set_buffer_limit(None);
         let dial = |source| Error::Dial { address: server.address, source };
         let mut socket = TcpStream::connect_timeout(&server.address, PATIENCE).map_err(dial)?;
-        socket.set_read_timeout(Some(PATIENCE)).map_err(dial)?;
-        socket.set_write_timeout(Some(PATIENCE)).map_err(dial)?;
+        let mut timed = Timed { socket: &mut socket, end: Instant::now() + PATIENCE };
         while session.is_handshaking() {
-            session.complete_io(&mut socket).map_err(|error| Failure::of(error, &server.name))?;
+            session.complete_io(&mut timed).map_err(|error| Failure::of(error, &server.name))?;
         }
         socket.set_nonblocking(true).map_err(dial)?;
         Ok(Self { socket, session })
@@ -78,6 +77,37 @@ impl Connection {
         let mut said = vec![0; state.plaintext_bytes_to_read()];
         self.session.reader().read_exact(&mut said).map_err(Error::Lost)?;
         if said.is_empty() && state.peer_has_closed() { Err(Error::Closed) } else { Ok(said) }
+    }
+}
+
+/// A socket that has only so much time for all that is read and written.
+struct Timed<'a> {
+    socket: &'a mut TcpStream,
+    end: Instant,
+}
+
+impl Timed<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.read(bytes)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,6 +21,20 @@ fn certificate(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../registry/tests/certificates")).join(name)
 }
 
+/// How a relay knows its server, but for the port.
+fn server(answers: bool) -> TlsServer {
+    TlsServer {
+        program: PathBuf::new(),
+        container: String::new(),
+        address: ([127, 0, 0, 1], 0).into(),
+        name: "127.0.0.1".into(),
+        authorities: Some(certificate("ca.crt")),
+        identity: None,
+        verify: true,
+        answers,
+    }
+}
+
 /// A server for one client, the relay for it, and the monitor's end.
 fn start<T: Send + 'static>(
     answers: bool,
@@ -31,16 +46,7 @@ fn start<T: Send + 'static>(
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = TlsServer {
-        program: PathBuf::new(),
-        container: String::new(),
-        address: listener.local_addr().unwrap(),
-        name: "127.0.0.1".into(),
-        authorities: Some(certificate("ca.crt")),
-        identity: None,
-        verify: true,
-        answers,
-    };
+    let server = TlsServer { address: listener.local_addr().unwrap(), ..server(answers) };
     let (ours, theirs) = UnixStream::pair().unwrap();
     let serving = std::thread::spawn(move || {
         let (socket, _) = listener.accept().unwrap();
@@ -117,4 +123,22 @@ fn a_monitor_that_dies_while_the_server_does_not_read_ends_it() {
     drop(monitor);
     relay.join().unwrap().unwrap();
     drop(stream);
+}
+
+#[test]
+fn a_handshake_without_end_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = TlsServer { address: listener.local_addr().unwrap(), ..server(false) };
+    let begun = Instant::now();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        // The head of a long message, and then a byte now and then until nobody reads.
+        socket.write_all(&[0x16, 3, 3, 0x40, 0]).unwrap();
+        while socket.write_all(&[0]).is_ok() {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let (_monitor, theirs) = UnixStream::pair().unwrap();
+    assert!(run(&server, theirs).is_err());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }

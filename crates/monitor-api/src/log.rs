@@ -79,8 +79,8 @@ pub enum LogTarget {
 ///
 /// The monitor executes `program log-relay THIS_AS_JSON` with one end of a Unix socket pair as its standard
 /// input. Back come four zero bytes when the server is there and has proven who it is, and then, as big-endian numbers of 32
-/// bits, how many more bytes the kernel has taken for the server. What was not counted is to be sent again if the program
-/// ends. It ends when it cannot connect, when the connection is lost, and when the monitor closes its end of the pair.
+/// bits, how many more bytes the kernel has taken for the server: what a server loses, or refuses with our certificate, counts,
+/// too. What was not counted is to be sent again if the program ends. It ends when it cannot connect, when the connection is lost, and when the monitor closes its end of the pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsServer {
     /// The program.

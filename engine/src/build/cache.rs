@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 use wherry_image_ref::Digest;
@@ -223,19 +223,19 @@ impl Cache {
         self.save();
     }
 
-    /// What may not be on the disk yet, each with the time of its making.
-    fn pending(&self) -> Vec<(Key, i64)> {
+    /// What may not be on the disk yet. Times tell nothing: those of offered results are the same each time.
+    fn pending(&self) -> Vec<(Key, Weak<Layer>)> {
         let entries = self.entries();
         let pending = entries.iter().filter(|(_, entry)| entry.record.boot.is_some());
-        pending.map(|(key, entry)| (*key, entry.record.created_ns)).collect()
+        pending.map(|(key, entry)| (*key, Arc::downgrade(&entry.layer))).collect()
     }
 
     /// These are on the disk, unless they have been made anew since.
-    fn settled(&self, pending: &[(Key, i64)]) {
+    fn settled(&self, pending: &[(Key, Weak<Layer>)]) {
         let mut entries = self.entries();
-        for (key, created_ns) in pending {
+        for (key, layer) in pending {
             if let Some(entry) = entries.get_mut(key)
-                && entry.record.created_ns == *created_ns
+                && std::ptr::eq(Arc::as_ptr(&entry.layer), layer.as_ptr())
             {
                 entry.record.boot = None;
             }
@@ -289,6 +289,13 @@ mod tests {
         let (store, cache, key) = with_layer(folder.path());
         let pending = cache.pending();
         cache.add(key, "RUN make", layer(&store, "made anew"));
+        cache.settled(&pending);
+        assert_eq!(cache.pending().len(), 1);
+        // Offered results say when they were made: always the same.
+        let made = Made { key, definition: None, created_ns: 7, description: String::new() };
+        cache.adopt(&made, layer(&store, "offered"));
+        let pending = cache.pending();
+        cache.adopt(&made, layer(&store, "offered again"));
         cache.settled(&pending);
         assert_eq!(cache.pending().len(), 1);
         cache.settle();

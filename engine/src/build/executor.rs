@@ -61,7 +61,7 @@ pub(crate) async fn execute(engine: &Arc<Engine>, job: Job) -> Result<Built, Fai
     check_rights(&job, &planned)?;
     let mut executor = Executor::new(engine, &job, &planned, &progress);
     let mut built = executor.target().await;
-    if built.is_err() && executor.gives_up_offers() {
+    while built.is_err() && executor.gives_up_offers() {
         built = executor.target().await;
     }
     executor.tell_unneeded(&built);

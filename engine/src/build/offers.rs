@@ -92,11 +92,11 @@ impl Offers {
         self.results.get(key).cloned()
     }
 
-    /// Another key of the same result.
-    pub(super) fn other_key(&self, offer: &Offer, key: &Key) -> Option<Key> {
-        let same = |other: &Offer| Arc::ptr_eq(&other.cache, &offer.cache) && other.number == offer.number;
-        let keys = self.results.iter().filter(|(other, found)| *other != key && same(found));
-        keys.map(|(other, _)| *other).min()
+    /// What the other caches offer.
+    pub(super) fn without(&self, name: &str) -> Self {
+        let others = self.results.iter().filter(|(_, offer)| offer.cache.name != name);
+        let results = others.map(|(key, offer)| (*key, offer.clone())).collect();
+        Self { results, broken: Mutex::default() }
     }
 
     /// Brings an offered layer; several who need it bring it once.
@@ -188,7 +188,6 @@ mod tests {
         let a = find("a").unwrap();
         assert_eq!((a.diff_id(), a.created_ns(), format!("{a:?}").ends_with(" of cache")), (ids[0], 7, true));
         assert_eq!((a.below(), find("b").unwrap().below()), (&[][..], &ids[..1]));
-        assert_eq!(offers.other_key(&a, &of("a")), Some(of("also a")));
         assert_eq!(count(), 0, "nobody has asked for its files");
 
         let bring = |offer: Offer| {
@@ -201,5 +200,8 @@ mod tests {
         assert_eq!((count(), offers.broken()), (1, None));
         assert!(bring(find("b").unwrap()).await.is_err());
         assert_eq!(offers.broken(), Some(("cache".into(), "it is damaged".into())));
+        let left = offers.without("cache");
+        assert_eq!((left.is_empty(), left.broken()), (true, None), "the later one had nothing of its own");
+        assert!(!offers.without("later").is_empty());
     }
 }

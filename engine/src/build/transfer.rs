@@ -244,8 +244,11 @@ impl Into<'_> {
                 _ => error,
             }
         })?;
-        // What was made is of this layer alone: files need not come by way of the overlay there.
-        let directly = self.upper.filter(|_| made).and_then(|upper| same_in(upper, &self.path, &target));
+        // What was made is of this layer alone: files need not come by way of the overlay there. Where more is to follow by that
+        // way they must: no hard link leads from one mount to the other.
+        let alone = material.selected.len() == 1;
+        let upper = self.upper.filter(|_| made && alone);
+        let directly = upper.and_then(|upper| same_in(upper, &self.path, &target));
         copier.contents(source.as_fd(), directly.as_ref().unwrap_or(&target).as_fd())?;
         if made && self.style == Style::BuildKit {
             let set = fstat(&source).and_then(|stat| futimens(&target, &times(&stat)));

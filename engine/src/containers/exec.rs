@@ -362,7 +362,10 @@ async fn run_attached(
     let request = api::Request::Exec { exec: exec.id.clone(), spec: Box::new(spec), attach: Some(attach) };
     let answer = match lifecycle::monitor(container).await {
         Some(monitor) => monitor.call(request, &[socket.as_fd()]).await,
-        None => Err(CallError::Gone),
+        None => {
+            container.execs.give_back(&exec.id);
+            Err(CallError::Gone)
+        }
     };
     match answer {
         Ok(api::Reply::ExecStarted { pid }) => container.execs.set(&exec.id, ExecState::Running { pid }),

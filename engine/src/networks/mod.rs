@@ -50,7 +50,7 @@ pub(crate) async fn route(engine: Arc<Engine>, route: &Route, request: Request) 
             let network = match (container, found) {
                 (Err(missing), _) if !body.force => return Err(missing),
                 // dockerd looks for the networks of those that do not run nowhere else.
-                (Ok(container), Err(_)) if !container.status().state.is_running() => {
+                (Ok(container), Err(Error::NotFound(_))) if !container.status().state.is_running() => {
                     return Err(connect::not_connected(&container, name));
                 }
                 (_, found) => found?,

@@ -32,6 +32,8 @@ const MOST_WAITING: usize = 1024;
 /// descriptors: each may take several.
 const MOST_WAITING_ALTOGETHER: usize = 4096;
 const DESCRIPTORS_FOR_EACH: usize = 8;
+/// The part of all descriptors that they may take; clients of relays may have half of all.
+const PART: usize = 4;
 /// TCP connections of one sandbox at a time; for more, the oldest ones are closed.
 const MOST_STREAMS: usize = 64;
 /// How long a TCP connection may take for its next message, and to take an answer.
@@ -140,7 +142,7 @@ impl Drop for DnsService {
 impl Resolver {
     pub(crate) fn new(names: Arc<Names>, runtime: Handle) -> Arc<Self> {
         let host = HostResolvers::new(PathBuf::from("/etc/resolv.conf"));
-        let most = MOST_WAITING_ALTOGETHER.min(crate::limits::descriptors() / DESCRIPTORS_FOR_EACH);
+        let most = MOST_WAITING_ALTOGETHER.min(crate::limits::descriptors() / PART / DESCRIPTORS_FOR_EACH);
         let waiting = Semaphore::new(most.max(1));
         Arc::new(Self {
             names,
@@ -288,6 +290,8 @@ async fn datagrams(asker: Arc<Asker>, socket: Arc<UdpSocket>) {
             answer_datagram(&asker, &socket, bytes, from, &mut waiting);
             if asker.asked_last() {
                 patience.wait_for_more(&socket);
+                // What has come keeps this task ready: between two questions all others have their turn.
+                tokio::task::yield_now().await;
             }
         }
     }

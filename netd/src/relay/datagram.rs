@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
 /// How long a client is remembered after its last datagram, or the container's to it.
@@ -52,6 +53,8 @@ pub(super) async fn relay(socket: Arc<UdpSocket>, to: SocketAddr, room: Arc<Sema
     let clients = Clients::default();
     let mut answers = JoinSet::new();
     loop {
+        // What comes without end leaves others their turn.
+        consume_budget().await;
         tokio::select! {
             readable = socket.readable() => if readable.is_err() { return },
             Some(_) = answers.join_next() => continue,
@@ -95,6 +98,7 @@ async fn new_client(
 
 async fn relay_answers(socket: Arc<UdpSocket>, client: Arc<Client>, clients: Clients, path: Path) {
     loop {
+        consume_budget().await;
         match timeout(PATIENCE, client.towards.readable()).await {
             Err(_) if client.spoke.swap(false, Ordering::Relaxed) => continue,
             Err(_) | Ok(Err(_)) => break,
@@ -131,7 +135,8 @@ fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, Path)> {
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => {
                 let ours = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                path.ours = Some(ours.into());
+                // A group is no address to answer from.
+                path.ours = Some(ours).filter(|ours| !ours.is_multicast()).map(IpAddr::V6);
                 if ours.is_unicast_link_local() {
                     path.interface = info.ipi6_ifindex;
                 }

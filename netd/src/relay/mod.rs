@@ -101,7 +101,15 @@ struct Relayed {
 }
 
 async fn streams(listener: TcpListener, relayed: Relayed, left: Vec<Stream>) {
-    let mut connections = left.into_iter().map(Stream::relay).collect::<JoinSet<_>>();
+    let mut connections = JoinSet::new();
+    for stream in left {
+        // It goes on whether or not there is room for it; those who come now wait for theirs.
+        let room = relayed.room.clone().try_acquire_many_owned(OF_A_STREAM).ok();
+        connections.spawn(async move {
+            let _room = room;
+            stream.relay().await
+        });
+    }
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

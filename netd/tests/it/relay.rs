@@ -1,7 +1,7 @@
 //! What netd relays itself, because the kernel does not translate it.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use wherry_netd::protocol::{NetworkSpec, Protocol};
@@ -66,7 +66,7 @@ fn a_crowd_of_clients_leaves_descriptors_for_containers() {
         assert!(line.starts_with("web "), "{line}");
         // Questions to a resolver that says nothing, as many as a container likes to ask.
         let mut curious = sandbox_spec("curious", &[&net]);
-        curious.upstreams = vec!["172.18.0.77".parse().unwrap()];
+        curious.upstreams = (77..80).map(|last| Ipv4Addr::new(172, 18, 0, last).into()).collect();
         let curious = client.create_sandbox(curious).unwrap();
         let questions = inside(&curious.netns, || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();

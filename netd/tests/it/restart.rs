@@ -370,3 +370,30 @@ fn without_iptables_the_missing_program_is_named() {
         client.create_sandbox(sandbox_spec("a", &[&host.default_bridge()])).unwrap();
     });
 }
+
+/// Whoever is started meanwhile has nothing of what the dead one left.
+#[test]
+fn a_slow_standby_is_waited_for() {
+    alone("restart::a_slow_standby_is_waited_for", |host| {
+        let web = host.publisher("web", &[port(Protocol::Tcp, None, 8080, 80)]);
+        serve(&web.netns, 80, "web");
+        let (netd, next) = (holder(host), standby(host));
+        eventually("it has been left the ports", || sockets_of(next) >= 3);
+        let signal = |signal| {
+            let pid = rustix::process::Pid::from_raw(next).unwrap();
+            rustix::process::kill_process(pid, signal).unwrap();
+        };
+        signal(rustix::process::Signal::STOP);
+        kill(netd);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // The one that the next line starts waits for it meanwhile.
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                signal(rustix::process::Signal::CONT);
+            });
+            assert_eq!(host.netd_pid(), next);
+        });
+        assert_eq!(greeting(Ipv6Addr::LOCALHOST, 8080).unwrap(), "web 172.17.0.1");
+        host.client.release_sandbox(&web.id).unwrap();
+    });
+}

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use wherry_tests::http::Connection;
 use wherry_tests::{HOST_ADDRESS, Host, Session, poll};
 
+use crate::web::serve;
+
 const OUTAGE: Duration = Duration::from_secs(5);
 
 fn lines(file: &Path) -> Vec<String> {
@@ -28,7 +30,7 @@ fn keep_requesting(host: &Host, stop: &AtomicBool) -> (usize, Vec<String>) {
     while !stop.load(Ordering::Relaxed) {
         for address in [Ipv4Addr::LOCALHOST, HOST_ADDRESS] {
             match host.http_get((address, 8080), "/") {
-                Some(page) if page.status == 200 && page.text() == "page\n" => answers += 1,
+                Some(page) if page.status == 200 && page.text() == "web\n" => answers += 1,
                 other => failures.push(format!("after {:?} from {address}: {other:?}", begin.elapsed())),
             }
         }
@@ -55,7 +57,7 @@ fn set_scene(host: &Host, shared: &Path) -> Scene {
         host.docker(line.as_slice()).ok();
     };
     host.docker("network create net").ok();
-    background("web", "-p 8080:80", "mkdir /www; echo page >/www/index.html; exec httpd -f -p 80 -h /www");
+    serve(host, "web", "--network net -p 8080:80");
     background("always", "--restart always", "echo started >>/shared/starts; exec sleep 600");
     background("ticker", "", "i=0; while :; do echo tick $i; i=$((i+1)); sleep .1; done");
     background(
@@ -241,22 +243,7 @@ fn the_engine_in_the_middle_of_commands() {
 fn the_network_daemon() {
     let host = Host::new();
     host.docker("network create net").ok();
-    let script = "mkdir /www; echo page >/www/index.html; exec httpd -f -p 80 -h /www";
-    host.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "web",
-        "--network",
-        "net",
-        "-p",
-        "8080:80",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ])
-    .ok();
+    serve(&host, "web", "--network net -p 8080:80");
     host.docker("run -d --name other --network net busybox sleep 600").ok();
     poll("the page", 10, || host.http_get((HOST_ADDRESS, 8080), "/").is_some());
     let (netd, _) =

@@ -6,7 +6,7 @@ use serde_json::json;
 use wherry_tests::engine::Binary;
 use wherry_tests::{HOST_ADDRESS, Host, Remote, poll};
 
-use crate::web::{get, serve};
+use crate::web::{get, serve, serve_twice};
 
 fn policy(host: &Host, program: &str) -> String {
     let rules = host.exec(&[program, "-S", "FORWARD"]).ok().stdout;
@@ -82,26 +82,11 @@ pub(crate) fn check_direct_routing(host: &Host) {
     remote.route("10.71.0.0/16");
     host.docker("network create --subnet 10.71.0.0/24 open").ok();
     host.docker("network create --subnet 10.71.1.0/24 other").ok();
-    let script = "mkdir /www; echo page >/www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www";
-    host.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "web",
-        "--network",
-        "open",
-        "-p",
-        "8080:80",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ])
-    .ok();
-    poll("the page", 10, || remote.get("http://10.71.0.2:80").as_deref() == Some("page"));
+    serve_twice(host, "web", "--network open -p 8080:80");
+    poll("the page", 10, || remote.get("http://10.71.0.2:80").as_deref() == Some("web"));
     assert_eq!(remote.get("http://10.71.0.2:81"), None);
     assert!(!remote.pings("10.71.0.2"));
-    assert_eq!(remote.get(&format!("http://{}:8080", Remote::HOST_V4)).as_deref(), Some("page"));
+    assert_eq!(remote.get(&format!("http://{}:8080", Remote::HOST_V4)).as_deref(), Some("web"));
     let fetch =
         "run --rm --network other busybox sh -c 'timeout 2 wget -q -O- http://10.71.0.2:80 || echo nothing'";
     assert!(host.docker(fetch).ok().stdout.contains("nothing"), "networks stay apart");

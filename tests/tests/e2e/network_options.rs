@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 use wherry_tests::engine::Binary;
 use wherry_tests::{Host, Remote, poll};
 
+use crate::web::{serve, serve_twice};
+
 const BRIDGE: &str = "com.docker.network.bridge";
 const ENDPOINT: &str = "com.docker.network.endpoint";
 
@@ -39,24 +41,7 @@ pub(crate) fn check_gateway_modes(host: &Host) {
     for (number, mode) in modes.into_iter().enumerate() {
         let subnet = format!("--subnet 10.30.{number}.0/24");
         create(host, mode, &subnet, &[("gateway_mode_ipv4", mode)]);
-        let script =
-            "mkdir /www; echo page >/www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www";
-        let port = format!("808{number}:80");
-        host.docker(&[
-            "run",
-            "-d",
-            "--name",
-            mode,
-            "--network",
-            mode,
-            "-p",
-            &port,
-            "busybox",
-            "sh",
-            "-c",
-            script,
-        ])
-        .ok();
+        serve_twice(host, mode, &format!("--network {mode} -p 808{number}:80"));
     }
     let direct = |number: u8, port: u16| remote.get(&format!("http://10.30.{number}.2:{port}")).is_some();
     let published = |number: u8| remote.get(&format!("http://{}:808{number}", Remote::HOST_V4)).is_some();
@@ -232,45 +217,16 @@ pub(crate) fn check_talk_and_trust(host: &Host) {
         "--subnet 10.33.0.0/24",
         &[("enable_icc", "false"), ("enable_ip_masquerade", "false")],
     );
-    let script = "mkdir /www; echo page >/www/index.html; exec httpd -f -p 80 -h /www";
-    host.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "web",
-        "--network",
-        "mute",
-        "-p",
-        "8080:80",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ])
-    .ok();
+    serve(host, "web", "--network mute -p 8080:80");
     host.docker("run --rm --network mute busybox ping -c 1 -W 1 10.33.0.2").fails(1, "");
     host.docker("run --rm --network mute busybox timeout 5 wget -q -O- http://198.51.100.73:8080")
-        .prints("page");
+        .prints("web");
     assert!(!rules(host, "10.33.0.0/24 ! -o").contains("MASQUERADE"));
     let remote = Remote::new(host);
     remote.route("10.34.0.0/24");
     create(host, "open", "--subnet 10.34.0.0/24", &[("trusted_host_interfaces", "lo:out0")]);
-    host.docker(&[
-        "run",
-        "-d",
-        "--name",
-        "web2",
-        "--network",
-        "open",
-        "-p",
-        "8081:80",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ])
-    .ok();
-    assert_eq!(remote.get("http://10.34.0.2:80").as_deref(), Some("page"), "published, by its own address");
+    serve(host, "web2", "--network open -p 8081:80");
+    assert_eq!(remote.get("http://10.34.0.2:80").as_deref(), Some("web2"), "published, by its own address");
     assert!(!remote.pings("10.34.0.2"), "not published");
 }
 
@@ -417,11 +373,7 @@ fn gateway_modes_of_ipv6() {
     for (number, mode) in modes.into_iter().enumerate() {
         let subnet = format!("--ipv6 --subnet fd00:39:{number}::/64");
         create(&host, mode, &subnet, &[("gateway_mode_ipv6", mode)]);
-        let script =
-            "mkdir /www; echo page >/www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www";
-        let port = format!("808{number}:80");
-        let options = ["run", "-d", "--name", mode, "--network", mode, "-p", &port];
-        host.docker(&[&options[..], &["busybox", "sh", "-c", script]].concat()[..]).ok();
+        serve_twice(&host, mode, &format!("--network {mode} -p 808{number}:80"));
     }
     let direct =
         |number: u8, port: u16| remote.get(&format!("http://[fd00:39:{number}::2]:{port}")).is_some();

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use wherry_tests::{HOST_ADDRESS, Host, Remote, poll};
 
+use crate::web::serve;
 use crate::{network, network_daemon, network_options, ports, ports_ipv6};
 
 const NFTABLES: &str = "--firewall-backend=nftables";
@@ -73,7 +74,7 @@ fn traffic_between_containers() {
 #[test]
 fn a_flush_is_mended_under_a_connection() {
     let host = host();
-    host.docker("run -d --name web -p 8080:80 busybox sh -c 'mkdir /www; echo web >/www/index.html; exec httpd -f -p 80 -h /www'").ok();
+    serve(&host, "web", "-p 8080:80");
     let get = || host.http_get((HOST_ADDRESS, 8080), "/").is_some_and(|page| page.text() == "web\n");
     poll("the page", 10, get);
     host.exec("nft flush ruleset").ok();
@@ -86,7 +87,7 @@ fn a_flush_is_mended_under_a_connection() {
 fn changing_the_backend_moves_everything() {
     let mut host = Host::with_arguments(&["--live-restore"]);
     host.docker("network create net").ok();
-    host.docker("run -d --name web --network net -p 8080:80 busybox sh -c 'mkdir /www; echo web >/www/index.html; exec httpd -f -p 80 -h /www'").ok();
+    serve(&host, "web", "--network net -p 8080:80");
     let works = |host: &Host| {
         poll("the page", 10, || host.http_get((Ipv4Addr::LOCALHOST, 8080), "/").is_some());
         poll("the page", 10, || host.http_get((HOST_ADDRESS, 8080), "/").is_some());

@@ -6,9 +6,18 @@ use wherry_tests::Host;
 
 /// Starts one that answers with its own name.
 pub(crate) fn serve(host: &Host, name: &str, options: &str) {
+    start(host, name, options, "");
+}
+
+/// Starts one that also answers at port 81.
+pub(crate) fn serve_twice(host: &Host, name: &str, options: &str) {
+    start(host, name, options, "httpd -p 81 -h /www;");
+}
+
+fn start(host: &Host, name: &str, options: &str, before: &str) {
     let mut line: Vec<&str> = vec!["run", "-d", "--name", name];
     line.extend(options.split_whitespace());
-    let script = format!("mkdir /www; echo {name} >/www/index.html; exec httpd -f -p 80 -h /www");
+    let script = format!("mkdir /www; echo {name} >/www/index.html; {before} exec httpd -f -p 80 -h /www");
     line.extend(["busybox", "sh", "-c", &script]);
     host.docker(line.as_slice()).ok();
 }

@@ -269,16 +269,20 @@ async fn exchange(
             };
             let mut size = packet.encoded_len();
             let mut batch = vec![packet];
-            let mut has_ended = false;
+            let mut ended: Option<Error> = None;
             while batch.len() < MAX_BATCH_PACKETS && size < MAX_BATCH_BYTES {
-                match at_once(reader.message::<Packet>()).await.transpose()? {
+                match at_once(reader.message::<Packet>()).await {
                     None => break,
-                    Some(Some(packet)) => {
+                    Some(Ok(Some(packet))) => {
                         size += packet.encoded_len();
                         batch.push(packet);
                     }
-                    Some(None) => {
-                        has_ended = true;
+                    Some(Ok(None)) => {
+                        ended = Some(sync::Error::Protocol("the sender ended it too early").into());
+                        break;
+                    }
+                    Some(Err(status)) => {
+                        ended = Some(status.into());
                         break;
                     }
                 }
@@ -288,8 +292,9 @@ async fn exchange(
             if packets.send(batch).await.is_err() {
                 return Ok(());
             }
-            if has_ended {
-                return Err(sync::Error::Protocol("the sender ended it too early").into());
+            // What came before it may say why.
+            if let Some(error) = ended {
+                return Err(error);
             }
         }
     };

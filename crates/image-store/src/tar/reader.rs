@@ -245,7 +245,7 @@ impl<R: Read, T: Tap> Reader<R, T> {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(truncated(e)),
             };
             self.tap.raw(buffer.get(..read).unwrap_or_default())?;
             skipped += read as u64;

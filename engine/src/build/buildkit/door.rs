@@ -112,7 +112,7 @@ impl Backend for Door {
                 let (folder, offered_by) = self.folder(&wanted, folder, &session).await?;
                 let definition =
                     files::from_client(&offered_by, &folder, &wanted.filename, &progress).await?;
-                (definition, remote::fetch(&engine, &session, &wanted.context, &progress).await?)
+                (definition, remote::fetch(&engine, &session, &wanted, &progress).await?)
             }
             None => remote::with_dockerfile(&engine, &session, &wanted, &progress).await?,
         };

@@ -25,10 +25,10 @@ use crate::images::BlockingBody;
 pub(super) async fn fetch(
     engine: &Arc<Engine>,
     session: &Arc<Session>,
-    context: &Place,
+    wanted: &Wanted,
     progress: &Progress,
 ) -> Result<Option<Arc<Folder>>, Status> {
-    let brought = bring(engine, session, context, (None, progress)).await?;
+    let brought = bring(engine, session, &wanted.context, (keeps_git_dir(wanted), progress)).await?;
     Ok(brought.map(|context| context.folder))
 }
 
@@ -42,13 +42,10 @@ pub(super) async fn with_dockerfile(
     wanted: &Wanted,
     progress: &Progress,
 ) -> Result<(Definition, Option<Arc<Folder>>), Status> {
-    let keeps_git_dir = wanted.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let keeps_git_dir =
-        keeps_git_dir.map(|text| matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
     if let Place::Remote(address) = &wanted.context {
         repository(address)?;
     }
-    let brought = bring(engine, session, &wanted.context, (keeps_git_dir, progress)).await;
+    let brought = bring(engine, session, &wanted.context, (keeps_git_dir(wanted), progress)).await;
     let Some(context) = brought.map_err(|status| unread(&wanted.context, status))? else {
         return Err(Status::unknown("failed to read dockerfile: the build has no files"));
     };
@@ -66,6 +63,12 @@ pub(super) async fn with_dockerfile(
     step.end(&read);
     let (text, name) = read?;
     Ok((Definition { name, text, ignore: None, vertex }, Some(context.folder)))
+}
+
+/// Whether the main context keeps its `.git`, if the client says so.
+fn keeps_git_dir(wanted: &Wanted) -> Option<bool> {
+    let text = wanted.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR")?;
+    Some(matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 async fn bring(

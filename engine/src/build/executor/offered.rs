@@ -13,7 +13,6 @@ use crate::build::cache::{Found, Key};
 use crate::build::fetch;
 use crate::build::file_system::{At, Definition, FileSystem, Made, Part};
 use crate::build::job::{Built, Failure, NoCache, StepId};
-use crate::build::offers::Offers;
 use crate::build::transfer::{Style, Transfer, content_digest};
 use crate::engine::blocking;
 
@@ -76,8 +75,9 @@ impl Executor<'_> {
         let (at, key, created_ns) = match (cache.by_definition(&definition), offer) {
             (Some(Found { key, layer, created_ns }), _) => (At::Here(layer), key, created_ns),
             (None, Some(offer)) if offer.below() == ids => {
-                let (other, created_ns) = (self.offers.other_key(&offer, &key), offer.created_ns());
-                (At::Offered(offer), other.unwrap_or(key), created_ns)
+                // What its cache says of its other keys nobody has asked for: it would go into ours, for every later build.
+                let created_ns = offer.created_ns();
+                (At::Offered(offer), key, created_ns)
             }
             (None, _) => return Ok(None),
         };
@@ -99,14 +99,15 @@ impl Executor<'_> {
         }
     }
 
-    /// Forgets what has been made with offers that turned out to be worth nothing, and takes no more of them. Whether there
-    /// were such.
+    /// Forgets what has been made with offers that turned out to be worth nothing, and takes no more of that cache. Whether
+    /// there was one.
     pub(super) fn gives_up_offers(&mut self) -> bool {
         let Some((name, reason)) = self.offers.broken() else { return false };
+        let others = self.offers.without(&name);
         let step = self.progress.declare(format!("loading layers of cache {name}"), Vec::new());
         self.progress.start(step);
         self.progress.finish(step, Some(reason));
-        self.offers = Arc::new(Offers::default());
+        self.offers = Arc::new(others);
         self.made = self.made.iter().map(|_| OnceCell::new()).collect();
         true
     }

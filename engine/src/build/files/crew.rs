@@ -35,6 +35,8 @@ pub(super) struct Pair<'c> {
     /// Of the source; `None` if the copy keeps its own.
     stat: Option<Stat>,
     crew: &'c Crew<'c>,
+    /// The one above gets its times later: overlayfs sets them back when it copies up what is in it.
+    _above: Option<Arc<Pair<'c>>>,
 }
 
 /// A file of a folder.
@@ -87,8 +89,9 @@ impl<'c> Pair<'c> {
         crew: &'c Crew<'c>,
         (source, target): (OwnedFd, OwnedFd),
         (path, stat): (Vec<u8>, Option<Stat>),
+        above: Option<Arc<Self>>,
     ) -> Arc<Self> {
-        Arc::new(Self { source, target, path, stat, crew })
+        Arc::new(Self { source, target, path, stat, crew, _above: above })
     }
 }
 

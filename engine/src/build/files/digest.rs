@@ -216,3 +216,29 @@ fn field_into(hasher: &mut Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_has_the_digest_of_what_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for content in [&b""[..], b"x", &[7; 300 << 10]] {
+            std::fs::write(&path, content).unwrap();
+            let stat = rustix::fs::stat(&path).unwrap();
+            let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+            let mut walk =
+                Walk { hasher: Hasher::default(), owner: None, exclude: &|_, _| false, known: None, buffer };
+            let read = walk.content(&stat, || Ok(File::open(&path).unwrap().into())).unwrap();
+            let come = |size| {
+                let mut incoming = Incoming::new(size);
+                content.chunks(1000).for_each(|piece| incoming.add(piece));
+                incoming.finish()
+            };
+            assert_eq!(come(stat.st_size), Some(read));
+            assert_eq!((come(stat.st_size + 1), come(stat.st_size - 1)), (None, None));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, OFlags, statat};
+use rustix::io::Errno;
 
 use super::place::{Root, is_folder, names, split};
 use super::{FileError, MAX_DEPTH, failed, join};
@@ -71,9 +72,14 @@ pub(in super::super) fn select_one(root: Root<'_>, path: &str) -> Result<Selecte
 /// Adds the folder `above`, if it is one, and all below it; no links are followed there.
 fn folders(root: Root<'_>, above: &[u8], depth: usize, found: &mut Vec<Vec<u8>>) -> Result<(), FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let Ok(folder) = root.open(above, flags) else { return Ok(()) };
+    let folder = match root.open(above, flags) {
+        Ok(folder) => folder,
+        // No folder, or a link.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(failed("open", above)(errno)),
+    };
     if depth > MAX_DEPTH {
-        return Err(failed("open", above)(rustix::io::Errno::NAMETOOLONG));
+        return Err(failed("open", above)(Errno::NAMETOOLONG));
     }
     found.push(above.to_vec());
     for name in names(folder.as_fd()).map_err(failed("read", above))? {

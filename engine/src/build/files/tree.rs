@@ -99,7 +99,7 @@ impl<'a> Copier<'a> {
         let crew = Crew::new(self.rules);
         let walked = std::thread::scope(|scope| {
             let mut hands = Hands::new(scope, &crew);
-            let top = Pair::new(&crew, folders, (path.clone(), stat));
+            let top = Pair::new(&crew, folders, (path.clone(), stat), None);
             let walked = self.below(&top, &crew, &mut hands, (&path, 0));
             hands.finish();
             walked
@@ -132,7 +132,7 @@ impl<'a> Copier<'a> {
                 let from = openat(source, &*name, FOLDER, Mode::empty()).map_err(failed("open", &path))?;
                 let (to, _) = make_folder(target.as_fd(), &name)
                     .map_err(failed("cannot copy to non-directory", &path))?;
-                let inner = Pair::new(crew, (from, to), (path.clone(), Some(stat)));
+                let inner = Pair::new(crew, (from, to), (path.clone(), Some(stat)), Some(pair.clone()));
                 self.below(&inner, crew, hands, (&path, depth + 1))?;
             } else if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1 {
                 hands.copy(pair, name, path);
@@ -182,6 +182,8 @@ impl<'a> Copier<'a> {
             }
             // A socket is of no use without its program.
             FileType::Socket | FileType::Directory | FileType::Unknown => Ok(()),
+            // In a layer this says that something is not there. By way of the overlay it is refused, too.
+            FileType::CharacterDevice if stat.st_rdev == 0 => Err(Errno::PERM),
             kind => {
                 let mode = Mode::from_raw_mode(self.rules.mode_of(stat));
                 mknodat(target, target_name, kind, mode, stat.st_rdev)?;
@@ -199,7 +201,11 @@ impl<'a> Copier<'a> {
     ) -> Result<(), Errno> {
         if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
             let first = format!("/proc/self/fd/{}", first.as_raw_fd());
-            return linkat(rustix::fs::CWD, first, target, target_name, AtFlags::SYMLINK_FOLLOW);
+            match linkat(rustix::fs::CWD, first, target, target_name, AtFlags::SYMLINK_FOLLOW) {
+                // Another file has taken its place since, or it lies in another mount: it is copied again.
+                Err(Errno::NOENT | Errno::XDEV) => {}
+                linked => return linked,
+            }
         }
         let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         self.new_file(&openat(source, name, read, Mode::empty())?, (target, target_name))

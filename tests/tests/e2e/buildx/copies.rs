@@ -202,3 +202,31 @@ E
     let told = classic(&host, "--no-cache", &folder, b"").ok();
     assert!(!told.stdout.contains("unheard"), "{told}");
 }
+
+#[test]
+fn names_of_one_file_in_several_folders() {
+    let host = Host::new();
+    let text = "FROM busybox AS made
+RUN mkdir -p /s/a1 /s/a2 /s/b1 /s/b2; echo one >/s/a1/f; ln /s/a1/f /s/a2/g
+RUN echo one >/s/b1/f; ln /s/b1/f /s/b2/g; echo other >/s/b2/f
+FROM busybox
+COPY --from=made /s/a* /linked/
+COPY --from=made /s/b* /replaced/
+RUN cat /linked/f /linked/g | tr '\\n' ' '
+RUN cat /replaced/f /replaced/g | tr '\\n' ' '
+";
+    let told = dockerfile(&host, "links", "", text).ok().stderr;
+    has(&told, &[" one one", " other one"]);
+}
+
+#[test]
+fn what_a_layer_cannot_have_is_refused() {
+    let host = Host::new();
+    let text = "FROM busybox
+COPY . /new/
+";
+    let folder = host.folder_with("nodes", &[("Dockerfile", text)]);
+    // In a layer it would say that a file is gone.
+    host.exec(&format!("mknod {}/gone c 0 0", folder.display())).ok();
+    build(&host, "--no-cache", &folder).fails(1, "peration not permitted");
+}
