@@ -18,7 +18,7 @@ use crate::facts::Facts;
 use crate::hooks::HookRunner;
 use crate::state::{SavedState, start_time};
 use crate::sys::process::pidfd_send_signal;
-use crate::{Error, Launch, Stats, Stdio, Warning};
+use crate::{Error, Launch, Stats, Stdio, Trace, Warning};
 
 /// A container's state, as the runtime specification names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,8 @@ pub struct ExecOptions<'a> {
     pub ignore_paused: bool,
     /// Groups below the container's own that the process enters, instead of that one.
     pub sub_cgroups: &'a [SubCgroup],
+    /// Who is told what is being done, step by step.
+    pub trace: Option<Trace<'a>>,
 }
 
 /// A cgroup below a container's own.
@@ -141,7 +143,7 @@ impl Container {
         if let Some(folder) = &self.facts.start_socket_in {
             let _ = std::fs::remove_file(folder.join(START_SOCKET));
         }
-        hear(&channel, false, |_, _| Ok(()))?;
+        hear(&channel, false, None, |_, _| Ok(()))?;
         self.facts.hooks.after_start(self.facts.pid).inspect_err(|_| {
             let _ = self.kill(libc::SIGKILL); // it may have ended
         })
@@ -246,7 +248,7 @@ impl Container {
             user_namespace: self.facts.namespaces & libc::CLONE_NEWUSER != 0,
             entry: self.facts.cgroup.entry_below(self.facts.pid, options.sub_cgroups)?,
         };
-        let started = spawn(&join, &plan, |listener, pid| {
+        let started = spawn(&join, &plan, options.trace, |listener, pid| {
             match plan.seccomp.as_ref().and_then(|f| f.listener.as_ref()) {
                 Some(path) => {
                     path.hand_over(&listener, pid, self.facts.hooks.state("running", Some(self.facts.pid)))

@@ -14,15 +14,18 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use crate::cgroup::{Cgroup, Entry, Hierarchies, NewUnit};
 use crate::child::channel::{
     CGROUPS_MAX, CREATED, Channel, GO, HOOKS, LISTENER, MAP_IDS, PACKET_MAX, TERMINAL, parse_failure,
+    parse_trace,
 };
 use crate::child::mount::map_ids;
 use crate::exec::{between_pid, set_oom_score};
 use crate::hooks::HookRunner;
 use crate::host_root::HostRoot;
+use crate::plan::mounts::mapping_lines;
 use crate::plan::namespaces::User;
 use crate::plan::{self, Plan, net_devices};
 use crate::sys::process::{CloneRequest, Cloned, clone3, pidfd_send_signal};
-use crate::{CgroupManager, Error, Launch, RootfsSource, Step, Warning};
+use crate::trace::tell as trace;
+use crate::{CgroupManager, Error, Launch, RootfsSource, Step, Trace, Warning};
 
 /// The name of the socket by which another process starts a container.
 pub(crate) const START_SOCKET: &str = "start.sock";
@@ -66,7 +69,9 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
     }
     crate::prepare::for_user_namespace(&plan)?;
     undo.host_root = HostRoot::mount(&plan.rootfs)?;
-    let (channel, init) = fork(&plan, listener.as_ref()).map_err(|error| plan.explain(error))?;
+    let (channel, init) =
+        fork(&plan, listener.as_ref(), launch.trace).map_err(|error| plan.explain(error))?;
+    trace(launch.trace, || format!("the container's init is process {}", init.pid));
     let entered = plan.entry.move_in(init.pid);
     drop(placeholder); // init holds the unit from now on
     let result = entered.and_then(|()| unit.as_mut().map_or(Ok(()), NewUnit::finish)).and_then(|()| {
@@ -74,7 +79,7 @@ pub(crate) fn make(launch: &Launch<'_>, wait: bool) -> Result<Made, Error> {
             let entry = undo.cgroup.make_v1(named)?;
             send_cgroups(&channel, &complete(&plan, &undo.cgroup, entry, resources)?)?;
         }
-        bring_up(&plan, &channel, &init, &undo.cgroup, resources, &hooks)
+        bring_up(&plan, &channel, &init, &undo.cgroup, resources, &hooks, launch.trace)
     });
     drop(listener);
     match result {
@@ -232,9 +237,10 @@ struct Init {
 }
 
 /// Makes the child, and the channel to it.
-fn fork(plan: &Plan, listener: Option<&OwnedFd>) -> Result<(Channel, Init), Error> {
+fn fork(plan: &Plan, listener: Option<&OwnedFd>, trace: Option<Trace<'_>>) -> Result<(Channel, Init), Error> {
     let failed = |errno: Errno| Error::system("make", "the container's init", errno);
     let (channel, theirs) = Channel::pair().map_err(failed)?;
+    let theirs = theirs.traced(trace.is_some());
     let between = plan.namespaces.needs_fork();
     let request = if between {
         CloneRequest::default()
@@ -260,7 +266,7 @@ fn fork(plan: &Plan, listener: Option<&OwnedFd>) -> Result<(Channel, Init), Erro
     if !between {
         return Ok((channel, Init { pid, pidfd }));
     }
-    let pid = between_pid(&channel);
+    let pid = between_pid(&channel, trace);
     let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
     let pid = pid?;
     let pidfd = Pid::from_raw(pid)
@@ -277,9 +283,14 @@ fn bring_up(
     cgroup: &Cgroup,
     resources: Option<&LinuxResources>,
     hooks: &HookRunner,
+    trace_to: Option<Trace<'_>>,
 ) -> Result<Option<OwnedFd>, Error> {
     if let Some(User::New { uids, gids }) = &plan.namespaces.user {
         crate::userns::write_mappings(init.pid, uids, gids)?;
+        for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
+            let text = || mapping_lines(mappings);
+            trace(trace_to, || format!("update /proc/{}/{file} to '{}'", init.pid, text().trim_end()));
+        }
         tell(channel)?;
     }
     if let Some(files) = &plan.hooks.files {
@@ -290,6 +301,7 @@ fn bring_up(
         if !plan.namespaces.cgroup {
             cgroup.apply_devices(resources)?;
         }
+        trace(trace_to, || "the cgroup's limits are set".to_owned());
     }
     set_oom_score(init.pid, plan.process.oom_score_adj)?;
     net_devices::hand_over(&plan.net_devices, &plan.namespaces, init.pid)?;
@@ -304,11 +316,14 @@ fn bring_up(
     };
     let mut to_map = plan.mounts.iter().filter(|mount| mount.asks_parent());
     let listener = plan.process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
-    hear(channel, plan.wait_for_start, |message, fd| match (message, fd, listener) {
+    hear(channel, plan.wait_for_start, trace_to, |message, fd| match (message, fd, listener) {
         (LISTENER, Some(fd), Some(listener)) => {
             listener.hand_over(&fd, init.pid, hooks.state("creating", Some(init.pid)))
         }
-        (HOOKS, ..) => hooks.before_pivot(init.pid).and_then(|()| answer()),
+        (HOOKS, ..) => {
+            trace(trace_to, || "running prestart and createRuntime hooks".to_owned());
+            hooks.before_pivot(init.pid).and_then(|()| answer())
+        }
         (MAP_IDS, Some(fd), _) => {
             let mount = to_map.next().ok_or(Error::InitDied)?;
             map_ids(fd.as_fd(), mount).map_err(|errno| mount.failure(Step::MountOptions, errno))?;
@@ -353,6 +368,7 @@ fn tell(channel: &Channel) -> Result<(), Error> {
 pub(crate) fn hear(
     channel: &Channel,
     until_created: bool,
+    trace_to: Option<Trace<'_>>,
     mut answer: impl FnMut(u8, Option<OwnedFd>) -> Result<(), Error>,
 ) -> Result<Option<OwnedFd>, Error> {
     let mut terminal = None;
@@ -370,6 +386,9 @@ pub(crate) fn hear(
             Some(packet) => {
                 if let Some(error) = parse_failure(packet) {
                     return Err(error);
+                }
+                if let Some((line, to)) = parse_trace(packet).zip(trace_to) {
+                    to.tell(&line);
                 }
             }
         }

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::cgroup::Entry;
-use crate::child::channel::{Channel, GO, PACKET_MAX, PID, parse_failure};
+use crate::child::channel::{Channel, GO, PACKET_MAX, PID, parse_failure, parse_trace};
 use crate::create::hear;
 use crate::plan::process::ProcessPlan;
 use crate::sys::process::{CloneRequest, Cloned, clone3};
-use crate::{Error, Process};
+use crate::{Error, Process, Trace};
 
 /// What a process joins.
 #[derive(Debug)]
@@ -33,10 +33,12 @@ pub(crate) struct Join {
 pub(crate) fn spawn(
     join: &Join,
     plan: &ProcessPlan,
+    trace: Option<Trace<'_>>,
     hand_over: impl FnOnce(OwnedFd, i32) -> Result<(), Error>,
 ) -> Result<Process, Error> {
     let failed = |errno| Error::system("make", "a process in the container", errno);
     let (channel, theirs) = Channel::pair().map_err(failed)?;
+    let theirs = theirs.traced(trace.is_some());
     // Into the cgroup from outside: in the container's cgroup namespace the kernel lets nobody move who comes from
     // elsewhere (`nsdelegate`, with which systemd mounts version 2).
     let request = CloneRequest { cgroup: join.entry.clone_into(), ..CloneRequest::default() };
@@ -49,7 +51,7 @@ pub(crate) fn spawn(
         Cloned::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    let pid = between_pid(&channel);
+    let pid = between_pid(&channel, trace);
     let _ = waitid(WaitId::PidFd(between.as_fd()), WaitIdOptions::EXITED);
     let pid = pid?;
     let pidfd = Pid::from_raw(pid)
@@ -57,7 +59,7 @@ pub(crate) fn spawn(
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).map_err(failed))?;
     let result = set_oom_score(pid, plan.oom_score_adj)
         .and_then(|()| join.entry.move_in(pid))
-        .and_then(|()| finish(&channel, |fd| hand_over(fd, pid)));
+        .and_then(|()| finish(&channel, trace, |fd| hand_over(fd, pid)));
     match result {
         Ok(terminal) => Ok(Process { pid, pidfd, terminal, warnings: Vec::new() }),
         Err(error) => {
@@ -68,14 +70,20 @@ pub(crate) fn spawn(
     }
 }
 
-/// The pid that the process in between tells.
-pub(crate) fn between_pid(channel: &Channel) -> Result<i32, Error> {
+/// The pid that the process in between tells. What it does before that, it tells, too.
+pub(crate) fn between_pid(channel: &Channel, trace: Option<Trace<'_>>) -> Result<i32, Error> {
     let mut buffer = [0; PACKET_MAX];
-    let received = channel.receive(&mut buffer).map_err(|e| Error::system("receive from", "the child", e))?;
-    match buffer.get(..received.length) {
-        Some([PID, a, b, c, d]) => Ok(i32::from_ne_bytes([*a, *b, *c, *d])),
-        Some(packet) => Err(parse_failure(packet).unwrap_or(Error::InitDied)),
-        None => Err(Error::InitDied),
+    loop {
+        let received =
+            channel.receive(&mut buffer).map_err(|e| Error::system("receive from", "the child", e))?;
+        match buffer.get(..received.length) {
+            Some([PID, a, b, c, d]) => return Ok(i32::from_ne_bytes([*a, *b, *c, *d])),
+            Some(packet) => match (parse_trace(packet), trace) {
+                (Some(line), Some(trace)) => trace.tell(&line),
+                _ => return Err(parse_failure(packet).unwrap_or(Error::InitDied)),
+            },
+            None => return Err(Error::InitDied),
+        }
     }
 }
 
@@ -87,6 +95,7 @@ pub(crate) fn set_oom_score(pid: i32, score: Option<i32>) -> Result<(), Error> {
 
 fn finish(
     channel: &Channel,
+    trace: Option<Trace<'_>>,
     hand_over: impl FnOnce(OwnedFd) -> Result<(), Error>,
 ) -> Result<Option<OwnedFd>, Error> {
     let broken = |errno| Error::system("talk to", "the child", errno);
@@ -96,7 +105,7 @@ fn finish(
         Err(errno) => return Err(broken(errno)),
     }
     let mut hand_over = Some(hand_over);
-    hear(channel, false, |_, listener| match (listener, hand_over.take()) {
+    hear(channel, false, trace, |_, listener| match (listener, hand_over.take()) {
         (Some(listener), Some(hand_over)) => hand_over(listener),
         _ => Ok(()),
     })

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+use crate::Trace;
+
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootfsSource {
@@ -87,6 +89,8 @@ pub struct Launch<'a> {
     /// A folder where `create` leaves a socket through which *another* process can start the
     /// container ([`crate::SavedState::open`], then [`crate::Container::start`]).
     pub start_socket_in: Option<&'a Path>,
+    /// Who is told what is being done, step by step.
+    pub trace: Option<Trace<'a>>,
 }
 
 impl<'a> Launch<'a> {
@@ -104,6 +108,7 @@ impl<'a> Launch<'a> {
             inherit_keyring: false,
             no_pivot: false,
             start_socket_in: None,
+            trace: None,
         }
     }
 }

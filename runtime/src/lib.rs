@@ -32,8 +32,10 @@
 //!
 //! It must not know Docker's API, networks, images or logs, and it links no async runtime.
 //! What is not as it was asked for and does not stop a container is given back as [`Warning`]s ([`Container::warnings`],
-//! [`Launch::validate`]); nothing is written anywhere.
-//! It starts no threads and keeps no global state; everything runs in the caller's thread.
+//! [`Launch::validate`]); nothing is written anywhere. Who wants to know
+//! what is being done gives a [`Trace`].
+//! It keeps no global state, and everything runs in the caller's thread, but for two steps that need a mount namespace for a
+//! moment (restoring onto an overlay, devices that the host has not): these have a thread that ends before the call returns.
 //! The caller becomes the parent of the processes that it starts, and reaps them.
 //!
 //! # How a container starts
@@ -93,6 +95,7 @@ mod state;
 mod stats;
 mod sys;
 mod terminal;
+mod trace;
 mod userns;
 mod warning;
 
@@ -103,8 +106,9 @@ pub use create::is_container_id;
 pub use error::{Error, ErrorKind, Step};
 pub use launch::{CgroupManager, Launch, RootfsSource, Stdio};
 pub use parse::{parse_process, parse_resources, parse_spec};
-pub use protect::protect_own_program;
+pub use protect::{protect_own_program, protect_own_program_traced};
 pub use state::SavedState;
 pub use stats::{BlockIo, BlockIoEntry, Cpu, Hugetlb, Memory, Pids, Pressure, Stats, Throttling};
 pub use terminal::resize_terminal;
+pub use trace::Trace;
 pub use warning::Warning;

@@ -1,15 +1,21 @@
 //! What the parent opens for a child in a user namespace: there the child has no privileges over the host's files.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 use rustix::io::Errno;
 
+use crate::cgroup::open_path;
 use crate::child::mount::{clone_tree, open_source, plain_filesystem};
+use crate::child::root;
 use crate::plan::Plan;
 use crate::plan::devices::Device;
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::User;
+use crate::sys::mount::{MountAttr, mount_setattr};
+use crate::sys::process::unshare;
 use crate::userns::mapped;
 use crate::{Error, Step};
 
@@ -33,16 +39,8 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
         let host = rustix::fs::stat(device.host_path.as_c_str());
         plan.bind_devices && host.is_err()
     };
-    let mut nodes = None;
+    let mut nodes = Vec::new();
     for device in plan.devices.iter().flatten().filter(missing) {
-        let failed = |errno: Errno| {
-            Error::from_report(
-                Step::Device,
-                errno.raw_os_error(),
-                device.host_path.to_string_lossy().into_owned(),
-                "",
-            )
-        };
         let owner = (mapped(uids, device.uid), mapped(gids, device.gid));
         let (Some(uid), Some(gid)) = owner else {
             return Err(Error::spec(
@@ -50,7 +48,20 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
                 format!("the owner of {:?} is not mapped", device.host_path),
             ));
         };
-        let _ = device.host_node.set(node(&mut nodes, device, uid, gid).map_err(failed)?);
+        nodes.push(Node {
+            path: &device.host_path,
+            kind: FileType::from_raw_mode(device.kind),
+            mode: Mode::from_raw_mode(device.mode),
+            number: makedev(device.major, device.minor),
+            owner: (Uid::from_raw(uid), Gid::from_raw(gid)),
+        });
+    }
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let made = make_nodes(&plan.rootfs.path, &nodes)?;
+    for (device, fd) in plan.devices.iter().flatten().filter(missing).zip(made) {
+        let _ = device.host_node.set(fd);
     }
     Ok(())
 }
@@ -69,19 +80,48 @@ fn refuse_unlocking(mount: &Mount) -> Result<(), Error> {
     Err(mount.failure(Step::Mount, Errno::PERM))
 }
 
-/// A node in a file system of its own that is mounted nowhere.
-fn node(nodes: &mut Option<OwnedFd>, device: &Device, uid: u32, gid: u32) -> Result<OwnedFd, Errno> {
-    let folder = match nodes {
-        Some(folder) => folder,
-        None => nodes.insert(plain_filesystem(c"tmpfs", 0)?),
-    };
-    let name = format!("{}", std::ptr::from_ref(device).addr());
-    let kind = FileType::from_raw_mode(device.kind);
-    let mode = Mode::from_raw_mode(device.mode);
-    rustix::fs::mknodat(&*folder, name.as_str(), kind, mode, makedev(device.major, device.minor))?;
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::fs::chownat(&*folder, name.as_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::chmodat(&*folder, name.as_str(), mode, AtFlags::empty())?;
-    let name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
-    clone_tree(folder.as_fd(), &name, false)
+/// A node that the host has not, and its owner on the host.
+struct Node<'p> {
+    path: &'p CStr,
+    kind: FileType,
+    mode: Mode,
+    number: u64,
+    owner: (Uid, Gid),
+}
+
+/// Makes nodes in a file system of their own. Kernels before 6.15 clone only what is mounted in the caller's mount
+/// namespace, so this one is mounted, on the root file system's place, in the namespace of a thread that ends here.
+fn make_nodes(place: &CStr, nodes: &[Node<'_>]) -> Result<Vec<OwnedFd>, Error> {
+    std::thread::scope(|scope| {
+        let work = || -> Result<Vec<OwnedFd>, Error> {
+            let failed = |errno: Errno| setup(Step::Device, place, errno);
+            unshare(libc::CLONE_NEWNS).map_err(failed)?;
+            let host = open_path(Path::new("/"))?;
+            mount_setattr(host.as_fd(), true, &MountAttr::propagation(libc::MS_PRIVATE)).map_err(failed)?;
+            let folder = plain_filesystem(c"tmpfs", 0).map_err(failed)?;
+            root::attach(place, &folder).map_err(failed)?;
+            let numbered = (0..).zip(nodes);
+            let made = numbered.map(|(number, node)| {
+                make_node(folder.as_fd(), number, node).map_err(|errno| setup(Step::Device, node.path, errno))
+            });
+            made.collect()
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::system("start", "a thread that makes devices", e))?;
+        thread.join().unwrap_or(Err(Error::InitDied))
+    })
+}
+
+fn setup(step: Step, subject: &CStr, errno: Errno) -> Error {
+    Error::from_report(step, errno.raw_os_error(), subject.to_string_lossy().into_owned(), "")
+}
+
+/// One node, as a mount that is attached nowhere.
+fn make_node(folder: BorrowedFd<'_>, number: u32, node: &Node<'_>) -> Result<OwnedFd, Errno> {
+    let name = CString::new(number.to_string()).map_err(|_| Errno::INVAL)?;
+    let (uid, gid) = node.owner;
+    rustix::fs::mknodat(folder, &name, node.kind, node.mode, node.number)?;
+    rustix::fs::chownat(folder, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chmodat(folder, &name, node.mode, AtFlags::empty())?;
+    clone_tree(folder, &name, false)
 }

@@ -14,9 +14,10 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::Error;
 use crate::sys::mount::{MountAttr, mount_setattr};
 use crate::sys::process::{StringArray, execve_fd};
+use crate::trace::tell;
+use crate::{Error, Trace};
 
 const OWN: &std::ffi::CStr = c"/proc/self/exe";
 
@@ -26,11 +27,34 @@ const OWN: &std::ffi::CStr = c"/proc/self/exe";
 /// # Errors
 /// [`Error::System`]; then no container should be entered.
 pub fn protect_own_program() -> Result<(), Error> {
+    protect_own_program_traced(None)
+}
+
+/// The same, and tells how it is done.
+///
+/// # Errors
+/// As [`protect_own_program`].
+pub fn protect_own_program_traced(trace: Option<Trace<'_>>) -> Result<(), Error> {
     let failed = |errno: Errno| Error::system("protect", "/proc/self/exe", errno);
     if is_protected().map_err(failed)? {
+        tell(trace, || "/proc/self/exe is on a read-only mount, or sealed".to_owned());
         return Ok(());
     }
-    let program = readonly_mount().or_else(|_| sealed_copy()).map_err(failed)?;
+    let program = match readonly_mount() {
+        Ok(program) => {
+            tell(trace, || {
+                "using /proc/self/exe clone: a read-only mount of it that is attached nowhere".into()
+            });
+            program
+        }
+        Err(errno) => {
+            let copy = sealed_copy().map_err(failed)?;
+            tell(trace, || {
+                format!("using /proc/self/exe clone: a sealed copy in memory, no mount ({errno})")
+            });
+            copy
+        }
+    };
     let strings = |list: Vec<Vec<u8>>| -> Result<StringArray, Error> {
         let list: Result<Vec<CString>, _> = list.into_iter().map(CString::new).collect();
         list.map(StringArray::new).map_err(|e| Error::system("read", "own arguments", io::Error::from(e)))

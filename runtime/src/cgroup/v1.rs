@@ -142,12 +142,6 @@ fn apply_memory(path: &Path, memory: &LinuxMemory) -> Result<(), Error> {
         write(path, "memory.oom_control", "1")?;
     }
     if let Some(value) = memory.swappiness() {
-        if value > 100 {
-            return Err(Error::spec(
-                "linux.resources.memory.swappiness",
-                format!("{value} is not in 0 to 100"),
-            ));
-        }
         write(path, "memory.swappiness", &value.to_string())?;
     }
     Ok(())

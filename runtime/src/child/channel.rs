@@ -1,6 +1,8 @@
 //! What the child and its parent say to each other: packets on a socket pair.
 
+use std::cell::Cell;
 use std::ffi::CStr;
+use std::fmt::{self, Write as _};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +30,8 @@ pub(crate) const HOOKS: u8 = b'H';
 pub(crate) const CREATED: u8 = b'C';
 /// The process in between tells the child's pid (4 bytes).
 pub(crate) const PID: u8 = b'P';
+/// The child tells what it does: a line.
+pub(crate) const TRACE: u8 = b'D';
 /// Parent to child: the `tasks` files of the cgroups come along; the second byte says whether the last is
 /// that of the device rules.
 pub(crate) const CGROUPS: u8 = b'G';
@@ -40,9 +44,16 @@ pub(crate) const CGROUPS_MAX: usize = 24;
 /// The longest packet. Longer subjects are cut.
 pub(crate) const PACKET_MAX: usize = 4200;
 
+/// The longest line that a child tells. Longer ones are cut.
+const LINE_MAX: usize = 400;
+
 /// One end.
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel {
+    socket: OwnedFd,
+    /// Whether the other side wants to know what is being done.
+    traced: Cell<bool>,
+}
 
 /// The cgroups that the parent has made: `tasks` files.
 #[derive(Debug)]
@@ -64,12 +75,41 @@ impl Channel {
     pub(crate) fn pair() -> Result<(Channel, Channel), Errno> {
         let (a, b) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Channel(a), Channel(b)))
+        Ok((Channel::from_socket(a), Channel::from_socket(b)))
     }
 
     /// An end from a socket.
     pub(crate) fn from_socket(socket: OwnedFd) -> Channel {
-        Channel(socket)
+        Channel { socket, traced: Cell::new(false) }
+    }
+
+    /// The same end, on which the child tells what it does if somebody wants to know.
+    pub(crate) fn traced(self, traced: bool) -> Channel {
+        self.traced.set(traced);
+        self
+    }
+
+    /// Nothing more is told: a filter that is in force might forbid it.
+    pub(crate) fn fall_silent(&self) {
+        self.traced.set(false);
+    }
+
+    /// Tells what is being done. It is not for that to fail.
+    pub(crate) fn trace(&self, line: fmt::Arguments<'_>) {
+        if self.traced.get() {
+            let mut text = Line { bytes: [0; LINE_MAX], length: 0 };
+            let _ = text.write_fmt(line); // what is too long is cut
+            let text = text.bytes.get(..text.length).unwrap_or_default();
+            let _ = self.send(&[IoSlice::new(&[TRACE]), IoSlice::new(text)], &[]);
+        }
+    }
+
+    /// The same of the making and joining of namespaces, with this process's id as it sees it itself, as runc has it.
+    pub(crate) fn trace_namespaces(&self, line: fmt::Arguments<'_>) {
+        if self.traced.get() {
+            let pid = rustix::process::getpid().as_raw_nonzero();
+            self.trace(format_args!("nsexec[{pid}]: {line}"));
+        }
     }
 
     /// Sends one byte.
@@ -100,7 +140,7 @@ impl Channel {
         let mut bytes = [0; 2];
         let length = loop {
             let parts = &mut [IoSliceMut::new(&mut bytes)];
-            match rustix::net::recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(&self.socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 other => break other?.bytes,
             }
@@ -139,7 +179,7 @@ impl Channel {
     pub(crate) fn wait_for(&self, what: u8) -> Result<(), Errno> {
         let mut byte = [0_u8];
         let length = loop {
-            match rustix::net::recv(&self.0, &mut byte, RecvFlags::empty()) {
+            match rustix::net::recv(&self.socket, &mut byte, RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
                 other => break other?.0,
             }
@@ -153,7 +193,7 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             let parts = &mut [IoSliceMut::new(buffer)];
-            match rustix::net::recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(&self.socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 // CONNRESET: the child ended with something of ours unread. That is told once, and before
                 // its last words, which are still there.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
@@ -176,7 +216,7 @@ impl Channel {
             return Err(Errno::INVAL);
         }
         loop {
-            match rustix::net::sendmsg(&self.0, parts, &mut control, SendFlags::NOSIGNAL) {
+            match rustix::net::sendmsg(&self.socket, parts, &mut control, SendFlags::NOSIGNAL) {
                 Err(Errno::INTR) => {}
                 other => return other.map(drop),
             }
@@ -186,8 +226,32 @@ impl Channel {
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
+}
+
+/// A line in the making; nothing is allocated.
+struct Line {
+    bytes: [u8; LINE_MAX],
+    length: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            *self.bytes.get_mut(self.length).ok_or(fmt::Error)? = byte;
+            self.length += 1;
+        }
+        Ok(())
+    }
+}
+
+/// What a child tells of its doing, if the packet is that.
+pub(crate) fn parse_trace(packet: &[u8]) -> Option<String> {
+    packet
+        .strip_prefix(&[TRACE])
+        .filter(|line| !line.is_empty())
+        .map(|l| String::from_utf8_lossy(l).into_owned())
 }
 
 /// A failure as the parent gets it.

@@ -10,19 +10,25 @@ use super::{At, Done, groups, identity, inherited, procfs, program, root, termin
 use crate::error::Step;
 use crate::exec::Join;
 use crate::plan::process::{ProcessPlan, StdioPlan};
+use crate::plan::scheduling::Affinity;
 use crate::sys::process::{CloneRequest, Cloned, reset_signals, set_namespaces};
 
 /// The process in between, which joins: only its children are in the pid namespace.
-pub(super) fn between(join: &Join, process: &ProcessPlan) -> Done<'static, Cloned> {
+pub(super) fn between(join: &Join, process: &ProcessPlan, channel: &Channel) -> Done<'static, Cloned> {
+    channel.trace_namespaces(format_args!("=> nsexec container setup"));
     // Not even the container's root may look into this copy of the runtime.
     crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
-    identity::keep_to(process.affinity.initial.as_ref())?;
+    if let Some(cpus) = &process.affinity.initial {
+        identity::keep_to(cpus)?;
+        identity::trace_affinity(channel);
+    }
     groups::enter(&join.entry)?;
     groups::enter_devices(join.entry.devices.as_ref())?;
     if let Some(root) = &join.root {
         root::change_root(root).at(Step::PivotRoot, NO_SUBJECT)?;
     }
     join_init(join).at(Step::JoinNamespace, NO_SUBJECT)?;
+    channel.trace_namespaces(format_args!("setns({:#x}) into the namespaces of init", join.namespaces));
     let request = CloneRequest { flags: 0, cgroup: None, as_sibling: true };
     inherited::clone_again(request).at(Step::Fork, NO_SUBJECT)
 }
@@ -40,9 +46,15 @@ fn join_init(join: &Join) -> Result<(), Errno> {
 /// The further process itself.
 pub(super) fn exec<'p>(join: &Join, process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
     reset_signals();
-    match &process.affinity.last {
-        None if process.affinity.initial.is_none() => identity::may_use_all_cpus(),
-        last => identity::keep_to(last.as_ref())?,
+    channel.trace_namespaces(format_args!("<= nsexec container setup"));
+    channel.trace(format_args!("child process in init()"));
+    match &process.affinity {
+        Affinity { last: Some(cpus), .. } => {
+            identity::keep_to(cpus)?;
+            identity::trace_affinity(channel);
+        }
+        Affinity { initial: None, last: None } => identity::may_use_all_cpus(),
+        Affinity { initial: Some(_), last: None } => {}
     }
     if join.user_namespace {
         identity::become_root()?;
@@ -69,5 +81,5 @@ pub(super) fn exec<'p>(join: &Join, process: &'p ProcessPlan, channel: &Channel)
     identity::close_descriptors(process, [Some(channel.as_fd())])?;
     identity::take_on(process, channel)?;
     let program = program::find(process)?;
-    program::execute(process, program, channel)
+    program::execute(process, program, channel, "setns_init: about to exec")
 }

@@ -8,6 +8,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::channel::Channel;
 use super::inherited::clone_again;
 use super::{At, Done, Failure};
 use crate::error::Step;
@@ -28,8 +29,14 @@ pub(crate) struct Setting<'a> {
 }
 
 /// Runs hooks one after the other. One that fails ends the container.
-pub(crate) fn run<'p>(hooks: &'p [ChildHook], files: Option<&HookFiles>, setting: &Setting<'_>) -> Done<'p> {
+pub(crate) fn run<'p>(
+    hooks: &'p [ChildHook],
+    files: Option<&HookFiles>,
+    setting: &Setting<'_>,
+    channel: &Channel,
+) -> Done<'p> {
     for hook in hooks {
+        channel.trace(format_args!("running hook {}", hook.label.to_bytes().escape_ascii()));
         let Some(files) = files else { return Err(Errno::BADF).at(Step::Hook, &hook.label) };
         rustix::fs::seek(&files.state, SeekFrom::Start(0)).at(Step::Hook, &hook.label)?;
         rustix::fs::ftruncate(&files.output, 0).at(Step::Hook, &hook.label)?;

@@ -1,5 +1,6 @@
 //! Who the program will be, and what it may.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -16,7 +17,7 @@ use crate::sys::identity::{
     set_groups, set_rlimit, set_uid,
 };
 use crate::sys::process::{close_from, keep_on_exec, working_directory_is_inside};
-use crate::sys::scheduling::{set_affinity, set_io_priority, set_memory_policy, set_scheduler};
+use crate::sys::scheduling::{affinity, set_affinity, set_io_priority, set_memory_policy, set_scheduler};
 
 /// Becomes root of the user namespace.
 pub(crate) fn become_root() -> Done<'static> {
@@ -54,9 +55,28 @@ pub(crate) fn before_filter(process: &ProcessPlan) -> Done<'_> {
     Ok(())
 }
 
-/// Keeps this process to some CPUs, if it is to be.
-pub(crate) fn keep_to(cpus: Option<&NumberSet>) -> Done<'static> {
-    cpus.map_or(Ok(()), |cpus| set_affinity(&cpus.0).at(Step::Affinity, NO_SUBJECT))
+/// Keeps this process to some CPUs.
+pub(crate) fn keep_to(cpus: &NumberSet) -> Done<'static> {
+    set_affinity(&cpus.0).at(Step::Affinity, NO_SUBJECT)
+}
+
+/// Tells which CPUs this process may run on, as the kernel has it.
+pub(crate) fn trace_affinity(channel: &Channel) {
+    let mut cpus = [0; ALL_CPUS.len()];
+    if let Ok(words) = affinity(&mut cpus) {
+        channel.trace_namespaces(format_args!("affinity: {}", Mask(cpus.get(..words).unwrap_or_default())));
+    }
+}
+
+/// A mask in words, the lowest first, shown as one hexadecimal number.
+struct Mask<'a>(&'a [u64]);
+
+impl fmt::Display for Mask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = self.0.iter().rposition(|word| *word != 0).unwrap_or(0);
+        write!(f, "{:#x}", self.0.get(used).unwrap_or(&0))?;
+        self.0.iter().take(used).rev().try_for_each(|word| write!(f, "{word:016x}"))
+    }
 }
 
 /// Takes back what the caller keeps itself to.
@@ -97,6 +117,7 @@ pub(crate) fn take_on<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'
     // first try as ourselves: the folder may be closed to the user but open to root, or (NFS) the reverse
     let entered = rustix::process::chdir(process.cwd.as_c_str());
     change_user(process)?;
+    channel.trace(format_args!("user {}, group {}", process.uid, process.gid));
     if entered.is_err() {
         rustix::process::chdir(process.cwd.as_c_str()).at(Step::Cwd, &process.cwd)?;
     }
@@ -128,6 +149,8 @@ pub(crate) fn filter_to_come(process: &ProcessPlan) -> Option<&Filter> {
 
 fn filter<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
+    channel.trace(format_args!("seccomp filter flags: {}", filter.flags));
+    channel.fall_silent();
     let installed = install_seccomp(&filter.program, filter.flags).at(Step::Seccomp, NO_SUBJECT)?;
     if filter.listener.is_some() {
         let listener = inherited::new_descriptor(installed);
@@ -189,4 +212,22 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     crate::sys::process::interface_up(socket.as_fd(), c"lo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_as_one_number() {
+        for (words, text) in [
+            (&[][..], "0x0"),
+            (&[0], "0x0"),
+            (&[2, 0, 0], "0x2"),
+            (&[3, 1], "0x10000000000000003"),
+            (&[0, 0, 0xff], "0xff00000000000000000000000000000000"),
+        ] {
+            assert_eq!(Mask(words).to_string(), text);
+        }
+    }
 }

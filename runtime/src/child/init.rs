@@ -9,14 +9,15 @@ use super::channel::{CREATED, Channel, GO, NO_SUBJECT};
 use super::{At, Done, groups, hooks, identity, inherited, net_devices, program, surroundings, terminal};
 use crate::error::Step;
 use crate::plan::Plan;
-use crate::plan::namespaces::{NEWTIME, User};
+use crate::plan::namespaces::{Join, NEWTIME, User};
 use crate::sys::process::{CloneRequest, Cloned, end_on_termination, reset_signals, set_namespaces, unshare};
 
 /// The process in between, for namespaces that are entered by children only.
-pub(super) fn between(plan: &Plan) -> Done<'_, Cloned> {
+pub(super) fn between<'p>(plan: &'p Plan, channel: &Channel) -> Done<'p, Cloned> {
+    channel.trace_namespaces(format_args!("=> nsexec container setup"));
     crate::sys::identity::prctl(libc::PR_SET_DUMPABLE, 0, 0).at(Step::Prepare, NO_SUBJECT)?;
     for join in &plan.namespaces.before_fork {
-        set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
+        join_namespace(join, channel)?;
     }
     if let Some(offsets) = &plan.namespaces.time_offsets {
         unshare(NEWTIME).at(Step::MakeNamespace, c"time")?;
@@ -28,6 +29,7 @@ pub(super) fn between(plan: &Plan) -> Done<'_, Cloned> {
         );
         file.and_then(|file| rustix::io::write(file, offsets.as_bytes()))
             .at(Step::MakeNamespace, c"time offsets")?;
+        channel.trace_namespaces(format_args!("unshare time namespace"));
     }
     let request = CloneRequest {
         flags: plan.namespaces.clone_flags(),
@@ -48,6 +50,7 @@ pub(super) fn init<'p>(
     reset_signals();
     let mut devices = None;
     enter_namespaces(plan, channel, &mut devices)?;
+    channel.trace(format_args!("child process in init()"));
     let slave = surroundings::make(plan, channel, &mut devices)?;
     // From here on the cgroup's limits and the device rules must hold: the parent has set them meanwhile.
     channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
@@ -70,12 +73,14 @@ pub(super) fn init<'p>(
     if plan.wait_for_start {
         // the first process of a pid namespace is spared signals that it does not handle
         end_on_termination();
+        channel.trace(format_args!("init: everything is made, waiting for the start"));
         channel.tell(CREATED).at(Step::WaitForParent, NO_SUBJECT)?;
         match listener {
             Some(listener) => *started_by = Some(accept(listener).at(Step::WaitForParent, NO_SUBJECT)?),
             None => channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?,
         }
     }
+    let channel = started_by.as_ref().unwrap_or(channel);
     if !plan.hooks.start_container.is_empty() {
         let mut buffer = [0; program::HOME_MAX];
         // they are the container's programs
@@ -83,14 +88,26 @@ pub(super) fn init<'p>(
             home: program::home(process, &mut buffer),
             filter: identity::filter_to_come(process),
         };
-        hooks::run(&plan.hooks.start_container, files, &setting)?;
+        hooks::run(&plan.hooks.start_container, files, &setting, channel)?;
     }
-    program::execute(process, program, started_by.as_ref().unwrap_or(channel))
+    // the pipe is this channel, which execve closes
+    program::execute(process, program, channel, "init: closing the pipe to signal completion: executing")
+}
+
+fn join_namespace<'p>(join: &'p Join, channel: &Channel) -> Done<'p> {
+    set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
+    channel.trace_namespaces(format_args!(
+        "setns({:#x}) into {}",
+        join.flag,
+        join.path.to_bytes().escape_ascii()
+    ));
+    Ok(())
 }
 
 /// The namespaces, new or joined, with their names and their first settings. Gives the cgroup that is to be entered last.
 fn enter_namespaces<'p>(plan: &'p Plan, channel: &Channel, devices: &mut Option<OwnedFd>) -> Done<'p> {
     let ns = &plan.namespaces;
+    channel.trace_namespaces(format_args!("=> nsexec container setup: new namespaces {:#x}", ns.new));
     // A caller without privileges reaches the files of its new user namespace only as long as they are the caller's;
     // `become_root` ends that.
     let mapped_by_other = matches!(ns.user, Some(User::New { .. })) && !ns.caller_is_root;
@@ -104,11 +121,12 @@ fn enter_namespaces<'p>(plan: &'p Plan, channel: &Channel, devices: &mut Option<
         identity::become_root()?;
     }
     for join in &ns.join {
-        set_namespaces(join.fd.as_fd(), join.flag).at(Step::JoinNamespace, &join.path)?;
+        join_namespace(join, channel)?;
     }
     if ns.cgroup {
         groups::enter_later(plan, channel, devices)?;
         unshare(libc::CLONE_NEWCGROUP).at(Step::MakeNamespace, c"cgroup")?;
+        channel.trace_namespaces(format_args!("unshare cgroup namespace"));
     }
     rustix::process::setsid().at(Step::Session, NO_SUBJECT)?;
     rustix::process::umask(Mode::empty());
@@ -121,9 +139,11 @@ fn enter_namespaces<'p>(plan: &'p Plan, channel: &Channel, devices: &mut Option<
     if ns.new_net {
         if !ns.net_at_once {
             unshare(libc::CLONE_NEWNET).at(Step::MakeNamespace, c"network")?;
+            channel.trace_namespaces(format_args!("unshare network namespace"));
         }
         identity::loopback_up().at(Step::Loopback, NO_SUBJECT)?;
     }
+    channel.trace_namespaces(format_args!("<= nsexec container setup"));
     Ok(())
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn run_init(plan: &Plan, channel: &Channel, listener: Option<&OwnedFd
 /// own sibling, tells its pid, and ends.
 pub(crate) fn run_between(plan: &Plan, channel: &Channel, listener: Option<&OwnedFd>) -> ! {
     let _guard = NeverReturns;
-    match init::between(plan) {
+    match init::between(plan, channel) {
         Ok(Cloned::Child) => run_init(plan, channel, listener),
         Ok(Cloned::Parent { pid, .. }) => {
             if channel.tell_pid(pid).is_ok() {
@@ -104,7 +104,7 @@ pub(crate) fn run_between(plan: &Plan, channel: &Channel, listener: Option<&Owne
 /// An exec's process: everything is there, it only has to become itself.
 pub(crate) fn run_exec(join: &crate::exec::Join, process: &ProcessPlan, channel: &Channel) -> ! {
     let _guard = NeverReturns;
-    match exec::between(join, process) {
+    match exec::between(join, process, channel) {
         Ok(Cloned::Child) => {
             if let Err(failure) = exec::exec(join, process, channel) {
                 channel.report(&failure, &[]);

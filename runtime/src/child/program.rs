@@ -47,8 +47,14 @@ fn check(process: &ProcessPlan, path: &CStr, stat: &rustix::fs::Stat) -> Result<
     rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// Executes it; comes back only with a failure.
-pub(crate) fn execute<'p>(process: &'p ProcessPlan, program: &'p CStr, channel: &Channel) -> Done<'p> {
+/// Executes it; comes back only with a failure. `moment` is what is told of it.
+pub(crate) fn execute<'p>(
+    process: &'p ProcessPlan,
+    program: &'p CStr,
+    channel: &Channel,
+    moment: &str,
+) -> Done<'p> {
+    channel.trace(format_args!("{moment} {}", program.to_bytes().escape_ascii()));
     let mut buffer = [0_u8; HOME_MAX];
     let home = home(process, &mut buffer);
     identity::filter_last(process, channel)?;

@@ -22,7 +22,7 @@ pub(super) fn make<'p>(
     let late = plan.hooks.before_pivot();
     if !late {
         // The host's tree goes away before anything is looked up in the container's.
-        root::enter(&plan.rootfs, &root)?;
+        enter_root(plan, &root, channel)?;
     }
     attach(plan, channel, root.as_fd())?;
     let slave = match plan.process.stdio {
@@ -38,8 +38,9 @@ pub(super) fn make<'p>(
     if late {
         // runc's and crun's hooks find themselves at the new root
         rustix::process::fchdir(&root).at(Step::PivotRoot, &plan.rootfs.path)?;
-        hooks::run(&plan.hooks.create_container, plan.hooks.files.as_ref(), &hooks::Setting::default())?;
-        root::enter(&plan.rootfs, &root)?;
+        let files = plan.hooks.files.as_ref();
+        hooks::run(&plan.hooks.create_container, files, &hooks::Setting::default(), channel)?;
+        enter_root(plan, &root, channel)?;
     }
     if let Some(folder) = &plan.working_directory {
         // as runc and crun; what fails here will be told when it is entered
@@ -48,6 +49,12 @@ pub(super) fn make<'p>(
     procfs::parameters(plan)?;
     protect(plan, root.as_fd())?;
     Ok(slave)
+}
+
+fn enter_root<'p>(plan: &'p Plan, root: &OwnedFd, channel: &Channel) -> Done<'p> {
+    root::enter(&plan.rootfs, root)?;
+    channel.trace(format_args!("the root is {}", plan.rootfs.path.to_bytes().escape_ascii()));
+    Ok(())
 }
 
 /// Opens what is mounted, new file systems first: what is bound may have to wait for the cgroups.
@@ -74,6 +81,7 @@ fn attach<'p>(plan: &'p Plan, channel: &Channel, root: BorrowedFd<'_>) -> Done<'
     let mut place = mount::Place { root, channel, proc: None };
     for mount in &plan.mounts {
         mount::attach(&place, mount)?;
+        channel.trace(format_args!("mounted /{}", mount.target.to_bytes().escape_ascii()));
         if mount.target.as_bytes() == b"proc"
             && let Some(fd) = mount.fd.get()
         {

@@ -49,6 +49,7 @@ pub(super) fn compile(
 }
 
 fn mount(target: CString, source: Source, attr: MountAttr, options: &Options) -> Mount {
+    let bound = source.is_bound();
     Mount {
         target,
         onto_folder: true,
@@ -56,7 +57,8 @@ fn mount(target: CString, source: Source, attr: MountAttr, options: &Options) ->
         source,
         attr,
         recursive: options.recursive,
-        propagation: options.propagation,
+        // as with other bind mounts: mounts of the host come in, none go out
+        propagation: options.propagation.or(bound.then_some((libc::MS_SLAVE, true))),
         readonly_at_end: false,
         keep_mode: false,
         copy_up: false,

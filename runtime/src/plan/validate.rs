@@ -173,6 +173,11 @@ pub(crate) fn resources(resources: &LinuxResources, warnings: &mut Vec<Warning>)
             );
         }
     }
+    if let Some(value) =
+        resources.memory().as_ref().and_then(|memory| memory.swappiness()).filter(|v| *v > 100)
+    {
+        return refuse("linux.resources.memory.swappiness", format!("{value} is not in 0 to 100"));
+    }
     for file in resources.unified().iter().flat_map(|unified| unified.keys()) {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if !file.contains('.') || file.starts_with('.') || !file.chars().all(plain) {

@@ -38,6 +38,15 @@ pub(crate) fn set_affinity(cpus: &[u64]) -> Sys<()> {
     Ok(())
 }
 
+/// `sched_getaffinity` of the calling thread; gives how many words of the mask the kernel has filled.
+pub(crate) fn affinity(cpus: &mut [u64]) -> Sys<usize> {
+    // SAFETY: the length tells the mask's bytes, which the kernel fills in.
+    let bytes = check(unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(cpus), cpus.as_mut_ptr())
+    })?;
+    Ok(usize::try_from(bytes).unwrap_or(0) / size_of::<u64>())
+}
+
 /// `set_mempolicy` of the calling thread, over nodes in a mask in words.
 pub(crate) fn set_memory_policy(mode: u32, nodes: &[u64]) -> Sys<()> {
     // the kernel takes one bit less than it is told

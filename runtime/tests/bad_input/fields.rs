@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
+use crate::support::unified;
 
 /// Each case: the fields to set (`null` removes, `/-` appends), and what the message must say after "run failed: ".
 type Case = (Vec<(&'static str, Value)>, &'static str);
@@ -486,7 +487,11 @@ fn of_resources() {
         one(
             "/linux/resources/network",
             json!({ "priorities": [{ "name": "nosuch0", "priority": 1 }] }),
-            "net_prio",
+            if unified() {
+                "linux.resources.network: cgroup version 2 has no such limit"
+            } else {
+                "net_prio"
+            },
         ),
     ]);
 }

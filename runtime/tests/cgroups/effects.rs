@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use wherry_runtime::{CgroupManager, Status};
 
-use crate::support::{Bundle, eventually, exec};
-use crate::{create, unified};
+use crate::create;
+use crate::support::{Bundle, eventually, exec, unified};
 
 #[test]
 fn a_quota_throttles() {

@@ -3,8 +3,8 @@
 use serde_json::json;
 use wherry_runtime::CgroupManager;
 
-use crate::support::Bundle;
-use crate::{create, folder, refused, unified, value};
+use crate::support::{Bundle, unified};
+use crate::{create, folder, refused, value};
 
 const MIB: i64 = 1 << 20;
 

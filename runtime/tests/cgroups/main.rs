@@ -15,13 +15,8 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use support::{Bundle, cgroup_folders};
+use support::{Bundle, cgroup_folders, unified};
 use wherry_runtime::{CgroupManager, Container, Error, Launch, Stdio};
-
-/// Whether this machine has version 2 alone.
-fn unified() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
 
 /// A container's folder in the hierarchy of a controller.
 fn folder(path: &str, controller: &str) -> PathBuf {

@@ -6,8 +6,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use wherry_runtime::{CgroupManager, Container};
 
-use crate::support::{Bundle, eventually, exec, wait};
-use crate::{create, resources, unified, value};
+use crate::support::{Bundle, eventually, exec, unified, wait};
+use crate::{create, resources, value};
 
 const MIB: i64 = 1 << 20;
 

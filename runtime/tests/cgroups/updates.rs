@@ -3,8 +3,8 @@
 use serde_json::json;
 use wherry_runtime::CgroupManager;
 
-use crate::support::{Bundle, eventually, exec};
-use crate::{create, resources, unified, value};
+use crate::support::{Bundle, eventually, exec, unified};
+use crate::{create, resources, value};
 
 const MIB: i64 = 1 << 20;
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bundle;
+mod debug;
 mod life;
 mod options;
 #[path = "../support/mod.rs"]

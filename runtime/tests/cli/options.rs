@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bundle::Cli;
 use crate::support::{Bundle, eventually};
@@ -68,31 +68,6 @@ fn by_another_name() {
     );
     let lines: Vec<&str> = version.lines().collect();
     assert!(lines[1].starts_with("commit: ") && lines[2].starts_with("spec: 1."), "{version}");
-}
-
-#[test]
-fn debug_messages() {
-    let cli = Cli::new(Bundle::new().sh("echo out"));
-    let output = cli.output(&["--debug", "run", "-b", cli.path(), cli.id()]);
-    assert_eq!(text(&output.stdout), "out\n");
-    assert!(text(&output.stderr).contains("level=debug msg=\"the container's first process is "));
-    let log = cli.bundle.path().join("log");
-    let output = cli.output(&[
-        "--debug",
-        "--log",
-        log.to_str().unwrap(),
-        "--log-format",
-        "json",
-        "run",
-        "-b",
-        cli.path(),
-        cli.id(),
-    ]);
-    assert_eq!(text(&output.stderr), "");
-    for line in std::fs::read_to_string(&log).unwrap().lines() {
-        let entry: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(entry["level"], "debug", "{line}");
-    }
 }
 
 #[test]

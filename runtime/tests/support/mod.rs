@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{PipeReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -149,7 +150,10 @@ pub fn make_rootfs(rootfs: &Path) {
     for folder in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
         fs::create_dir_all(rootfs.join(folder)).unwrap();
     }
-    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("/bin/busybox of Debian's busybox-static");
+    // by a process of its own: one that another thread makes meanwhile would inherit the descriptor that writes, and the
+    // kernel executes nothing that somebody writes
+    let copied = Command::new("cp").arg("/bin/busybox").arg(rootfs.join("bin/busybox")).status().unwrap();
+    assert!(copied.success(), "there must be /bin/busybox of Debian's busybox-static");
     for applet in APPLETS {
         std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }
@@ -166,6 +170,11 @@ pub fn text(mut pipe: PipeReader) -> String {
     let mut text = String::new();
     pipe.read_to_string(&mut text).unwrap();
     text
+}
+
+/// Bytes as text.
+pub fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Reaps; 128 + signal for one that was killed.
@@ -198,6 +207,11 @@ pub fn cgroup_folders(id: &str) -> Vec<PathBuf> {
     let mut roots = vec![base.to_path_buf()];
     roots.extend(fs::read_dir(base).unwrap().flatten().map(|e| e.path()).filter(|p| p.is_dir()));
     roots.into_iter().map(|root| root.join(id)).filter(|path| path.exists()).collect()
+}
+
+/// Whether this machine has version 2 cgroups alone.
+pub fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// Runs a further process to its end; gives its exit code and its output.

@@ -33,10 +33,12 @@ pub(crate) fn exec(session: &Session, options: &ExecOptions) -> Result<u8, Failu
     check_console(terminal, options.process.detach, &options.process)?;
     let sub_cgroups = sub_cgroups(&options.cgroups)?;
     let signals = (!options.process.detach).then(Signals::catch).transpose()?;
+    let steps = |line: &str| session.log.debug(|| line.to_owned());
     let library_options = wherry_runtime::ExecOptions {
         preserve_fds: session.descriptors.all(),
         ignore_paused: options.ignore_paused,
         sub_cgroups: &sub_cgroups,
+        trace: session.log.trace(&steps),
         ..wherry_runtime::ExecOptions::default()
     };
     let stdio = stdio(terminal, options.process.detach);

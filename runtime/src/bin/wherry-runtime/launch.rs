@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use wherry_runtime::{
-    CgroupManager, Container, Launch, RestoreOptions, RootfsSource, Stdio, protect_own_program,
+    CgroupManager, Container, Launch, RestoreOptions, RootfsSource, Stdio, protect_own_program_traced,
 };
 
 use crate::command_line::{CriuFlags, LaunchOptions, ProcessOptions};
@@ -38,9 +38,8 @@ struct Made {
 
 /// Puts this program's file out of the reach of containers.
 pub(crate) fn protect(session: &Session) -> Result<(), Failure> {
-    protect_own_program()?;
-    session.log.debug(|| "this program runs from a copy or mount that no container can write to".to_owned());
-    Ok(())
+    let exeseal = |line: &str| session.log.debug(|| format!("{} exeseal: {line}", session.program));
+    Ok(protect_own_program_traced(session.log.trace(&exeseal))?)
 }
 
 /// Makes a container that waits for `start`.
@@ -173,6 +172,8 @@ fn launch_in(
     }
     launch.stdio = stdio(is_terminal(spec), options.process.detach || matches!(way, Way::Create));
     launch.start_socket_in = matches!(way, Way::Create).then(|| store.folder());
+    let steps = |line: &str| session.log.debug(|| line.to_owned());
+    launch.trace = session.log.trace(&steps);
     session.log.debug(|| "making namespaces and cgroup".to_owned());
     let (container, terminal) = match way {
         Way::Create => Container::create(&launch)?,

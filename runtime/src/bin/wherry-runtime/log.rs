@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 
 use serde::Serialize;
-use wherry_runtime::Warning;
+use wherry_runtime::{Trace, Warning};
 
 use crate::command_line::Global;
 use crate::failure::Failure;
@@ -60,6 +60,11 @@ impl Log {
         if self.debug {
             self.write("debug", &message());
         }
+    }
+
+    /// For the library, which tells each step to `tell`, with `--debug`.
+    pub(crate) fn trace<'a>(&self, tell: &'a (dyn Fn(&str) + Sync)) -> Option<Trace<'a>> {
+        self.debug.then(|| Trace::new(tell))
     }
 
     fn write(&self, level: &str, message: &str) {
