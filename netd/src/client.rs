@@ -3,6 +3,7 @@
 //! connection or makes one. A netd that was restarted in between is not noticed by callers, and a
 //! [`Client`] from [`ensure_running`](crate::launch::ensure_running) starts one that has died.
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -161,6 +162,20 @@ impl Client {
     /// See [`ClientError`].
     pub fn disconnect_endpoint(&self, sandbox: &str, network: &str) -> Result<Sandbox, ClientError> {
         self.sandbox(&Request::Disconnect { sandbox: sandbox.into(), network: network.into() }, "Disconnect")
+    }
+
+    /// [`Request::SetLinked`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn set_linked(
+        &self,
+        sandbox: &str,
+        network: &str,
+        linked: BTreeSet<String>,
+    ) -> Result<(), ClientError> {
+        let (sandbox, network) = (sandbox.into(), network.into());
+        self.done(&Request::SetLinked { sandbox, network, linked }, "SetLinked")
     }
 
     /// [`Request::SetNames`].

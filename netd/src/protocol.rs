@@ -6,7 +6,7 @@
 //! answered by one `Result<Reply, Failure>` before the next is read. Frames are
 //! `wherry_ipc`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -63,6 +63,15 @@ pub enum Request {
         /// As [`EndpointSpec::container_name`]; empty: it stays.
         #[serde(default)]
         container: String,
+    },
+    /// Replaces what a sandbox's endpoint is linked to. Answered by `Ok`.
+    SetLinked {
+        /// The sandbox's id.
+        sandbox: String,
+        /// Full network id.
+        network: String,
+        /// As [`EndpointSpec::linked`].
+        linked: BTreeSet<String>,
     },
     /// Removes a sandbox: endpoints, published ports, namespace. One that is not there is fine. Answered
     /// by `Ok` once its addresses, names and ports are free; slow kernel work may still go on.
@@ -519,6 +528,12 @@ pub struct EndpointSpec {
     pub mac: Option<String>,
     /// Published ports.
     pub ports: Vec<PortSpec>,
+    /// The container's ports that it offers to those who are linked to it.
+    #[serde(default)]
+    pub exposed: Vec<(Protocol, u16)>,
+    /// The sandboxes whose exposed ports in the same network are open to this one, also where containers may not talk.
+    #[serde(default)]
+    pub linked: BTreeSet<String>,
     /// The greatest becomes the default route; with equal ones the alphabetically first network name.
     pub gateway_priority: i32,
 }

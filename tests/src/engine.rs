@@ -65,6 +65,11 @@ impl Engine {
         Engine { init, binary, root, arguments }
     }
 
+    /// As [`Binary::is_reference`].
+    pub(crate) fn is_reference(&self) -> bool {
+        self.binary.is_reference()
+    }
+
     /// The folder that holds its roots (`data`, `exec`), `socket`, `pid` and `log`.
     pub fn root(&self) -> &Path {
         &self.root

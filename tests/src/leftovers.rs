@@ -58,7 +58,10 @@ fn survey(init: &Init, engine: &Engine) -> BTreeSet<String> {
         found.extend(lines.map(|line| format!("{family} {line}")));
     }
     let links = init.exec("ip -o link").stdout;
-    found.extend(links.lines().filter_map(|l| l.split(": ").nth(1)).map(|name| format!("link {name}")));
+    let links = links.lines().filter_map(|l| l.split(": ").nth(1));
+    // (dockerd leaves bridges behind of networks that it could not make.)
+    let links = links.filter(|name| !(engine.is_reference() && name.starts_with("br-")));
+    found.extend(links.map(|name| format!("link {name}")));
     let containers = fs::read_dir(engine.root().join("data/containers")).into_iter().flatten().flatten();
     found.extend(containers.map(|entry| format!("folder {}", entry.path().display())));
     found

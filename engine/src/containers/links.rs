@@ -4,17 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use wherry_netd::protocol::Protocol;
 
-use super::network::{bridge_address, has_legacy_links, parse_link, parse_port};
+use super::network::{bridge_address, exposed, has_legacy_links, linked, parse_link};
 use super::record::Record;
 use super::table::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::server::{Reply, response};
 
-/// `DELETE /containers/RECEIVER/ALIAS?link=1`: the receiver no longer knows the other by this name. It does until its next
-/// start if it runs.
+/// `DELETE /containers/RECEIVER/ALIAS?link=1`: the receiver no longer knows the other by this name. If it runs it does until its
+/// next start, but what only the link has opened is closed.
 ///
 /// # Errors
 /// 409 for a container's own name, 404 for a receiver or a link that is not there.
@@ -41,7 +40,19 @@ pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<Reply, Er
         changed.map(drop)
     })
     .await?;
+    close(engine, &container).await?;
     Ok(response::empty(StatusCode::NO_CONTENT).into())
+}
+
+/// Has netd open nothing to a receiver that its links do not open any more.
+async fn close(engine: &Engine, receiver: &Container) -> Result<(), Error> {
+    let Some(sandbox) = receiver.sandbox() else { return Ok(()) };
+    let left = linked(engine, &receiver.record());
+    for endpoint in sandbox.endpoints.iter().filter(|e| !left.is_superset(&e.spec.linked)) {
+        let kept = endpoint.spec.linked.intersection(&left).cloned().collect();
+        engine.netd.set_linked(&receiver.id, &endpoint.spec.network, kept).await?;
+    }
+    Ok(())
 }
 
 /// What a receiver gets.
@@ -97,14 +108,12 @@ fn host_names(source: &Record, alias: &str) -> Vec<String> {
 fn variables(source: &Record, receiver: &str, alias: &str, address: IpAddr) -> Vec<String> {
     let prefix = alias.replace('-', "_").to_uppercase();
     let mut env = vec![format!("{prefix}_NAME=/{receiver}/{alias}")];
-    let exposed = source.config.exposed_ports.iter().flatten();
-    let mut ports: Vec<_> = exposed.filter_map(|(port, _)| parse_port(port).ok()).collect();
-    // TCP comes first: the first one is the link's own.
-    ports.sort_by_key(|(number, protocol)| (*protocol != Protocol::Tcp, protocol.to_string(), *number));
-    if let Some((number, protocol)) = ports.first() {
+    let ports = exposed(source);
+    // The first one is the link's own.
+    if let Some((protocol, number)) = ports.first() {
         env.push(format!("{prefix}_PORT={protocol}://{address}:{number}"));
     }
-    for (number, protocol) in &ports {
+    for (protocol, number) in &ports {
         let name = format!("{prefix}_PORT_{number}_{}", protocol.to_string().to_uppercase());
         env.push(format!("{name}={protocol}://{address}:{number}"));
         env.push(format!("{name}_ADDR={address}"));
@@ -112,8 +121,8 @@ fn variables(source: &Record, receiver: &str, alias: &str, address: IpAddr) -> V
         env.push(format!("{name}_PROTO={protocol}"));
     }
     // A run of neighbours has its two ends besides, under the name of the first.
-    for run in ports.chunk_by(|a, b| a.1 == b.1 && a.0.checked_add(1) == Some(b.0)) {
-        let [(first, protocol), .., (last, _)] = run else { continue };
+    for run in ports.chunk_by(|a, b| a.0 == b.0 && a.1.checked_add(1) == Some(b.1)) {
+        let [(protocol, first), .., (_, last)] = run else { continue };
         let name = format!("{prefix}_PORT_{first}_{}", protocol.to_string().to_uppercase());
         for (end, number) in [("START", first), ("END", last)] {
             env.push(format!("{name}_{end}={protocol}://{address}:{number}"));

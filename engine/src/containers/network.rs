@@ -1,6 +1,6 @@
 //! What a container asks of netd: its endpoints, published ports, names and links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -157,6 +157,8 @@ pub(super) fn endpoint(
         sysctls: interface_sysctls(options.get(SYSCTLS).map_or("", String::as_str))?,
         mac: mac.filter(|m| !m.is_empty()).cloned(),
         ports: Vec::new(),
+        exposed: if network.default_bridge { exposed(record) } else { Vec::new() },
+        linked: if network.default_bridge { linked(engine, record) } else { BTreeSet::new() },
         gateway_priority: settings.gw_priority,
     })
 }
@@ -220,6 +222,21 @@ fn links(
         links.insert(alias.to_owned(), engine.containers.find(source)?.id.clone());
     }
     Ok(links)
+}
+
+/// The ports that an image or a container declares, with TCP's first.
+pub(super) fn exposed(record: &Record) -> Vec<(Protocol, u16)> {
+    let declared = record.config.exposed_ports.iter().flatten();
+    let mut ports: Vec<_> =
+        declared.filter_map(|(port, _)| parse_port(port).ok()).map(|(number, p)| (p, number)).collect();
+    ports.sort_by_key(|(protocol, number)| (*protocol != Protocol::Tcp, protocol.to_string(), *number));
+    ports
+}
+
+/// The containers that one on the default bridge is linked to.
+pub(super) fn linked(engine: &Engine, record: &Record) -> BTreeSet<String> {
+    let links = record.host_config.links.iter().flatten().filter(|_| has_legacy_links(record));
+    links.filter_map(|link| engine.containers.find(parse_link(link).0).ok()).map(|c| c.id.clone()).collect()
 }
 
 /// `name:alias`, or `name` alone, with or without slashes, into both parts.

@@ -1,5 +1,6 @@
 //! The way to netd for async code.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -141,6 +142,20 @@ impl Netd {
         let (sandbox, network) = (sandbox.to_string(), network.to_string());
         let container = container.to_string();
         self.ask(move |netd| netd.set_names(&sandbox, &network, names, &container)).await
+    }
+
+    /// Replaces what a sandbox's endpoint is linked to.
+    ///
+    /// # Errors
+    /// netd's.
+    pub(crate) async fn set_linked(
+        &self,
+        sandbox: &str,
+        network: &str,
+        linked: BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let (sandbox, network) = (sandbox.to_string(), network.to_string());
+        self.ask(move |netd| netd.set_linked(&sandbox, &network, linked.clone())).await
     }
 
     /// Removes a sandbox; one that is not there is fine.

@@ -281,14 +281,15 @@ impl Netd {
         if families.is_empty() {
             return Ok(());
         }
-        let (networks, endpoints, forward_drop) = {
-            let state = self.state();
+        let (networks, endpoints, links, forward_drop) = {
+            let mut state = self.state();
+            state.links = state.wanted_links();
             let networks = state.networks.iter().flat_map(|n| bridge_rules(n, settings)).collect::<Vec<_>>();
             let all = state.networks.iter().flat_map(|n| n.network.endpoints.values());
             let endpoints = all.filter(|e| !e.ports.is_empty()).cloned().collect::<Vec<_>>();
-            (networks, endpoints, state.forward_drop.clone())
+            (networks, endpoints, state.links.clone(), state.forward_drop.clone())
         };
-        let rules = Part { networks, ports: self.port_rules(endpoints.iter().map(AsRef::as_ref)) };
+        let rules = Part { networks, ports: self.port_rules(endpoints.iter().map(AsRef::as_ref)), links };
         let mut wanted =
             Wanted { backend: settings.firewall, families, rules, forward_drop, ..Wanted::default() };
         let Err(failure) = self.firewall.reconcile(wanted.clone(), before) else { return Ok(()) };

@@ -7,6 +7,7 @@ use super::sandboxes::default_routes;
 use super::{Netd, State};
 use crate::backstage::Remains;
 use crate::dns::service::{DnsPorts, DnsSockets};
+use crate::firewall::Pending;
 use crate::handover::Left;
 use crate::journal;
 use crate::netlink::{Batch, Socket, route};
@@ -21,7 +22,9 @@ impl Netd {
             return Ok(before);
         }
         let (reserved, after, starts_resolver) = self.plan_connection(&before, &spec)?;
-        let made = self.add_endpoint(&before, after, &reserved, starts_resolver);
+        let linked = self.follow_links(&mut self.state());
+        let made = linked.map_or(Ok(()), Pending::finish);
+        let made = made.and_then(|()| self.add_endpoint(&before, after, &reserved, starts_resolver));
         made.inspect_err(|_| {
             let links = reserved.link.iter().map(|l: &LinkPlan| l.host_name.clone());
             let links = links.filter(|name| !name.is_empty()).collect();
@@ -29,6 +32,7 @@ impl Netd {
             let mut state = self.state();
             state.give_back(id, &reserved.endpoint);
             before.endpoints.iter().for_each(|e| state.update_endpoint(id, e));
+            drop(self.follow_links(&mut state));
         })
     }
 
@@ -214,7 +218,9 @@ impl Netd {
         self.unlink(&before, &after, &gone);
         // Before somebody else can have its address: a netd that starts after us must not know two of it.
         self.save_or_note(&after, dns);
-        self.state().give_back(id, &gone);
+        let mut state = self.state();
+        state.give_back(id, &gone);
+        drop(self.follow_links(&mut state));
         Ok(after)
     }
 
@@ -245,6 +251,21 @@ impl Netd {
         container: String,
     ) -> Result<(), Failure> {
         let _turn = self.turn(id);
+        self.change_endpoint(id, network, |endpoint| {
+            endpoint.spec.names = names;
+            if !container.is_empty() {
+                endpoint.spec.container_name = container;
+            }
+        })
+    }
+
+    /// Changes what is noted of a sandbox's endpoint in a network.
+    pub(super) fn change_endpoint(
+        &self,
+        id: &str,
+        network: &str,
+        change: impl FnOnce(&mut Endpoint),
+    ) -> Result<(), Failure> {
         let mut after = self.sandbox(id)?;
         let dns = {
             let mut state = self.state();
@@ -252,10 +273,7 @@ impl Netd {
                 let name = state.network(network)?.network.spec.name.clone();
                 return Err(Failure::NotConnected { sandbox: id.into(), network: name });
             };
-            endpoint.spec.names = names;
-            if !container.is_empty() {
-                endpoint.spec.container_name = container;
-            }
+            change(endpoint);
             state.update_endpoint(id, endpoint);
             let Some(entry) = state.sandboxes.get_mut(id) else {
                 return Err(Failure::NoSuchSandbox(id.into()));

@@ -8,6 +8,7 @@
 mod configure;
 mod endpoints;
 mod kernel;
+mod links;
 mod networks;
 mod parents;
 mod plan;
@@ -27,7 +28,7 @@ use crate::announce::Announcer;
 use crate::backstage::Backstage;
 use crate::dns::names::Names;
 use crate::dns::service::{DnsPorts, DnsService, Resolver};
-use crate::firewall::wanted::Family;
+use crate::firewall::wanted::{Family, LinkRules};
 use crate::firewall::{Firewall, Pending};
 use crate::handover::Handover;
 use crate::ipam::Pool;
@@ -60,6 +61,8 @@ struct State {
     networks: Vec<NetworkState>,
     sandboxes: HashMap<String, SandboxState>,
     ports: PortTable,
+    /// What links have opened.
+    links: Vec<LinkRules>,
     /// Addresses of released endpoints whose rules are being removed.
     leaving: HashMap<IpAddr, Pending>,
     /// Sandboxes that a request works on.
@@ -135,6 +138,10 @@ impl Netd {
             }
             Request::SetNames { sandbox, network, names, container } => {
                 self.set_names(&sandbox, &network, names, container)?;
+                Reply::Ok
+            }
+            Request::SetLinked { sandbox, network, linked } => {
+                self.set_linked(&sandbox, &network, linked)?;
                 Reply::Ok
             }
             Request::ReleaseSandbox { sandbox } => {

@@ -12,6 +12,7 @@ use super::{Netd, SandboxState, State, failed};
 use crate::backstage::Remains;
 use crate::dns::names::{Addresses, EndpointNames, Outside};
 use crate::dns::service::{DnsPorts, DnsService, DnsSockets};
+use crate::firewall::Pending;
 use crate::firewall::wanted::{Family, PortRules};
 use crate::handover::Left;
 use crate::journal;
@@ -35,6 +36,7 @@ impl Netd {
         made.inspect_err(|_| {
             let mut state = self.state();
             reserved.iter().for_each(|r| state.give_back(&spec.id, &r.endpoint));
+            drop(self.follow_links(&mut state));
         })
     }
 
@@ -85,9 +87,10 @@ impl Netd {
         };
         // The firewall's program runs while the kernel makes the namespace.
         let pending = (!rules.is_empty()).then(|| self.firewall.add(rules.clone()));
+        let linked = self.follow_links(&mut self.state());
         let made = kernel::make_namespace(&plan, self.backstage.blank_namespace(), &self.announcer);
         self.wait_for_old_rules(reserved);
-        let ruled = pending.map_or(Ok(()), |pending| pending.finish());
+        let ruled = pending.into_iter().chain(linked).try_for_each(Pending::finish);
         match (made, ruled) {
             (Ok(sockets), Ok(())) => Ok((path, sockets)),
             (Ok(_), Err(failure)) => {
@@ -160,6 +163,7 @@ impl Netd {
         {
             let mut state = self.state();
             sandbox.endpoints.iter().for_each(|e| state.give_back(id, e));
+            drop(self.follow_links(&mut state));
         }
         self.backstage.take_down(remains_of(&sandbox));
     }

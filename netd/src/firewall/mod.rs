@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use crate::journal;
 use crate::protocol::{Failure, FirewallBackend};
 use firewalld::{Firewalld, Known};
-use wanted::{BridgeRules, Family, Part, PortRules, Wanted};
+use wanted::{BridgeRules, Family, LinkRules, Part, PortRules, Wanted};
 use watch::Helpers;
 
 /// The firewall of the host.
@@ -108,6 +108,16 @@ impl Firewall {
     /// Begins to remove the rules of ports.
     pub(crate) fn remove(&self, ports: Vec<PortRules>) -> Pending {
         self.order(Order::Remove(Part { ports, ..Part::default() }))
+    }
+
+    /// Begins to add the rules of links.
+    pub(crate) fn add_links(&self, links: Vec<LinkRules>) -> Pending {
+        self.order(Order::Add(Part { links, ..Part::default() }))
+    }
+
+    /// Begins to remove the rules of links.
+    pub(crate) fn remove_links(&self, links: Vec<LinkRules>) -> Pending {
+        self.order(Order::Remove(Part { links, ..Part::default() }))
     }
 
     /// Adds the rules of a network, of each of its families.
@@ -237,6 +247,7 @@ impl Keeper {
                 // What was to be added together with this is not even made.
                 cancel(&part.networks, &mut difference.add.networks, &mut difference.remove.networks);
                 cancel(&part.ports, &mut difference.add.ports, &mut difference.remove.ports);
+                cancel(&part.links, &mut difference.add.links, &mut difference.remove.links);
             }
         }
     }
@@ -244,6 +255,7 @@ impl Keeper {
     /// Does not want these any more.
     fn forget(&mut self, part: &Part) {
         self.wanted.rules.ports.retain(|p| !part.ports.contains(p));
+        self.wanted.rules.links.retain(|link| !part.links.contains(link));
         self.wanted.rules.networks.retain(|n| {
             !part.networks.iter().any(|gone| gone.bridge == n.bridge && gone.family() == n.family())
         });

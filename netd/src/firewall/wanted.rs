@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::protocol::{BoundPort, FirewallBackend, GatewayMode};
+use crate::protocol::{BoundPort, FirewallBackend, GatewayMode, Protocol};
 
 /// The two firewalls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,17 +88,31 @@ impl PortRules {
     }
 }
 
-/// Networks and ports that come or go together.
+/// What a link opens between two containers of a bridge on which they may not talk otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkRules {
+    pub(crate) bridge: String,
+    /// The container that knows the other one.
+    pub(crate) from: IpAddr,
+    /// The other one, of the same family.
+    pub(crate) to: IpAddr,
+    /// What it exposes.
+    pub(crate) ports: Vec<(Protocol, u16)>,
+}
+
+/// Networks, ports and links that come or go together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) networks: Vec<BridgeRules>,
     pub(crate) ports: Vec<PortRules>,
+    pub(crate) links: Vec<LinkRules>,
 }
 
 impl Part {
     pub(crate) fn extend(&mut self, other: Part) {
         self.networks.extend(other.networks);
         self.ports.extend(other.ports);
+        self.links.extend(other.links);
     }
 
     pub(crate) fn networks_of(&self, family: Family) -> impl Iterator<Item = &BridgeRules> {
@@ -107,6 +121,10 @@ impl Part {
 
     pub(crate) fn ports_of(&self, family: Family) -> impl Iterator<Item = &PortRules> {
         self.ports.iter().filter(move |p| p.family() == family)
+    }
+
+    pub(crate) fn links_of(&self, family: Family) -> impl Iterator<Item = &LinkRules> {
+        self.links.iter().filter(move |link| Family::of(link.to) == family)
     }
 }
 

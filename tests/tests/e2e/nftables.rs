@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use wherry_tests::{HOST_ADDRESS, Host, Remote, poll};
 
 use crate::web::serve;
-use crate::{network, network_daemon, network_options, ports, ports_ipv6};
+use crate::{links, network, network_daemon, network_options, ports, ports_ipv6};
 
 const NFTABLES: &str = "--firewall-backend=nftables";
 
@@ -113,4 +113,13 @@ fn another_value_is_refused() {
     let engine = host.command_line();
     host.exec(&["sh", "-c", &format!("{engine} --firewall-backend=ufw")])
         .fails(1, "invalid firewall-backend: allowed values are \"iptables\" and \"nftables\"");
+}
+
+#[test]
+fn links_where_containers_do_not_talk() {
+    let host = Host::with_arguments(&[NFTABLES, "--icc=false"]);
+    host.docker("run -d --name db --expose 8000 busybox sleep 600").ok();
+    links::check_what_links_open(&host);
+    let open = || host.exec("nft list set ip docker-bridges linked").ok().stdout;
+    assert!(!open().contains("8000"), "{}", open());
 }

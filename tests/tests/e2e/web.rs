@@ -1,8 +1,8 @@
 //! A web server in a container, and asking it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 
-use wherry_tests::Host;
+use wherry_tests::{Host, poll};
 
 /// Starts one that answers with its own name.
 pub(crate) fn serve(host: &Host, name: &str, options: &str) {
@@ -20,6 +20,9 @@ fn start(host: &Host, name: &str, options: &str, before: &str) {
     let script = format!("mkdir /www; echo {name} >/www/index.html; {before} exec httpd -f -p 80 -h /www");
     line.extend(["busybox", "sh", "-c", &script]);
     host.docker(line.as_slice()).ok();
+    poll("the server", 10, || {
+        host.in_container(name, || TcpStream::connect((Ipv4Addr::LOCALHOST, 80))).is_ok()
+    });
 }
 
 /// Its page, asked for from the host.

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::firewall::wanted::{BridgeRules, Family, Part, PortRules};
+use crate::firewall::wanted::{BridgeRules, Family, LinkRules, Part, PortRules};
 use crate::protocol::{BoundPort, GatewayMode};
 
 /// iptables' tables, in the order in which packets meet them.
@@ -264,6 +264,27 @@ fn port(endpoint: &PortRules, port: &BoundPort) -> Vec<Rule> {
     rules.made
 }
 
+/// The rules of a link, there and back.
+fn link(link: &LinkRules) -> Vec<Rule> {
+    let LinkRules { bridge, from, to, ports } = link;
+    let family = Family::of(*to);
+    let length = if family == Family::V4 { 32 } else { 128 };
+    let mut rules = Rules::new(family);
+    for (protocol, port) in ports {
+        for (source, destination, end) in [(from, to, "dport"), (to, from, "sport")] {
+            rules.bottom(
+                Table::Filter,
+                "DOCKER",
+                format!(
+                    "-s {source}/{length} -d {destination}/{length} -i {bridge} -o {bridge} \
+                     -p {protocol} -m {protocol} --{end} {port} -j ACCEPT"
+                ),
+            );
+        }
+    }
+    rules.made
+}
+
 /// A comment as iptables-save prints it: in quotes if there is more in it than letters, digits, dashes and underscores.
 pub(super) fn comment(text: &str) -> String {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
@@ -281,6 +302,7 @@ pub(super) fn of(part: &Part, family: Family) -> Vec<Rule> {
         let all = endpoint.ports.iter().flat_map(|bound| port(endpoint, bound));
         rules.extend(all.filter(|rule| seen.insert(rule.clone())));
     }
+    rules.extend(part.links_of(family).flat_map(link));
     rules
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::firewall::wanted::{BridgeRules, Family, Part, PortRules};
+use crate::firewall::wanted::{BridgeRules, Family, LinkRules, Part, PortRules};
 use crate::protocol::{BoundPort, GatewayMode};
 
 /// The table's name, in the families `ip` and `ip6`.
@@ -66,6 +66,7 @@ impl Table {
     fn fill(&mut self, part: &Part, family: Family) {
         part.networks_of(family).for_each(|network| bridge(self, network));
         part.ports_of(family).for_each(|ports| publish(self, ports));
+        part.links_of(family).for_each(|opened| link(self, opened));
     }
 
     fn element(&mut self, set: &str, element: String) {
@@ -115,6 +116,8 @@ fn declare(table: &mut Table, family: Family) {
     set("published-locally", "set", &[format!("type {address} . {port}")]);
     // Containers' ports that are open.
     set("open", "set", &[format!("type {address} . {port}")]);
+    // What links open between containers: from, to, the port there.
+    set("linked", "set", &[format!("type {address} . {address} . {port}")]);
     for name in ["filter-forward-in-jumps", "nat-postrouting-in-jumps"] {
         set(name, "map", &["type ifname : verdict".into()]);
     }
@@ -207,7 +210,8 @@ fn forwarded(network: &BridgeRules, name: &str) -> Vec<String> {
     if network.icc {
         rules.push("counter accept".into());
     } else {
-        rules.extend(["ct status dnat counter accept".into(), "counter drop".into()]);
+        let linked = format!("{ip} saddr . {ip} daddr . meta l4proto . th dport @linked counter accept");
+        rules.extend([linked, "ct status dnat counter accept".into(), "counter drop".into()]);
     }
     rules
 }
@@ -262,6 +266,14 @@ fn publish(table: &mut Table, endpoint: &PortRules) {
             table.element("published-locally", format!("{at} comment \"{}\"", endpoint.bridge));
         }
         table.element("published-at", format!("{at} : {target}"));
+    }
+}
+
+/// (Answers are accepted as all answers are.)
+fn link(table: &mut Table, link: &LinkRules) {
+    let LinkRules { from, to, ports, .. } = link;
+    for (protocol, port) in ports {
+        table.element("linked", format!("{from} . {to} . {protocol} . {port}"));
     }
 }
 

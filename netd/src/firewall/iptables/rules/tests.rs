@@ -210,3 +210,17 @@ fn nothing_to_do_is_nothing_to_run() {
     let change = Change { forward_drop: true, ..Change::default() };
     assert_eq!(change.render().unwrap(), "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
 }
+
+#[test]
+fn a_link_where_containers_do_not_talk() {
+    let (from, to) = ("172.18.0.3".parse().unwrap(), "172.18.0.2".parse().unwrap());
+    let links = vec![LinkRules { bridge: "br0".into(), from, to, ports: vec![(Protocol::Tcp, 80)] }];
+    golden(
+        &of(&Part { links, ..Part::default() }, Family::V4),
+        "*filter
+-A DOCKER -s 172.18.0.3/32 -d 172.18.0.2/32 -i br0 -o br0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER -s 172.18.0.2/32 -d 172.18.0.3/32 -i br0 -o br0 -p tcp -m tcp --sport 80 -j ACCEPT
+COMMIT
+",
+    );
+}

@@ -16,7 +16,7 @@ fn part(host_ports: &[u16]) -> Part {
     };
     let bound = host_ports.iter().map(bound).collect::<Vec<_>>();
     let ports = PortRules::new(&network, "172.18.0.2".parse().unwrap(), &bound).into_iter().collect();
-    Part { networks: vec![network], ports }
+    Part { networks: vec![network], ports, ..Part::default() }
 }
 
 fn whole(part: &Part) -> Table {

@@ -160,3 +160,24 @@ fn names_that_nft_would_read_as_something_else() {
     assert_eq!(mark_of("br-a.1"), "__br-a.1");
     assert_eq!(mark_of("a_b;{"), "__a_5fb_3b_7b");
 }
+
+#[test]
+fn a_link_where_containers_do_not_talk() {
+    let network = BridgeRules { icc: false, ..plain("172.18.0.0/16") };
+    let from = "172.18.0.3".parse().unwrap();
+    let to = "172.18.0.2".parse().unwrap();
+    let ports = vec![(Protocol::Tcp, 80), (Protocol::Udp, 53)];
+    let links = vec![LinkRules { bridge: "br0".into(), from, to, ports }];
+    let none = Table::default();
+    let text = Change::difference(&none, &Table::of(&Part { links, ..Part::default() }, Family::V4));
+    assert_eq!(
+        without_place(&text.render(Family::V4)),
+        "add element linked { 172.18.0.3 . 172.18.0.2 . tcp . 80 }\nadd element linked { 172.18.0.3 . 172.18.0.2 . udp . 53 }\n"
+    );
+    let rules = forwarded(&network, "\"br0\"");
+    let place = |text: &str| rules.iter().position(|rule| rule.contains(text));
+    assert!(
+        place("@linked counter accept").unwrap() < rules.len() - 1
+            && rules.ends_with(&["counter drop".into()])
+    );
+}
