@@ -129,7 +129,7 @@ impl Page {
         let _ = writeln!(
             text,
             "Written by `make bench-network` on {}, commit {}: {}; {} processors, load {} at the beginning and {} at the end. {} rounds in \
-             which the engines take turns, each in a private host of the same kind (`tests/host.sh`); medians. What the network adds is the \
+             which the engines take turns, each in a private host of the same kind (`tests/host.sh`); medians (of throughput eight turns in each round). What the network adds is the \
              difference between a container with one published port on the default bridge and one with `--network none`. \"Bare\" is a \
              veth pair for each of two namespaces on a bridge, and a DNAT rule to one of them, in namespaces without an engine.\n",
             facts.date,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use wherry_tests::{HOST_ADDRESS, Host};
 
-const TIME: Duration = Duration::from_millis(400);
+const TIME: Duration = Duration::from_millis(200);
 const CHUNK: usize = 128 << 10;
 
 /// A listening socket of the calling thread's namespace.

@@ -45,7 +45,7 @@ fn mend_family(wanted: &Wanted, family: Family, helpers: &Helpers) -> Result<(),
     let saved = program::read(save(family), &[])?;
     let existing = mend::parse(&saved);
     let drop = wanted.forward_drop.contains(&family);
-    let change = mend::compare(&existing, &all, &networks, drop);
+    let change = mend::compare(&existing, family, &all, &networks, drop);
     start(family, &change, helpers).and_then(Running::finish)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn clear(wanted: &Wanted, helpers: &Helpers) -> Result<(), Failure> {
         let existing = mend::parse(&saved);
         let networks = wanted.owned(*family).cloned().collect::<Vec<_>>();
         let base = rules::base(*family);
-        let change = mend::clear(&existing, &base, &networks, wanted.forward_drop.contains(family));
+        let change = mend::clear(&existing, *family, &base, &networks, wanted.forward_drop.contains(family));
         start(*family, &change, helpers).and_then(Running::finish)
     })
 }

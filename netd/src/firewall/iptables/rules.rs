@@ -5,12 +5,19 @@
 //! thing differs, so that no connection to a published port depends on a process of ours: connections from the
 //! host's loopback and from the containers' own bridges are translated in the kernel, too, where
 //! dockerd sends them through docker-proxy. (Only IPv6's loopback cannot be translated: the kernel routes it nowhere else.)
+//!
+//! Every packet of the host meets the rules in `raw`, about 50 ns each, those between two containers too. So there are two, however
+//! many networks and containers there are, where dockerd has one for each container: what is sent to containers' own addresses from
+//! outside is dropped when it is forwarded, behind the rule that lets connections go on, and loopback addresses have a chain.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::firewall::wanted::{BridgeRules, Family, LinkRules, Part, PortRules};
 use crate::protocol::{BoundPort, GatewayMode};
+
+/// The chain for packets that have an address of the loopback network.
+const LOOPBACK: &str = "DOCKER-LOOPBACK";
 
 /// iptables' tables, in the order in which packets meet them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,9 +39,10 @@ impl Table {
     }
 
     /// The chains of ours in it.
-    pub(super) fn chains(self) -> &'static [&'static str] {
+    pub(super) fn chains(self, family: Family) -> &'static [&'static str] {
         match self {
-            Self::Raw => &[],
+            Self::Raw if family == Family::V6 => &[],
+            Self::Raw => &[LOOPBACK],
             Self::Nat => &["DOCKER"],
             Self::Filter => &[
                 "DOCKER",
@@ -92,8 +100,13 @@ impl Rules {
 /// The rules that do not belong to a network.
 pub(super) fn base(family: Family) -> Vec<Rule> {
     use Place::Top;
-    use Table::{Filter, Nat};
+    use Table::{Filter, Nat, Raw};
     let mut rules = Rules::new(family);
+    if family == Family::V4 {
+        rules.bottom(Raw, "PREROUTING", format!("-s 127.0.0.0/8 -j {LOOPBACK}"));
+        rules.bottom(Raw, "PREROUTING", format!("-d 127.0.0.0/8 -j {LOOPBACK}"));
+        rules.add(Raw, LOOPBACK, Top, "-i lo -j RETURN");
+    }
     rules.bottom(Nat, "PREROUTING", "-m addrtype --dst-type LOCAL -j DOCKER");
     let own = match family {
         Family::V4 => "",
@@ -133,6 +146,7 @@ pub(super) fn bridge(network: &BridgeRules) -> Vec<Rule> {
             rules.bottom(Filter, "DOCKER", format!("! -i {br} -o {br} -j DROP"));
         }
     }
+    direct_access(network, &mut rules);
     rules.bottom(Filter, "DOCKER-BRIDGE", format!("-o {br} -j DOCKER"));
     rules.bottom(
         Filter,
@@ -180,25 +194,26 @@ fn isolation(network: &BridgeRules, rules: &mut Rules) {
     rules.bottom(Filter, "DOCKER-ISOLATION-STAGE-2", format!("-o {br} -j DROP"));
 }
 
+/// Containers' own addresses are for the host and the bridge only; what is published goes by the host's addresses, and is translated.
+/// These rules come before what opens published ports.
+fn direct_access(network: &BridgeRules, rules: &mut Rules) {
+    if network.mode != GatewayMode::Nat || network.direct {
+        return;
+    }
+    let br = &network.bridge;
+    for interface in &network.trusted {
+        rules.add(Table::Filter, "DOCKER-BRIDGE", Place::Top, format!("-i {interface} -o {br} -j DOCKER"));
+    }
+    let others = format!("! -i {br} -o {br} -m conntrack ! --ctstate DNAT -j DROP");
+    rules.add(Table::Filter, "DOCKER-BRIDGE", Place::Top, others);
+}
+
 fn translation(network: &BridgeRules, rules: &mut Rules) {
     use Table::{Nat, Raw};
     let (br, subnet) = (&network.bridge, network.subnet());
-    if network.mode == GatewayMode::Nat && !network.direct {
-        for interface in &network.trusted {
-            rules.add(Raw, "PREROUTING", Place::Top, format!("-d {subnet} -i {interface} -j ACCEPT"));
-        }
-        // Containers' own addresses are for the host and the bridge only; what is published goes by the host's
-        // addresses, of which the gateway is one.
-        rules.bottom(
-            Raw,
-            "PREROUTING",
-            format!("-d {subnet} ! -i {br} -m addrtype ! --dst-type LOCAL -j DROP"),
-        );
-    }
     if rules.family == Family::V4 {
         // The bridge routes loopback addresses, for published ports on them; containers must not use that.
-        rules.bottom(Raw, "PREROUTING", format!("-d 127.0.0.0/8 -i {br} -j DROP"));
-        rules.bottom(Raw, "PREROUTING", format!("-s 127.0.0.0/8 -i {br} -j DROP"));
+        rules.bottom(Raw, LOOPBACK, format!("-i {br} -j DROP"));
     }
     if network.mode == GatewayMode::Routed {
         return;
@@ -237,7 +252,7 @@ fn port(endpoint: &PortRules, port: &BoundPort) -> Vec<Rule> {
             // The translation comes before the kernel would refuse the address; the comment says whose rule it is.
             rules.bottom(
                 Raw,
-                "PREROUTING",
+                LOOPBACK,
                 format!("{destination}! -i lo {to_host} -m comment --comment {} -j DROP", comment(bridge)),
             );
         }

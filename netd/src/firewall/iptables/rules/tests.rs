@@ -25,7 +25,12 @@ fn golden(rules: &[Rule], expect: &str) {
 fn base_rules() {
     golden(
         &base(Family::V4),
-        "*nat
+        "*raw
+-I DOCKER-LOOPBACK 1 -i lo -j RETURN
+-A PREROUTING -s 127.0.0.0/8 -j DOCKER-LOOPBACK
+-A PREROUTING -d 127.0.0.0/8 -j DOCKER-LOOPBACK
+COMMIT
+*nat
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 -A OUTPUT -m addrtype --dst-type LOCAL -j DOCKER
 COMMIT
@@ -46,9 +51,7 @@ fn a_bridge() {
     golden(
         &network(false, true),
         "*raw
--A PREROUTING -d 172.18.0.0/16 ! -i br0 -m addrtype ! --dst-type LOCAL -j DROP
--A PREROUTING -d 127.0.0.0/8 -i br0 -j DROP
--A PREROUTING -s 127.0.0.0/8 -i br0 -j DROP
+-A DOCKER-LOOPBACK -i br0 -j DROP
 COMMIT
 *nat
 -A POSTROUTING -s 127.0.0.0/8 -o br0 -j MASQUERADE
@@ -56,6 +59,7 @@ COMMIT
 -A POSTROUTING -s 172.18.0.0/16 ! -o br0 -j MASQUERADE
 COMMIT
 *filter
+-I DOCKER-BRIDGE 1 ! -i br0 -o br0 -m conntrack ! --ctstate DNAT -j DROP
 -A DOCKER ! -i br0 -o br0 -j DROP
 -A DOCKER-BRIDGE -o br0 -j DOCKER
 -A DOCKER-CT -o br0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -107,7 +111,7 @@ fn published_ports() {
     golden(
         &ports(&plain("172.18.0.0/16"), "172.18.0.2", &list),
         "*raw
--A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8081 -m comment --comment br0 -j DROP
+-A DOCKER-LOOPBACK -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8081 -m comment --comment br0 -j DROP
 COMMIT
 *nat
 -A DOCKER -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.18.0.2:80
@@ -126,11 +130,8 @@ COMMIT
 fn ipv6() {
     assert_eq!(base(Family::V6)[1].spec, "! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER");
     golden(
-        &bridge(&plain("fd00:1::/64"))[..3],
-        "*raw
--A PREROUTING -d fd00:1::/64 ! -i br0 -m addrtype ! --dst-type LOCAL -j DROP
-COMMIT
-*nat
+        &bridge(&plain("fd00:1::/64"))[..2],
+        "*nat
 -A POSTROUTING -s fd00:1::/64 -o br0 -m conntrack --ctstate DNAT -j MASQUERADE
 -A POSTROUTING -s fd00:1::/64 ! -o br0 -j MASQUERADE
 COMMIT
@@ -192,9 +193,16 @@ fn gateway_modes_and_trusted_interfaces() {
     assert_eq!(opened[0].spec, "-d 172.18.0.2/32 ! -i br0 -o br0 -p tcp -m tcp --dport 80 -j ACCEPT");
     let open = BridgeRules { mode: GatewayMode::NatUnprotected, ..plain("172.18.0.0/16") };
     assert_eq!(specs(open.clone(), "DOCKER"), ["! -i br0 -o br0 -j ACCEPT"]);
-    assert!(!specs(open, "PREROUTING").iter().any(|s| s.contains("addrtype")));
+    assert_eq!(specs(open, "DOCKER-BRIDGE"), ["-o br0 -j DOCKER"]);
     let trusting = BridgeRules { trusted: vec!["eth1".into()], ..plain("172.18.0.0/16") };
-    assert_eq!(specs(trusting, "PREROUTING")[0], "-d 172.18.0.0/16 -i eth1 -j ACCEPT");
+    assert_eq!(
+        specs(trusting, "DOCKER-BRIDGE"),
+        [
+            "-i eth1 -o br0 -j DOCKER",
+            "! -i br0 -o br0 -m conntrack ! --ctstate DNAT -j DROP",
+            "-o br0 -j DOCKER"
+        ]
+    );
 }
 
 #[test]
