@@ -14,12 +14,20 @@ mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"; mkdir "$ROOT/run/lock"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/var/tmp"; mkdir -p "$ROOT$work"; mount --bind "$work" "$ROOT$work"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
-# git, which contexts in repositories need and the lab has not: the machine's own, as far as it runs without more libraries
+# git and ssh, which contexts in repositories need and the lab has not: the machine's own, with the libraries that are not there
 if [ ! -e "$ROOT/usr/bin/git" ] && programs=$(git --exec-path 2>/dev/null); then
-  mount -t tmpfs -o mode=755 tmpfs "$ROOT/usr/local"; mkdir -p "$ROOT/usr/local/bin" "$ROOT/usr/local/libexec/git-core"
+  mount -t tmpfs -o mode=755 tmpfs "$ROOT/usr/local"; mkdir -p "$ROOT"/usr/local/{bin,lib,libexec/git-core}
   mount --bind "$programs" "$ROOT/usr/local/libexec/git-core"
-  printf '#!/bin/sh\nGIT_EXEC_PATH=/usr/local/libexec/git-core exec /usr/local/libexec/git-core/git "$@"\n' >"$ROOT/usr/local/bin/git"
-  chmod 755 "$ROOT/usr/local/bin/git"
+  cp -L "$(command -v ssh)" "$ROOT/usr/local/libexec/ssh"
+  known=$(chroot "$ROOT" /sbin/ldconfig -p)
+  for library in $(ldd "$programs/git-remote-http" "$ROOT/usr/local/libexec/ssh" | awk '$3 ~ "^/" { print $3 }' | sort -u); do
+    grep -qF "${library##*/} " <<<"$known" || cp -L "$library" "$ROOT/usr/local/lib"
+  done
+  for program in git-core/git ssh; do
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=/usr/local/lib GIT_EXEC_PATH=/usr/local/libexec/git-core exec /usr/local/libexec/%s "$@"\n' \
+      $program >"$ROOT/usr/local/bin/${program##*/}"
+  done
+  chmod 755 "$ROOT"/usr/local/bin/*
 fi
 mount --bind /etc/resolv.conf "$ROOT/etc/resolv.conf"; mount --bind /etc/hosts "$ROOT/etc/hosts"
 cd "$ROOT"; mkdir -p .old; pivot_root . .old; umount -l /.old

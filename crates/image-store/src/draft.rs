@@ -50,11 +50,7 @@ impl Store {
     /// [`Error::NoSuchLayer`], [`Error::Mount`].
     pub fn mount_layers(&self, diff_ids: &[DiffId]) -> Result<OwnedFd> {
         let _held = self.hold_layers(diff_ids)?;
-        let mut lower = self.inner.lower_dirs(diff_ids);
-        if lower.len() == 1 {
-            lower.push(self.inner.empty_layer()); // without an upper folder two lower ones are needed
-        }
-        mount_read_only(lower)
+        mount_read_only(self.inner.readable_dirs(diff_ids))
     }
 
     /// Makes a layer of all that a stopped container has written, and leaves the container with nothing: its files are not

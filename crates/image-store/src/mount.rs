@@ -65,11 +65,8 @@ impl<'a> Overlay<'a> {
                 Ok(Self { lower: writable.lower.clone(), writable: Some(folders) })
             }
             Mountable::Image(store, id) => {
-                let mut lower = store.lower_dirs(id)?;
-                if lower.len() == 1 {
-                    lower.push(store.inner.empty_layer()); // without an upper folder two lower ones are needed
-                }
-                Ok(Self { lower, writable: None })
+                let image = store.image(id)?;
+                Ok(Self { lower: store.inner.readable_dirs(image.diff_ids()), writable: None })
             }
         }
     }

@@ -24,6 +24,7 @@ pub(crate) fn open(data_root: &Path, keep: &[DiffId]) -> Result<Inner> {
     ensure_folder(&root.join(CONFIGS), 0o700)?;
     ensure_folder(&overlay, 0o710)?;
     ensure_folder(&overlay.join(".empty"), 0o755)?;
+    ensure_folder(&overlay.join(".nothing"), 0o755)?;
     crate::base::ensure(&overlay.join(crate::base::FOLDER))?;
     let trash = Trash::open(overlay.join(".trash")).context("open", overlay.join(".trash"))?;
     fresh_staging(&overlay, &trash)?;

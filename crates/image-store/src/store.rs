@@ -295,6 +295,16 @@ impl Inner {
         self.overlay.join(".empty")
     }
 
+    /// As [`Inner::lower_dirs`], but two at least, as an overlay without an upper folder needs them.
+    pub(crate) fn readable_dirs(&self, diff_ids: &[DiffId]) -> Vec<PathBuf> {
+        let mut lower = self.lower_dirs(diff_ids);
+        if lower.len() == 1 {
+            // Not the folder that stands for no layer at all: it may be the one that is there.
+            lower.push(self.overlay.join(".nothing"));
+        }
+        lower
+    }
+
     /// The topmost first. Overlayfs refuses a folder that is named twice, and a layer that comes again
     /// further below adds nothing: all that it has is there already, and wins.
     pub(crate) fn lower_dirs(&self, diff_ids: &[DiffId]) -> Vec<PathBuf> {

@@ -26,6 +26,7 @@ use super::cache::Key;
 use super::document::{self, Entry};
 use super::fetch::{self, FetchError};
 use super::file_system::{At, FileSystem, Made};
+use super::git::GitError;
 use super::job::{Built, Event, Failure, Folder, Job, NoCache, Place, StepId, Stream, Warning};
 use super::offers::Offers;
 use super::progress::Progress;
@@ -538,7 +539,9 @@ impl<'a> Executor<'a> {
                             self.progress.send(Event::Transfer { step, id, current, total, done });
                         }
                     };
-                    fetch::fetch(self.engine, other, &watch).await
+                    fetch::fetch(self.engine, other, Some(&*self.job.sources), &watch)
+                        .await
+                        .map(|fetched| fetched.material)
                 }
             };
             materials.push(material.map_err(tell)?);
@@ -630,7 +633,12 @@ fn tell(error: FetchError) -> Failure {
         FetchError::Status { code, .. } => {
             Failure::plain(format!("failed to load cache key: invalid response status {code}"))
         }
-        error @ (FetchError::NoReference(_) | FetchError::NoCommit(_) | FetchError::Repository { .. }) => {
+        error @ FetchError::Git(
+            GitError::NoReference(_)
+            | GitError::NoCommit(_)
+            | GitError::Unreachable { .. }
+            | GitError::NoAgent(_),
+        ) => {
             Failure::plain(format!("failed to load cache key: {error}"))
         }
         other => Failure::plain(other.to_string()),

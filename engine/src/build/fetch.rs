@@ -5,7 +5,6 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +15,8 @@ use wherry_image_ref::Digest;
 
 use super::classic::new_folder;
 use super::files::{Owner, Root, clean, failed};
-use super::job::{Folder, Inside};
+use super::git::{self, GitError, Repository};
+use super::job::{Folder, Inside, Lends};
 use super::transfer::{Excluded, Material, TransferError};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -52,54 +52,9 @@ pub(super) enum FetchError {
         /// What came.
         actual: String,
     },
-    /// git(1) failed.
-    #[error("failed to fetch {remote}: {reason}")]
-    Git {
-        /// The repository.
-        remote: String,
-        /// What it says.
-        reason: String,
-    },
-    /// There is no repository, or it cannot be asked.
-    #[error("{what} {remote}: git stderr:\n{reason}\n: exit status 128")]
-    Repository {
-        /// What was tried.
-        what: &'static str,
-        /// Where.
-        remote: String,
-        /// What git(1) says.
-        reason: String,
-    },
-    /// The repository has no such branch, tag or commit.
-    #[error("repository does not contain ref {0}, output: \"\"")]
-    NoReference(String),
-    /// It has no such folder.
-    #[error("invalid subdir /{path}: failed to lstat {name:?}: statat {name}: no such file or directory")]
-    NoSubdir {
-        /// The folder.
-        path: String,
-        /// The one above it that is not there, or it itself.
-        name: String,
-    },
-    /// Something else is there.
-    #[error("invalid subdir /{path}: git subpath \"/{path}\" contains non-directory {name:?}")]
-    SubdirIsFile {
-        /// The folder.
-        path: String,
-        /// The one above it that is none, or it itself.
-        name: String,
-    },
-    /// No commit is called so.
-    #[error("invalid checksum {0} for Git URL, expected hex commit hash")]
-    NoCommit(String),
-    /// The commit is not the one that was expected.
-    #[error("expected checksum to match {expected}, got {actual}")]
-    Commit {
-        /// As the Dockerfile says.
-        expected: String,
-        /// What came.
-        actual: String,
-    },
+    /// A repository cannot be had.
+    #[error(transparent)]
+    Git(#[from] GitError),
 }
 
 /// Told of a transfer's progress: what, bytes so far, bytes in all (0 if unknown).
@@ -133,15 +88,24 @@ pub(super) fn excluded(patterns: &[String]) -> Result<Excluded, Error> {
     Ok(Box::new(move |path, _| ignore.is_ignored(&String::from_utf8_lossy(path))))
 }
 
-/// Brings a source that is not in a context into a folder of its own.
+/// What was brought.
+pub(super) struct Fetched {
+    /// The files.
+    pub(super) material: Material,
+    /// What tells them from those of other times: a file's digest, a repository's commit; nothing for documents.
+    pub(super) version: String,
+}
+
+/// Brings a source that is not in a context into a folder of its own. `lender` has what the client lends for that.
 ///
 /// # Errors
 /// [`FetchError`].
 pub(super) async fn fetch(
     engine: &Arc<Engine>,
     source: &TransferSource,
+    lender: Option<&dyn Lends>,
     watch: Watch<'_>,
-) -> Result<Material, FetchError> {
+) -> Result<Fetched, FetchError> {
     let task_engine = engine.clone();
     let (folder, path) = blocking(move || new_folder(&task_engine)).await?;
     let folder = Arc::new(folder);
@@ -151,21 +115,31 @@ pub(super) async fn fetch(
             let (at, content) = (path.join(file.name.replace('/', "_")), file.content.clone());
             let name = file.name.replace('/', "_");
             blocking(move || write(&at, content.as_bytes(), 0o644, None)).await?;
-            find(folder, escape(&name), None, false, root).await
+            let material = find(folder, escape(&name), None, false, root).await?;
+            Ok(Fetched { material, version: String::new() })
         }
         TransferSource::Http { url, name, checksum, unpack } => {
-            let name = download(engine, url, name, (&path, checksum), watch).await?;
-            find(folder, escape(&name), None, *unpack, root).await
+            let (name, digest) = download(engine, url, name, (&path, checksum), watch).await?;
+            let material = find(folder, escape(&name), None, *unpack, root).await?;
+            Ok(Fetched { material, version: digest.to_string() })
         }
         TransferSource::Git { remote, reference, subdir, checksum, keep_git_dir, submodules } => {
-            clone(remote, reference, checksum, (*submodules, *keep_git_dir), &path).await?;
+            let wanted = Repository {
+                remote,
+                reference,
+                checksum,
+                submodules: *submodules,
+                keeps_git_dir: *keep_git_dir,
+            };
+            let commit = git::clone(&wanted, lender, &path).await?;
             if !keep_git_dir {
                 let dir = path.join(".git");
                 tokio::fs::remove_dir_all(&dir).await.map_err(Error::io("remove", dir.display()))?;
             }
             let (subdir, inside) = (subdir.clone(), folder.clone());
             let folder = blocking(move || Ok(below(inside, &subdir))).await??;
-            find(folder, String::new(), None, false, root).await
+            let material = find(folder, String::new(), None, false, root).await?;
+            Ok(Fetched { material, version: commit })
         }
         TransferSource::Files { .. } => Err(Error::server("files of a context are not fetched").into()),
     }
@@ -184,8 +158,8 @@ fn below(folder: Arc<Folder>, subdir: &str) -> Result<Arc<Folder>, FetchError> {
         let there = root.open(above.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW).and_then(fstat);
         match there.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
             Ok(FileType::Directory) => {}
-            Ok(_) => return Err(FetchError::SubdirIsFile { name: name(), path }),
-            Err(Errno::NOENT) => return Err(FetchError::NoSubdir { name: name(), path }),
+            Ok(_) => return Err(GitError::SubdirIsFile { name: name(), path }.into()),
+            Err(Errno::NOENT) => return Err(GitError::NoSubdir { name: name(), path }.into()),
             Err(errno) => return Err(TransferError::from(failed("open", above.as_bytes())(errno)).into()),
         }
     }
@@ -214,14 +188,14 @@ fn write(path: &Path, content: &[u8], mode: u32, modified: Option<SystemTime>) -
     done.map_err(Error::io("write", path.display()))
 }
 
-/// Fetches a file; returns its name in the folder.
+/// Fetches a file; returns its name in the folder, and what it is.
 async fn download(
     engine: &Engine,
     url: &str,
     name: &str,
     (folder, checksum): (&Path, &str),
     watch: Watch<'_>,
-) -> Result<String, FetchError> {
+) -> Result<(String, Digest), FetchError> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
     let mut download = client.download(url).await?;
     let status = download.status();
@@ -243,13 +217,14 @@ async fn download(
         watch(url, current, total);
     }
     tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(failed())?;
-    check(checksum, hasher.finish())?;
+    let digest = hasher.finish();
+    check(checksum, digest)?;
     let file = file.into_std().await;
     let done = file
         .set_permissions(std::fs::Permissions::from_mode(0o600))
         .and_then(|()| file.set_modified(modified.unwrap_or(SystemTime::UNIX_EPOCH)));
     done.map_err(failed())?;
-    Ok(name)
+    Ok((name, digest))
 }
 
 fn check(expected: &str, actual: Digest) -> Result<(), FetchError> {
@@ -276,119 +251,6 @@ fn http_date(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
 }
 
-/// Whether it is the whole name of a commit.
-fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && is_hex(text)
-}
-
-fn is_hex(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-/// Clones a repository into `folder`: a branch, a tag or a whole commit of it. The host's own git does it, with nothing of ours in
-/// its environment.
-async fn clone(
-    remote: &str,
-    reference: &str,
-    checksum: &str,
-    (submodules, keeps_git_dir): (bool, bool),
-    folder: &Path,
-) -> Result<(), FetchError> {
-    if !checksum.is_empty() && !is_hex(checksum) {
-        return Err(FetchError::NoCommit(checksum.to_owned()));
-    }
-    let wanted = if reference.is_empty() { "HEAD" } else { reference };
-    if wanted.starts_with('-') {
-        // Git would take it for an option. No branch or tag is called like that.
-        let reason = format!("{wanted} is no name of a branch, tag or commit");
-        return Err(FetchError::Git { remote: remote.to_owned(), reason });
-    }
-    git(remote, folder, &["init", "--quiet", "."]).await?;
-    // A name that begins with a dash is no option.
-    let fetched = git(remote, folder, &["fetch", "--quiet", "--depth=1", "--", remote, wanted]).await;
-    let found = match fetched {
-        Ok(_) => "FETCH_HEAD",
-        // Not all servers give away a single commit.
-        Err(_) if is_commit(wanted) => {
-            let all = "+refs/heads/*:refs/remotes/origin/*";
-            git(remote, folder, &["fetch", "--quiet", "--tags", "--", remote, all]).await?;
-            wanted
-        }
-        Err(error) => return Err(why_not(remote, folder, wanted, error).await),
-    };
-    git(remote, folder, &["checkout", "--quiet", "--detach", found, "--"]).await?;
-    let commit = git(remote, folder, &["rev-parse", "HEAD"]).await?;
-    if !commit.trim().starts_with(checksum) {
-        let (expected, actual) = (checksum.to_owned(), commit.trim().to_owned());
-        return Err(FetchError::Commit { expected, actual });
-    }
-    if submodules {
-        git(remote, folder, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])
-            .await?;
-    }
-    if keeps_git_dir {
-        git(remote, folder, &["remote", "add", "--", "origin", remote]).await?;
-        let branch = format!("refs/heads/{}", reference.strip_prefix("refs/heads/").unwrap_or(reference));
-        // Of commits and tags there is no branch.
-        if git(remote, folder, &["ls-remote", "--exit-code", "--", remote, &branch]).await.is_ok() {
-            git(remote, folder, &["update-ref", &branch, "HEAD"]).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Why a name could not be fetched, in BuildKit's words.
-async fn why_not(remote: &str, folder: &Path, wanted: &str, error: FetchError) -> FetchError {
-    let what = if wanted == "HEAD" {
-        "error fetching default branch for repository"
-    } else {
-        "failed to fetch remote"
-    };
-    match git(remote, folder, &["ls-remote", "--", remote, wanted]).await {
-        Ok(found) if found.trim().is_empty() => FetchError::NoReference(wanted.to_owned()),
-        Ok(_) => error,
-        Err(FetchError::Git { remote, reason }) => FetchError::Repository { what, remote, reason },
-        Err(other) => other,
-    }
-}
-
-/// The way to other hosts is what git may know of our environment.
-fn is_for_git(name: &std::ffi::OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name == "PATH" || name.to_lowercase().ends_with("_proxy")
-}
-
-/// Runs git(1) in `folder`; what it writes.
-async fn git(remote: &str, folder: &Path, args: &[&str]) -> Result<String, FetchError> {
-    let failed = |reason: String| FetchError::Git { remote: remote.to_owned(), reason };
-    let output = tokio::process::Command::new("git")
-        // No hooks, no configuration of whoever runs the engine, no questions, and no transports that run programs.
-        .args([
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "protocol.ext.allow=never",
-            "-c",
-            "protocol.file.allow=never",
-        ])
-        .args(args)
-        .current_dir(folder)
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| is_for_git(name)))
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("HOME", "/nonexistent")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| failed(format!("git: {error}")))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,14 +260,6 @@ mod tests {
         let time = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         assert_eq!(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
         assert_eq!(http_date("yesterday"), None);
-    }
-
-    #[tokio::test]
-    async fn references_are_no_options() {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = clone("/nowhere", "--orphan=x", "", (true, false), folder.path()).await.unwrap_err();
-        assert!(refused.to_string().contains("--orphan=x is no name"), "{refused}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -121,16 +121,20 @@ impl Limits {
 /// A boxed future, so that [`Sources`] can be a trait object.
 pub(crate) type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = Result<T, Error>> + Send + 'a>>;
 
+/// What the client lends, and nobody keeps.
+pub(crate) trait Lends: Send + Sync {
+    /// A secret's bytes; `None` if the client has none of that id.
+    fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>>;
+    /// A new Unix socket at which the client's SSH agent of that id answers, in a folder that is of no other: each has the owner
+    /// and mode that its step wants. Why not, if the client has no such agent.
+    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>>;
+}
+
 /// What only the client has. Asked when it is needed, once or several times.
-pub(crate) trait Sources: Send + Sync {
+pub(crate) trait Sources: Lends {
     /// A context as a folder: `""` for the build's own, else the name of one that the job was given by name. `None` if there is
     /// none of that name (then the name means an image).
     fn context<'a>(&'a self, name: &'a str) -> Future<'a, Option<Arc<Folder>>>;
-    /// A secret's bytes; `None` if the client has none of that id.
-    fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>>;
-    /// A new Unix socket at which the client's SSH agent of that id answers: each has the owner and mode that its step wants.
-    /// Why not, if the client has no such agent.
-    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>>;
     /// Credentials for a registry's host.
     fn credentials<'a>(&'a self, host: &'a str) -> Future<'a, Credentials>;
 }

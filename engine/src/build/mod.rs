@@ -20,6 +20,7 @@ mod executor;
 mod fetch;
 mod file_system;
 mod files;
+mod git;
 mod inline;
 mod job;
 mod key;
@@ -38,7 +39,7 @@ pub(crate) use cache::Stored;
 pub(crate) use executor::execute;
 pub(crate) use inline::{Carried, Malformed, read as read_carried};
 pub(crate) use job::{
-    Built, Event, Failure, Folder, Future, Job, Limits, NoCache, Offered, Sources, StepId, Stream, Warning,
+    Built, Event, Failure, Folder, Future, Job, Lends, Limits, NoCache, Offered, Sources, StepId, Stream, Warning,
 };
 pub(crate) use offers::{Blobs, Offers};
 

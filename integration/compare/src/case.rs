@@ -6,6 +6,8 @@ use std::process::Command;
 
 use wherry_tests::{Host, Servant};
 
+use crate::image::Image;
+
 /// A way to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Door {
@@ -22,11 +24,15 @@ impl Door {
 /// A folder of `integration/dockerfiles`.
 ///
 /// `NAME/` is the context. `NAME.sh`, if there is one, is run in a copy of it before the build, and makes what cannot be kept in a
-/// repository; its comments `# arguments: …`, `# doors: buildkit` and `# images: python` say what the build needs.
+/// repository; its comments `# arguments: …`, `# doors: buildkit` and `# images: python` say what the build needs, `# compared:
+/// exported` that `docker save` of dockerd does not give all, and `# note: …` why.
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) doors: Vec<Door>,
+    /// What the page says of it.
+    pub(crate) note: String,
+    exported: bool,
     folder: PathBuf,
     prepare: Option<PathBuf>,
     arguments: Vec<String>,
@@ -61,6 +67,8 @@ impl Case {
         Self {
             name,
             doors,
+            note: said("note"),
+            exported: said("compared") == "exported",
             folder: folder.to_owned(),
             prepare: prepare.exists().then_some(prepare),
             arguments: words(said("arguments")),
@@ -68,8 +76,8 @@ impl Case {
         }
     }
 
-    /// Builds it, and gives the saved image, or what the client says.
-    pub(crate) fn build(&self, engine: &Host, door: Door) -> Result<PathBuf, String> {
+    /// Builds it, and gives the image, or what the client says.
+    pub(crate) fn build(&self, engine: &Host, door: Door) -> Result<Image, String> {
         let context = engine.folder().join("context");
         if context.exists() {
             fs::remove_dir_all(&context).expect("remove the last context");
@@ -102,10 +110,20 @@ impl Case {
         if !output.status.success() {
             return Err(last_error(&String::from_utf8_lossy(&output.stderr)));
         }
-        let saved = engine.folder().join("compared.tar");
-        let output = engine.docker(&["save", "-o", &saved.display().to_string(), "compared"]);
+        let archive = engine.folder().join("compared.tar").display().to_string();
+        let image = if self.exported {
+            let inspected = engine.docker("image inspect compared").ok();
+            let history = engine.docker("history --no-trunc --format json compared").ok();
+            let output = format!("type=tar,dest={archive}");
+            let output = engine.docker(&["buildx", "build", "-q", "-o", &output, &path]);
+            let image = || Image::of_files(Path::new(&archive), inspected.out(), history.out());
+            if output.code == 0 { Ok(image()) } else { Err(last_error(&output.stderr)) }
+        } else {
+            let output = engine.docker(&["save", "-o", &archive, "compared"]);
+            if output.code == 0 { Ok(Image::read(Path::new(&archive))) } else { Err(last_error(&output.stderr)) }
+        };
         engine.docker("rmi -f compared").ok();
-        if output.code == 0 { Ok(saved) } else { Err(last_error(&output.stderr)) }
+        image
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
 
@@ -41,6 +41,26 @@ impl Image {
             apply(&bytes, &mut nodes);
         }
         first_names(&mut nodes);
+        Self { nodes, config }
+    }
+
+    /// Of an archive of its files, and what `docker image inspect` and `docker history` say of it.
+    pub(crate) fn of_files(archive: &Path, inspected: &str, history: &str) -> Self {
+        let mut nodes = BTreeMap::new();
+        apply(&std::fs::read(archive).expect("read an archive"), &mut nodes);
+        first_names(&mut nodes);
+        let inspected: Value = serde_json::from_str(inspected).expect("JSON of the client");
+        let entry = |line: &str| {
+            let entry: Value = serde_json::from_str(line).expect("JSON of the client");
+            json!({"created_by": entry["CreatedBy"], "comment": entry["Comment"], "size": entry["Size"]})
+        };
+        let config = json!({
+            "architecture": inspected[0]["Architecture"],
+            "os": inspected[0]["Os"],
+            "config": inspected[0]["Config"],
+            "rootfs": {"diff_ids": inspected[0]["RootFS"]["Layers"]},
+            "history": history.lines().map(entry).collect::<Vec<_>>(),
+        });
         Self { nodes, config }
     }
 

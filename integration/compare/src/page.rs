@@ -23,7 +23,12 @@ pub(crate) fn report(name: &str, door: Door, verdict: &Verdict) {
 }
 
 /// Writes the page.
-pub(crate) fn write(path: &Path, rows: &[(String, [Verdict; 2])], versions: &[String; 2]) {
+pub(crate) fn write(
+    path: &Path,
+    rows: &[(String, [Verdict; 2])],
+    versions: &[String; 2],
+    notes: &[(&str, &str)],
+) {
     let mut page = String::new();
     let output = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
@@ -49,6 +54,10 @@ pub(crate) fn write(path: &Path, rows: &[(String, [Verdict; 2])], versions: &[St
     for (name, verdicts) in rows {
         let [buildkit, classic] = verdicts.each_ref().map(cell);
         let _ = writeln!(page, "| {name} | {buildkit} | {classic} |");
+    }
+    for (number, (name, note)) in notes.iter().filter(|(_, note)| !note.is_empty()).enumerate() {
+        let begin = if number == 0 { "\n" } else { "" };
+        let _ = writeln!(page, "{begin}- {name}: {note}");
     }
     std::fs::write(path, page).expect("write the results");
 }

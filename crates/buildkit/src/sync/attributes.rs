@@ -96,9 +96,9 @@ pub(super) fn apply(file: BorrowedFd<'_>, stat: &Stat) -> Result<(), Error> {
     }
     rustix::fs::fchmod(file, permissions(stat)).map_err(Error::disk("set the mode of", &stat.path))?;
     for (name, value) in &stat.xattrs {
-        // Overlayfs' own attributes would change what a layer means; the rest a file system may lack: as BuildKit, go on.
-        let is_plain = name.starts_with("user.") && !name.starts_with("user.overlay.");
-        if !is_plain && name != "security.capability" {
+        // Overlayfs' own attributes would change what a layer means. Capabilities of a client's files do not come along: with
+        // BuildKit they are lost when the owner is set. The rest a file system may lack: as BuildKit, go on.
+        if !name.starts_with("user.") || name.starts_with("user.overlay.") {
             continue;
         }
         if let Err(error) = rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {

@@ -9,11 +9,13 @@ use wherry_buildkit::session::Session;
 use super::attributes::{Place, Wanted};
 use super::failure;
 use super::files::Definition;
+use super::sources::Lender;
 use wherry_dockerfile::plan::GitSource;
 
 use crate::build::Folder;
 use crate::build::classic::{Context, DownloadError, dockerfile, download, unpack};
 use crate::build::fetch::{self, FetchError};
+use crate::build::git::{GitError, without_credentials};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::images::BlockingBody;
@@ -85,7 +87,7 @@ async fn bring(
             step.end(&folder);
             Ok(Some(Context { folder: folder?, dockerfile: None }))
         }
-        Place::Remote(address) => at(engine, address, (keeps_git_dir, progress)).await.map(Some),
+        Place::Remote(address) => at(engine, session, address, (keeps_git_dir, progress)).await.map(Some),
     }
 }
 
@@ -95,6 +97,7 @@ async fn bring(
 /// What the address or its server says.
 pub(super) async fn at(
     engine: &Arc<Engine>,
+    session: &Arc<Session>,
     address: &str,
     (keeps_git_dir, progress): (Option<bool>, &Progress),
 ) -> Result<Context, Status> {
@@ -111,13 +114,14 @@ pub(super) async fn at(
         });
     };
     let source = git.into_source(keeps_git_dir, "").map_err(unclear)?;
-    let step = progress.start(&format!("[internal] load git source {address}"));
-    let fetched = fetch::fetch(engine, &source, &|_, _, _| {}).await;
+    let step = progress.start(&format!("[internal] load git source {}", without_credentials(address)));
+    let lender = Lender { engine, session };
+    let fetched = fetch::fetch(engine, &source, Some(&lender), &|_, _, _| {}).await;
     step.end(&fetched);
     match fetched {
-        Ok(material) => Ok(Context { folder: material.folder, dockerfile: None }),
+        Ok(fetched) => Ok(Context { folder: fetched.material.folder, dockerfile: None }),
         Err(error) => Err(Status::unknown(match error {
-            FetchError::NoSubdir { .. } | FetchError::SubdirIsFile { .. } => error.to_string(),
+            FetchError::Git(GitError::NoSubdir { .. } | GitError::SubdirIsFile { .. }) => error.to_string(),
             error => format!("failed to load cache key: {error}"),
         })),
     }

@@ -18,7 +18,7 @@ use super::files::{ignore_from_client, patterns};
 use super::folders::Lease;
 use super::remote;
 use crate::build::files::{Incoming, Known};
-use crate::build::{Folder, Future, Offered, Sources};
+use crate::build::{Folder, Future, Lends, Offered, Sources};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
@@ -94,6 +94,40 @@ impl Client {
     }
 }
 
+/// What a session lends.
+pub(super) struct Lender<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) session: &'a Arc<Session>,
+}
+
+impl Lends for Lender<'_> {
+    fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>> {
+        Box::pin(
+            async move { self.session.secret(id).await.map_err(|error| Error::server(error.to_string())) },
+        )
+    }
+
+    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>> {
+        Box::pin(async move {
+            let has = self.session.has_agent(id).await.map_err(|error| Error::server(error.to_string()))?;
+            match has {
+                Ok(()) => offer(self.engine, self.session, id).map(Ok),
+                Err(reason) => Ok(Err(reason)),
+            }
+        })
+    }
+}
+
+impl Lends for Client {
+    fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>> {
+        Box::pin(async move { Lender { engine: &self.engine, session: &self.session }.secret(id).await })
+    }
+
+    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>> {
+        Box::pin(async move { Lender { engine: &self.engine, session: &self.session }.ssh(id).await })
+    }
+}
+
 impl Sources for Client {
     fn context<'a>(&'a self, name: &'a str) -> Future<'a, Option<Arc<Folder>>> {
         Box::pin(async move {
@@ -108,27 +142,11 @@ impl Sources for Client {
                 Place::Client(place) => self.of_client(name, place).await.map(Some),
                 Place::Upload(_) | Place::Remote(_) if name.is_empty() => Ok(self.fetched.clone()),
                 Place::Upload(at) | Place::Remote(at) => {
-                    let brought = remote::at(&self.engine, at, (None, &self.progress)).await;
+                    let brought = remote::at(&self.engine, &self.session, at, (None, &self.progress)).await;
                     let context = brought.map_err(|status| Error::server(status.message))?;
                     Ok(Some(context.folder))
                 }
                 Place::Image(_) | Place::Input(_) => Ok(None),
-            }
-        })
-    }
-
-    fn secret<'a>(&'a self, id: &'a str) -> Future<'a, Option<Vec<u8>>> {
-        Box::pin(
-            async move { self.session.secret(id).await.map_err(|error| Error::server(error.to_string())) },
-        )
-    }
-
-    fn ssh<'a>(&'a self, id: &'a str) -> Future<'a, Result<Offered, String>> {
-        Box::pin(async move {
-            let has = self.session.has_agent(id).await.map_err(|error| Error::server(error.to_string()))?;
-            match has {
-                Ok(()) => offer(&self.engine, &self.session, id).map(Ok),
-                Err(reason) => Ok(Err(reason)),
             }
         })
     }

@@ -8,6 +8,7 @@ use wherry_dockerfile::plan::TransferSource;
 use super::context;
 use super::request::Asked;
 use crate::build::fetch::{self, FetchError};
+use crate::build::git::GitError;
 use crate::build::job::{Folder, Inside};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -86,15 +87,15 @@ async fn repository(engine: &Arc<Engine>, url: &str) -> Result<Context, Error> {
         submodules: true,
     };
     let failed = |error: FetchError| match error {
-        FetchError::NoReference(name) => Error::server(format!(
+        FetchError::Git(GitError::NoReference(name)) => Error::server(format!(
             "error fetching: fatal: couldn't find remote ref {name}\n: exit status 128"
         )),
-        FetchError::Repository { reason, .. } => {
+        FetchError::Git(GitError::Unreachable { reason, .. }) => {
             Error::server(format!("error fetching: {reason}\n: exit status 128"))
         }
         other => Error::server(other.to_string()),
     };
-    let material = fetch::fetch(engine, &source, &|_, _, _| {}).await.map_err(failed)?;
+    let material = fetch::fetch(engine, &source, None, &|_, _, _| {}).await.map_err(failed)?.material;
     let folder = if subdir.is_empty() { material.folder } else { below(material.folder, subdir)? };
     Ok(Context { folder, dockerfile: None })
 }

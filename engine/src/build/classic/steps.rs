@@ -436,7 +436,7 @@ impl Walk<'_> {
                 let (path, parents, unpack) = (path.clone(), parents.clone(), *unpack);
                 fetch::find(folder, path, parents, unpack, owner).await
             }
-            other => fetch::fetch(self.engine, other, &|_, _, _| {}).await,
+            other => Ok(fetch::fetch(self.engine, other, None, &|_, _, _| {}).await?.material),
         }
     }
 

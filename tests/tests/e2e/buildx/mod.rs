@@ -2,6 +2,7 @@
 
 mod bake;
 mod copies;
+mod credentials;
 mod options;
 mod outputs;
 mod repositories;
