@@ -14,15 +14,14 @@ mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"; mkdir "$ROOT/run/lock"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/var/tmp"; mkdir -p "$ROOT$work"; mount --bind "$work" "$ROOT$work"
 mount -t tmpfs -o mode=1777 tmpfs "$ROOT/tmp"
-# git and ssh, which contexts in repositories need and the lab has not: the machine's own, with the libraries that are not there
+# git and ssh, which contexts in repositories need and the lab has not: the machine's own, with their libraries
 if [ ! -e "$ROOT/usr/bin/git" ] && programs=$(git --exec-path 2>/dev/null); then
   mount -t tmpfs -o mode=755 tmpfs "$ROOT/usr/local"; mkdir -p "$ROOT"/usr/local/{bin,lib,libexec/git-core}
   mount --bind "$programs" "$ROOT/usr/local/libexec/git-core"
   cp -L "$(command -v ssh)" "$ROOT/usr/local/libexec/ssh"
-  known=$(chroot "$ROOT" /sbin/ldconfig -p)
-  for library in $(ldd "$programs/git-remote-http" "$ROOT/usr/local/libexec/ssh" | awk '$3 ~ "^/" { print $3 }' | sort -u); do
-    grep -qF "${library##*/} " <<<"$known" || cp -L "$library" "$ROOT/usr/local/lib"
-  done
+  # its C library is newer, and does for all
+  ldd "$programs/git-remote-http" "$ROOT/usr/local/libexec/ssh" | awk '$3 ~ "^/" && $1 !~ /^lib(c|m|dl|rt|pthread|resolv)\.so/ { print $3 }' |
+    sort -u | xargs cp -Lt "$ROOT/usr/local/lib"
   for program in git-core/git ssh; do
     printf '#!/bin/sh\nLD_LIBRARY_PATH=/usr/local/lib GIT_EXEC_PATH=/usr/local/libexec/git-core exec /usr/local/libexec/%s "$@"\n' \
       $program >"$ROOT/usr/local/bin/${program##*/}"

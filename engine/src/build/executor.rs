@@ -3,6 +3,7 @@
 //! Nothing is scheduled: who needs a file system asks for it, the first one to ask makes it, the others wait for that. So
 //! only what the target needs is ever made, and all of it belongs to one future, with which it ends.
 
+mod made_of;
 mod offered;
 
 use std::collections::{BTreeMap, HashMap};
@@ -192,6 +193,8 @@ struct Executor<'a> {
     /// What is offered of steps' results.
     offers: Arc<Offers>,
     contexts: Mutex<BTreeMap<String, Arc<OnceCell<Arc<Folder>>>>>,
+    /// What was fetched for a step's sources, by their numbers.
+    versions: Mutex<HashMap<(StepId, usize), String>>,
 }
 
 impl<'a> Executor<'a> {
@@ -225,8 +228,8 @@ impl<'a> Executor<'a> {
         }
         let made = plan.steps.iter().map(|_| OnceCell::new()).collect();
         let definitions = plan.steps.iter().map(|_| OnceCell::new()).collect();
-        let (offers, contexts) = (job.offers.clone(), Mutex::default());
-        Self { engine, job, planned, progress, shown, made, definitions, offers, contexts }
+        let (offers, contexts, versions) = (job.offers.clone(), Mutex::default(), Mutex::default());
+        Self { engine, job, planned, progress, shown, made, definitions, offers, contexts, versions }
     }
 
     /// Makes the target's file system and its document.
@@ -247,7 +250,7 @@ impl<'a> Executor<'a> {
             cache: self.job.inline_cache.then(|| file_system.results()),
         };
         let layers = self.bring_all(&file_system).await?;
-        Ok(Built { config: document.render(), layers })
+        Ok(Built { config: document.render(), layers, origins: self.origins() })
     }
 
     /// The image that a stage begins from, by way of other stages perhaps.
@@ -520,7 +523,7 @@ impl<'a> Executor<'a> {
     ) -> Result<FileSystem, Failure> {
         let mut sources = sources.into_iter();
         let mut materials = Vec::new();
-        for source in &transfer.sources {
+        for (number, source) in transfer.sources.iter().enumerate() {
             let material = match source {
                 TransferSource::Files { root, path, parents, unpack } => {
                     let file_system = sources.next();
@@ -539,9 +542,12 @@ impl<'a> Executor<'a> {
                             self.progress.send(Event::Transfer { step, id, current, total, done });
                         }
                     };
-                    fetch::fetch(self.engine, other, Some(&*self.job.sources), &watch)
-                        .await
-                        .map(|fetched| fetched.material)
+                    let fetched = fetch::fetch(self.engine, other, Some(&*self.job.sources), &watch).await;
+                    if let (Ok(fetched), Some(step)) = (&fetched, shown) {
+                        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+                        versions.insert((step, number), fetched.version.clone());
+                    }
+                    fetched.map(|fetched| fetched.material)
                 }
             };
             materials.push(material.map_err(tell)?);
@@ -634,13 +640,8 @@ fn tell(error: FetchError) -> Failure {
             Failure::plain(format!("failed to load cache key: invalid response status {code}"))
         }
         error @ FetchError::Git(
-            GitError::NoReference(_)
-            | GitError::NoCommit(_)
-            | GitError::Unreachable { .. }
-            | GitError::NoAgent(_),
-        ) => {
-            Failure::plain(format!("failed to load cache key: {error}"))
-        }
+            GitError::NoReference(_) | GitError::NoCommit(_) | GitError::Unreachable { .. },
+        ) => Failure::plain(format!("failed to load cache key: {error}")),
         other => Failure::plain(other.to_string()),
     }
 }

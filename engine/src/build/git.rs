@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::Stdio;
 
 use base64::Engine as _;
+use rustix::fs::{Mode, OFlags};
 
 use super::job::{Lends, Offered};
 use crate::error::Error;
@@ -116,7 +118,7 @@ pub(super) async fn clone(
     if named.starts_with('-') {
         // Git would take it for an option. No branch or tag is called like that.
         let reason = format!("{named} is no name of a branch, tag or commit");
-        return Err(GitError::Failed { remote: without_credentials(remote).into_owned(), reason });
+        return Err(GitError::Failed { remote: redacted(remote), reason });
     }
     let git = Git::new(remote, lender, folder).await?;
     git.run(&["init", "--quiet", "."]).await?;
@@ -151,24 +153,42 @@ pub(super) async fn clone(
     Ok(commit)
 }
 
+/// The client's agent. Its folder may have a name that is too long for the address of a socket, so it goes by another.
+struct Agent {
+    folder: OwnedFd,
+    _offered: Offered,
+}
+
+impl Agent {
+    fn new(offered: Offered) -> Result<Self, GitError> {
+        let folder = offered.path.parent().unwrap_or(Path::new("/"));
+        let opened =
+            rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let opened = opened.map_err(|errno| Error::io("open", folder.display())(errno.into()))?;
+        Ok(Self { folder: opened, _offered: offered })
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("/proc/{}/fd/{}/{name}", std::process::id(), self.folder.as_raw_fd())
+    }
+}
+
 /// git(1) in a folder, for one repository.
 struct Git<'a> {
     folder: &'a Path,
     /// As it is asked for, without what is in it of a user.
     address: String,
+    /// As errors name it.
+    shown: String,
     /// Of what is lent.
     environment: Vec<(OsString, OsString)>,
     /// What no error may say, if it is part of the address.
     user: Option<&'a str>,
-    _agent: Option<Offered>,
+    _agent: Option<Agent>,
 }
 
 impl<'a> Git<'a> {
-    async fn new(
-        remote: &'a str,
-        lender: Option<&dyn Lends>,
-        folder: &'a Path,
-    ) -> Result<Git<'a>, GitError> {
+    async fn new(remote: &'a str, lender: Option<&dyn Lends>, folder: &'a Path) -> Result<Git<'a>, GitError> {
         let mut settings: Vec<(String, OsString)> = Vec::new();
         let mut environment: Vec<(OsString, OsString)> = Vec::new();
         let (address, user) = match web_user(remote) {
@@ -188,10 +208,9 @@ impl<'a> Git<'a> {
         let mut agent = None;
         if let Some(lender) = lender {
             if is_ssh(remote) {
-                let lent = lender.ssh(AGENT).await?.map_err(GitError::NoAgent)?;
-                environment.push(("SSH_AUTH_SOCK".into(), lent.path.clone().into()));
-                let hosts = lent.path.with_file_name("known_hosts");
-                environment.push(("GIT_SSH_COMMAND".into(), ssh_command(&hosts).into()));
+                let lent = Agent::new(lender.ssh(AGENT).await?.map_err(GitError::NoAgent)?)?;
+                environment.push(("SSH_AUTH_SOCK".into(), lent.at("agent.sock").into()));
+                environment.push(("GIT_SSH_COMMAND".into(), ssh_command(&lent.at("known_hosts")).into()));
                 agent = Some(lent);
             } else if let Some(header) = authorization(remote, lender).await? {
                 settings.push((format!("http.{}.extraHeader", scope(&address)), header));
@@ -202,7 +221,7 @@ impl<'a> Git<'a> {
             environment.push((format!("GIT_CONFIG_KEY_{number}").into(), name.into()));
             environment.push((format!("GIT_CONFIG_VALUE_{number}").into(), value));
         }
-        Ok(Git { folder, address, environment, user, _agent: agent })
+        Ok(Git { folder, address, shown: redacted(remote), environment, user, _agent: agent })
     }
 
     /// Fetches one commit alone where the server can do that.
@@ -238,11 +257,7 @@ impl<'a> Git<'a> {
                 Some(user) => text.replace(&format!("{user}@"), &format!("{}@", hidden(user))),
                 None => text.to_owned(),
             };
-            let remote = match self.user {
-                Some(user) => self.address.replacen("://", &format!("://{}@", hidden(user)), 1),
-                None => self.address.clone(),
-            };
-            GitError::Failed { remote, reason: hide(reason) }
+            GitError::Failed { remote: self.shown.clone(), reason: hide(reason) }
         };
         let output = tokio::process::Command::new("git")
             // No hooks, no configuration of whoever runs the engine, no questions, and no transports that run programs.
@@ -282,11 +297,10 @@ fn is_for_git(name: &OsStr) -> bool {
 
 /// How git runs ssh(1): with the client's agent alone, not with keys or settings of whoever runs the engine. A host's key that is
 /// not known to the system is believed at the first connection, as BuildKit does, and is then the host's for this repository.
-fn ssh_command(known_hosts: &Path) -> String {
-    let hosts = known_hosts.display().to_string().replace('\'', "'\\''");
+fn ssh_command(known_hosts: &str) -> String {
     format!(
         "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o StrictHostKeyChecking=accept-new \
-         -o 'UserKnownHostsFile=\"{hosts}\"'"
+         -o UserKnownHostsFile={known_hosts}"
     )
 }
 
@@ -359,7 +373,7 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-fn is_ssh(remote: &str) -> bool {
+pub(super) fn is_ssh(remote: &str) -> bool {
     match remote.split_once("://") {
         Some((scheme, _)) => scheme.eq_ignore_ascii_case("ssh"),
         None => remote.contains('@') && remote.contains(':'),
@@ -370,7 +384,19 @@ fn hidden(user: &str) -> String {
     if user.contains(':') { format!("{HIDDEN}:{HIDDEN}") } else { HIDDEN.to_owned() }
 }
 
-/// An address as it may be shown.
+/// As BuildKit's errors name an address: without any user.
+pub(super) fn redacted(remote: &str) -> String {
+    let Some((scheme, authority)) = authority(remote) else { return remote.to_owned() };
+    match authority.rsplit_once('@') {
+        Some((user, host)) if !user.is_empty() => {
+            let path = remote.get(scheme.len() + "://".len() + authority.len()..).unwrap_or_default();
+            format!("{scheme}://{}@{host}{path}", hidden(user))
+        }
+        _ => remote.to_owned(),
+    }
+}
+
+/// An address as it may be shown while it is worked on: a password is none's business, who logs in by ssh may be told.
 pub(super) fn without_credentials(address: &str) -> Cow<'_, str> {
     match web_user(address) {
         Some((plain, user)) if !user.is_empty() => {
@@ -415,6 +441,8 @@ mod tests {
         check("https://token@h/a.git", "https://xxxxx@h/a.git");
         check("https://h/a@b.git", "https://h/a@b.git");
         check("git@h:a.git", "git@h:a.git");
+        check("ssh://git@h/a.git", "ssh://git@h/a.git");
+        assert_eq!(redacted("ssh://git@h:1/a.git"), "ssh://xxxxx@h:1/a.git");
         assert_eq!(web_user("http://u:p@h/x"), Some(("http://h/x".to_owned(), "u:p")));
         assert_eq!(web_host("https://u@h:8443/x"), Some("h:8443"));
         assert_eq!(web_host("ssh://git@h/x"), None);

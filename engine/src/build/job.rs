@@ -14,6 +14,7 @@ use wherry_registry::{Credentials, Platform};
 
 use super::files::Known;
 use super::offers::Offers;
+use super::origins::Origins;
 use crate::containers::config::{HostConfig, Ulimit};
 use crate::error::Error;
 
@@ -295,6 +296,8 @@ pub(crate) struct Built {
     pub(crate) config: Vec<u8>,
     /// Its layers, the lowest first.
     pub(crate) layers: Vec<Arc<Layer>>,
+    /// What it was made of.
+    pub(crate) origins: Origins,
 }
 
 impl Built {

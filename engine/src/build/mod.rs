@@ -25,6 +25,7 @@ mod inline;
 mod job;
 mod key;
 mod offers;
+mod origins;
 mod progress;
 mod run;
 mod transfer;
@@ -39,9 +40,11 @@ pub(crate) use cache::Stored;
 pub(crate) use executor::execute;
 pub(crate) use inline::{Carried, Malformed, read as read_carried};
 pub(crate) use job::{
-    Built, Event, Failure, Folder, Future, Job, Lends, Limits, NoCache, Offered, Sources, StepId, Stream, Warning,
+    Built, Event, Failure, Folder, Future, Job, Lends, Limits, NoCache, Offered, Sources, StepId, Stream,
+    Warning,
 };
 pub(crate) use offers::{Blobs, Offers};
+pub(crate) use origins::Origins;
 
 /// The folder of the contexts of running builds, in `DATA_ROOT/build`.
 const CONTEXTS: &str = "contexts";

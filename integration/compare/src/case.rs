@@ -120,7 +120,11 @@ impl Case {
             if output.code == 0 { Ok(image()) } else { Err(last_error(&output.stderr)) }
         } else {
             let output = engine.docker(&["save", "-o", &archive, "compared"]);
-            if output.code == 0 { Ok(Image::read(Path::new(&archive))) } else { Err(last_error(&output.stderr)) }
+            if output.code == 0 {
+                Ok(Image::read(Path::new(&archive)))
+            } else {
+                Err(last_error(&output.stderr))
+            }
         };
         engine.docker("rmi -f compared").ok();
         image

@@ -47,7 +47,7 @@ pub trait Backend: Send + Sync + 'static {
         progress: Progress,
     ) -> impl Future<Output = Result<Planned<Self::Plan>, Status>> + Send;
 
-    /// Builds, and exports. Gives what the exporters say (`containerimage.digest`, …). Dropping it stops the build.
+    /// Builds, and exports. Dropping it stops the build.
     ///
     /// # Errors
     /// What the client is told.
@@ -55,7 +55,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: BuildRequest<Self::Plan>,
         progress: Progress,
-    ) -> impl Future<Output = Result<BTreeMap<String, String>, Status>> + Send;
+    ) -> impl Future<Output = Result<Outcome, Status>> + Send;
 
     /// An image's configuration.
     ///
@@ -90,6 +90,17 @@ pub struct Planned<P> {
     pub plan: Option<P>,
     /// `result.txt`, `containerimage.config`, …
     pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// What a build has left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the exporters say: `containerimage.digest`, …
+    pub response: BTreeMap<String, String>,
+    /// What it was made of: a SLSA predicate, version 0.2. Nothing where it was none.
+    pub provenance: Vec<u8>,
+    /// The image's configuration, if it has become one.
+    pub config: Option<Vec<u8>>,
 }
 
 /// A plan that is to be built.

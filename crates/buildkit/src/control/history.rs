@@ -3,17 +3,20 @@
 //! The files are good advice only: they are written without waiting for the disk, and one that cannot be read does not
 //! count. Builds that run have a record, too, which is on no disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
 
+use super::backend::Outcome;
 use super::builds::Build;
+use super::documents::{self, Documents};
 use crate::grpc::{Code, Replier, Status};
 use crate::pb::Timestamp;
 use crate::pb::control::{
@@ -61,8 +64,8 @@ impl History {
         let _ = self.events.send(BuildHistoryEvent { r#type: kind as i32, record: Some(record) });
     }
 
-    fn keep(&self, record: BuildHistoryRecord, log: &[Arc<StatusResponse>]) {
-        if let Err(error) = write(&self.folder, &record, log) {
+    fn keep(&self, record: BuildHistoryRecord, documents: &Documents, log: &[Arc<StatusResponse>]) {
+        if let Err(error) = write(&self.folder, &record, documents, log) {
             tracing::warn!(folder = %self.folder.display(), %error, "a build's history could not be written");
         }
         let forgotten = {
@@ -96,6 +99,25 @@ impl History {
             log.push(StatusResponse::decode_length_delimited(&mut rest).ok()?);
         }
         Some(log)
+    }
+
+    /// A document of one of the builds, by its digest. Blocking, but for a moment.
+    pub(super) fn document(&self, digest: &str) -> Option<Bytes> {
+        let owner = {
+            let records = self.lock();
+            records
+                .iter()
+                .flat_map(HashMap::values)
+                .find(|record| documents::has(record, digest))?
+                .r#ref
+                .clone()
+        };
+        self.documents(&owner).find(digest)
+    }
+
+    fn documents(&self, id: &str) -> Documents {
+        let bytes = std::fs::read(self.folder.join(file_name(id))).unwrap_or_default();
+        Documents::decode_length_delimited(bytes.as_slice()).unwrap_or_default()
     }
 
     /// Tells the builds that were, the newest first, then, unless that is all that was asked for, those that come.
@@ -174,7 +196,7 @@ impl History {
         let record = record.clone();
         drop(records);
         let log: Vec<_> = self.log(&request.r#ref).unwrap_or_default().into_iter().map(Arc::new).collect();
-        if let Err(error) = write(&self.folder, &record, &log) {
+        if let Err(error) = write(&self.folder, &record, &self.documents(&request.r#ref), &log) {
             return Err(Status::new(Code::Internal, format!("the history could not be written: {error}")));
         }
         self.tell(BuildHistoryEventType::Complete, record);
@@ -216,7 +238,7 @@ impl Running {
     }
 
     /// The build has ended.
-    pub(super) async fn end(mut self, result: &Result<BTreeMap<String, String>, Status>) {
+    pub(super) async fn end(mut self, result: &Result<Outcome, Status>) {
         let work = tokio::task::spawn_blocking(self.keeping(result));
         if let Err(error) = work.await {
             tracing::warn!(%error, "a build's history was not written");
@@ -224,22 +246,25 @@ impl Running {
     }
 
     /// What writes it down.
-    fn keeping(
-        &mut self,
-        result: &Result<BTreeMap<String, String>, Status>,
-    ) -> impl FnOnce() + Send + 'static {
+    fn keeping(&mut self, result: &Result<Outcome, Status>) -> impl FnOnce() + Send + 'static {
         self.has_ended = true;
         let mut record = self.record();
         record.completed_at = Some(Timestamp::now());
+        let mut documents = Documents::default();
         match result {
-            Ok(response) => {
-                record.exporter_response.clone_from(response);
+            Ok(outcome) => {
+                record.exporter_response.clone_from(&outcome.response);
+                documents.of_result(&mut record, outcome);
                 record.exporter_response.insert("buildkit.build.ref".into(), record.r#ref.clone());
             }
-            Err(status) => record.error = Some(status.to_message()),
+            Err(status) => {
+                let message = status.to_message();
+                documents.of_error(&mut record, &message);
+                record.error = Some(message);
+            }
         }
         let (history, build) = (self.history.clone(), self.build.clone());
-        move || history.keep(record, &build.progress.all())
+        move || history.keep(record, &documents, &build.progress.all())
     }
 }
 
@@ -270,8 +295,18 @@ fn file_name(id: &str) -> String {
     name + ".build"
 }
 
-fn write(folder: &Path, record: &BuildHistoryRecord, log: &[Arc<StatusResponse>]) -> io::Result<()> {
-    let mut bytes = record.encode_length_delimited_to_vec();
+fn write(
+    folder: &Path,
+    record: &BuildHistoryRecord,
+    documents: &Documents,
+    log: &[Arc<StatusResponse>],
+) -> io::Result<()> {
+    // Two messages in one: each skips the other's fields.
+    let length = record.encoded_len() + documents.encoded_len();
+    let mut bytes = Vec::with_capacity(length);
+    prost::encode_length_delimiter(length, &mut bytes).map_err(io::Error::other)?;
+    record.encode(&mut bytes).map_err(io::Error::other)?;
+    documents.encode(&mut bytes).map_err(io::Error::other)?;
     for news in log {
         news.encode_length_delimited(&mut bytes).map_err(io::Error::other)?;
     }

@@ -9,10 +9,11 @@ mod backend;
 mod bridge;
 mod builds;
 mod capabilities;
+mod documents;
 mod history;
 mod progress;
 mod service;
 
-pub use backend::{Backend, BuildRequest, PlanRequest, Planned};
+pub use backend::{Backend, BuildRequest, Outcome, PlanRequest, Planned};
 pub use progress::{Part, Progress, Step};
 pub use service::Control;

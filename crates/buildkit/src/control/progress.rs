@@ -131,7 +131,8 @@ impl Progress {
     }
 
     /// When the build began.
-    pub(super) fn began(&self) -> Timestamp {
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
         self.shared.began
     }
 

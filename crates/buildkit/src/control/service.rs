@@ -8,16 +8,20 @@ use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Progress;
-use super::backend::{Backend, BuildRequest, PlanRequest};
+use super::backend::{Backend, BuildRequest, Outcome, PlanRequest};
 use super::builds::{Build, Builds};
 use super::history::History;
 use crate::grpc::{self, Call, Code, Reader, Replier, Service, Status};
+use crate::pb::content::{self, InfoRequest, ReadRequest, ReadResponse};
 use crate::pb::control::{
     BuildHistoryRequest, DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse,
     PruneRequest, SolveRequest, SolveResponse, StatusRequest, UpdateBuildHistoryRequest,
 };
 use crate::pb::{BytesMessage, Empty};
 use crate::session::Sessions;
+
+/// Pieces in which a document travels.
+const CONTENT_PIECE_BYTES: usize = 1 << 20;
 
 /// All of the engine's builds, for all connections.
 #[derive(Debug)]
@@ -105,10 +109,10 @@ impl<B: Backend> Control<B> {
             record.end(&result).await;
         }
         drop(guard);
-        result
+        result.map(|outcome| outcome.response)
     }
 
-    async fn solve_build(&self, build: &Arc<Build>) -> Result<BTreeMap<String, String>, Status> {
+    async fn solve_build(&self, build: &Arc<Build>) -> Result<Outcome, Status> {
         let request = &build.request;
         if request.definition.as_ref().is_some_and(|d| !d.def.is_empty()) {
             return Err(Status::new(
@@ -119,7 +123,7 @@ impl<B: Backend> Control<B> {
         let plan = if request.frontend.is_empty() {
             match self.returned(build).await? {
                 Some(plan) => plan,
-                None => return Ok(BTreeMap::new()),
+                None => return Ok(Outcome::default()),
             }
         } else {
             let mut inputs = BTreeMap::new();
@@ -135,7 +139,7 @@ impl<B: Backend> Control<B> {
             };
             match self.backend.plan(plan_request, build.progress.clone()).await?.plan {
                 Some(plan) => Arc::new(plan),
-                None => return Ok(BTreeMap::new()),
+                None => return Ok(Outcome::default()),
             }
         };
         let exporters = if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
@@ -180,7 +184,7 @@ impl<B: Backend> Control<B> {
         plan: Arc<B::Plan>,
         exporters: Vec<Exporter>,
         cache_exports: Vec<crate::pb::control::CacheOptionsEntry>,
-    ) -> Result<BTreeMap<String, String>, Status> {
+    ) -> Result<Outcome, Status> {
         let request = BuildRequest {
             id: build.request.r#ref.clone(),
             session: build.request.session.clone(),
@@ -211,6 +215,39 @@ impl<B: Backend> Control<B> {
             }
         }
         Ok(())
+    }
+
+    /// The documents of the history.
+    async fn content(&self, method: &str, mut call: Call) -> Result<(), Status> {
+        let missing = |digest: &str| Status::new(Code::NotFound, format!("content {digest}: not found"));
+        match method {
+            "Info" => {
+                let request: InfoRequest = call.reader.single().await?;
+                let document = self.history.document(&request.digest);
+                let document = document.ok_or_else(|| missing(&request.digest))?;
+                let size = i64::try_from(document.len()).unwrap_or(i64::MAX);
+                let info = Some(content::Info { digest: request.digest, size });
+                call.replier.send(&content::InfoResponse { info }).await
+            }
+            "Read" => {
+                let request: ReadRequest = call.reader.single().await?;
+                let document = self.history.document(&request.digest);
+                let document = document.ok_or_else(|| missing(&request.digest))?;
+                let begin = usize::try_from(request.offset).unwrap_or(0).min(document.len());
+                let rest = document.slice(begin..);
+                let wanted = usize::try_from(request.size).ok().filter(|size| *size > 0);
+                let mut rest = rest.slice(..wanted.map_or(rest.len(), |size| size.min(rest.len())));
+                let mut offset = i64::try_from(begin).unwrap_or(i64::MAX);
+                while !rest.is_empty() {
+                    let data = rest.split_to(rest.len().min(CONTENT_PIECE_BYTES));
+                    let read = i64::try_from(data.len()).unwrap_or(0);
+                    call.replier.send(&ReadResponse { offset, data }).await?;
+                    offset = offset.saturating_add(read);
+                }
+                Ok(())
+            }
+            _ => Err(unknown(&call.path)),
+        }
     }
 
     /// A client's session within a call instead of on a connection of its own.
@@ -256,6 +293,7 @@ impl<B: Backend> Service for Control<B> {
         match service {
             "moby.buildkit.v1.Control" => self.control(method, call).await,
             "moby.buildkit.v1.frontend.LLBBridge" => self.bridge(method, call).await,
+            "containerd.services.content.v1.Content" => self.content(method, call).await,
             // Clients offer their own traces to whoever keeps them; nobody does here.
             "opentelemetry.proto.collector.trace.v1.TraceService" => {
                 let _: Empty = call.reader.single().await?;

@@ -331,6 +331,8 @@ pub struct BuildHistoryRecord {
     pub logs: Option<Descriptor>,
     #[prost(btree_map = "string, string", tag = "9")]
     pub exporter_response: BTreeMap<String, String>,
+    #[prost(message, optional, tag = "10")]
+    pub result: Option<BuildResultInfo>,
     #[prost(int32, tag = "12")]
     pub generation: i32,
     #[prost(bool, tag = "14")]
@@ -345,6 +347,15 @@ pub struct BuildHistoryRecord {
     pub external_error: Option<Descriptor>,
     #[prost(int32, tag = "19")]
     pub num_warnings: i32,
+}
+
+/// What a build has left, as documents.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BuildResultInfo {
+    #[prost(message, optional, tag = "1")]
+    pub result: Option<Descriptor>,
+    #[prost(message, repeated, tag = "2")]
+    pub attestations: Vec<Descriptor>,
 }
 
 /// A change to a build of the history.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use wherry_buildkit::control::{Backend, BuildRequest, Control, PlanRequest, Planned, Progress};
+use wherry_buildkit::control::{Backend, BuildRequest, Control, Outcome, PlanRequest, Planned, Progress};
 use wherry_buildkit::grpc::{Channel, Code, Reader, Status};
 use wherry_buildkit::pb::control::{
     BuildHistoryEvent, BuildHistoryRequest, BuildkitVersion, DiskUsageRequest, Exporter, ListWorkersResponse,
@@ -67,11 +67,7 @@ impl Backend for Pretended {
         Ok(Planned { plan: Some(plan), metadata: BTreeMap::new() })
     }
 
-    async fn build(
-        &self,
-        request: BuildRequest<String>,
-        progress: Progress,
-    ) -> Result<BTreeMap<String, String>, Status> {
+    async fn build(&self, request: BuildRequest<String>, progress: Progress) -> Result<Outcome, Status> {
         let step = progress.start("RUN");
         step.log(false, b"working", Timestamp::now());
         if *request.plan == "endless" {
@@ -79,10 +75,11 @@ impl Backend for Pretended {
             return std::future::pending().await;
         }
         step.end(&Ok::<_, String>(()));
-        Ok(BTreeMap::from([
+        let response = BTreeMap::from([
             ("plan".into(), request.plan.to_string()),
             ("to".into(), request.exporters[0].r#type.clone()),
-        ]))
+        ]);
+        Ok(Outcome { response, ..Outcome::default() })
     }
 
     async fn resolve_image(
@@ -288,11 +285,11 @@ async fn a_client_that_vanishes_takes_its_build_along() {
 async fn what_is_not_supported_says_so() {
     let c = connect().await;
     let unknown: Result<Empty, _> =
-        c.channel.unary("/containerd.services.content.v1.Content/Read", &Empty {}).await;
+        c.channel.unary("/containerd.services.content.v1.Content/Delete", &Empty {}).await;
     let status = unknown.unwrap_err();
     assert_eq!(
         (status.code, status.message.as_str()),
-        (Code::Unimplemented, "unknown method Read for service containerd.services.content.v1.Content")
+        (Code::Unimplemented, "unknown method Delete for service containerd.services.content.v1.Content")
     );
     let mut graph = solve("llb");
     graph.definition =

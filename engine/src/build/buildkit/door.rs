@@ -1,10 +1,10 @@
 //! The engine as what is behind BuildKit's wire.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::{Mutex, mpsc};
-use wherry_buildkit::control::{Backend, BuildRequest, PlanRequest, Planned, Progress};
+use wherry_buildkit::control::{Backend, BuildRequest, Outcome, PlanRequest, Planned, Progress};
 use wherry_buildkit::errdefs;
 use wherry_buildkit::grpc::{Code, Status};
 use wherry_buildkit::pb::control::{
@@ -18,10 +18,11 @@ use super::attributes::{Place, Wanted};
 use super::export::Work;
 use super::files::{self, Definition};
 use super::imports::Importer;
+use super::remote::Brought;
 use super::sources::Client;
 use super::watch::{self, Watch};
-use super::{export, failure, remote, subrequests, worker};
-use crate::build::{Built, Folder, Job};
+use super::{export, failure, provenance, remote, subrequests, worker};
+use crate::build::{Built, Job, Origins};
 use crate::engine::{Engine, blocking};
 
 /// Of so many builds may one consist, those that it uses counted each time.
@@ -39,7 +40,9 @@ pub(crate) struct Plan {
     wanted: Wanted,
     definition: Definition,
     /// The files of a context that is not the client's.
-    fetched: Option<Arc<Folder>>,
+    fetched: Option<Brought>,
+    /// The front end's attributes, as the client gave them.
+    options: BTreeMap<String, String>,
     /// Builds whose results this one uses, by name.
     inputs: BTreeMap<String, Arc<Plan>>,
     /// How many builds it is, with all that it uses as often as they are used.
@@ -139,15 +142,12 @@ impl Backend for Door {
                 format!("more than {MAX_WEIGHT} builds that use each other's results are not supported");
             return Err(Status::new(Code::ResourceExhausted, text));
         }
-        let plan = Plan { wanted, definition, fetched, inputs, weight, session };
+        let options = request.options;
+        let plan = Plan { wanted, definition, fetched, options, inputs, weight, session };
         Ok(Planned { plan: Some(plan), metadata })
     }
 
-    async fn build(
-        &self,
-        request: BuildRequest<Plan>,
-        progress: Progress,
-    ) -> Result<BTreeMap<String, String>, Status> {
+    async fn build(&self, request: BuildRequest<Plan>, progress: Progress) -> Result<Outcome, Status> {
         let engine = self.engine()?;
         export::check(&request.exporters)?;
         if let Some(other) = request.cache_exports.iter().find(|cache| cache.r#type != "inline") {
@@ -162,7 +162,17 @@ impl Backend for Door {
         let as_cache = !request.cache_exports.is_empty();
         let built = self.execute(&engine, plan, (host_network, as_cache), &progress).await?;
         let work = Work { engine: &engine, session: &plan.session, progress: &progress, as_cache };
-        export::export(&work, &built, &request.exporters).await
+        let response = export::export(&work, &built, &request.exporters).await?;
+        let asked = provenance::Asked {
+            options: &plan.options,
+            wanted: &plan.wanted,
+            definition: &plan.definition,
+            began: progress.began(),
+        };
+        let provenance = provenance::predicate(&asked, &built.origins);
+        // Only an image has a document that somebody could look at.
+        let config = response.contains_key("containerimage.config.digest").then(|| built.config.clone());
+        Ok(Outcome { response, provenance, config })
     }
 
     async fn resolve_image(
@@ -231,7 +241,8 @@ impl Door {
         }
         let (events, told) = mpsc::unbounded_channel();
         let mut watch = Watch::new(progress.clone());
-        let job = self.job(engine, plan, contexts, host_network, progress, events);
+        let brought: Arc<std::sync::Mutex<Origins>> = Arc::default();
+        let job = self.job(engine, plan, (contexts, brought.clone()), host_network, progress, events);
         let importer = Importer {
             engine,
             session: &plan.session,
@@ -244,7 +255,13 @@ impl Door {
         let (built, ()) =
             tokio::join!(crate::build::execute(engine, job), watch.follow(told, &plan.definition),);
         match built {
-            Ok(built) => Ok(Arc::new(built)),
+            Ok(mut built) => {
+                built.origins.add(&brought.lock().unwrap_or_else(PoisonError::into_inner));
+                if let Some(context) = &plan.fetched {
+                    built.origins.add(&context.origins);
+                }
+                Ok(Arc::new(built))
+            }
             Err(error) => Err(failure::of_build(&error, &plan.definition, &watch)),
         }
     }
@@ -253,7 +270,7 @@ impl Door {
         &self,
         engine: &Arc<Engine>,
         plan: &Plan,
-        contexts: BTreeMap<String, Place>,
+        (contexts, origins): (BTreeMap<String, Place>, Arc<std::sync::Mutex<Origins>>),
         host_network: bool,
         progress: &Progress,
         events: mpsc::UnboundedSender<crate::build::Event>,
@@ -267,9 +284,10 @@ impl Door {
             sessions: self.sessions.clone(),
             wanted: wanted.clone(),
             ignore: plan.definition.ignore.clone(),
-            fetched: plan.fetched.clone(),
+            fetched: plan.fetched.as_ref().map(|brought| brought.folder.clone()),
             contexts,
             synced: Mutex::new(HashMap::new()),
+            origins,
         };
         Job {
             dockerfile: plan.definition.text.clone(),

@@ -13,6 +13,7 @@ mod filters;
 mod folders;
 mod imports;
 mod layout;
+mod provenance;
 mod remote;
 mod sources;
 mod subrequests;

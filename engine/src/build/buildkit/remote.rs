@@ -10,15 +10,22 @@ use super::attributes::{Place, Wanted};
 use super::failure;
 use super::files::Definition;
 use super::sources::Lender;
-use wherry_dockerfile::plan::GitSource;
+use wherry_dockerfile::plan::{GitSource, TransferSource};
 
-use crate::build::Folder;
 use crate::build::classic::{Context, DownloadError, dockerfile, download, unpack};
 use crate::build::fetch::{self, FetchError};
 use crate::build::git::{GitError, without_credentials};
+use crate::build::{Folder, Origins};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 use crate::images::BlockingBody;
+
+/// Files that came from elsewhere.
+pub(super) struct Brought {
+    pub(super) folder: Arc<Folder>,
+    /// Of what.
+    pub(super) origins: Origins,
+}
 
 /// Brings such a context; of a folder of the client nothing yet.
 ///
@@ -29,9 +36,9 @@ pub(super) async fn fetch(
     session: &Arc<Session>,
     wanted: &Wanted,
     progress: &Progress,
-) -> Result<Option<Arc<Folder>>, Status> {
+) -> Result<Option<Brought>, Status> {
     let brought = bring(engine, session, &wanted.context, (keeps_git_dir(wanted), progress)).await?;
-    Ok(brought.map(|context| context.folder))
+    Ok(brought.map(|(context, origins)| Brought { folder: context.folder, origins }))
 }
 
 /// Brings such a context with the Dockerfile that is in it.
@@ -43,12 +50,12 @@ pub(super) async fn with_dockerfile(
     session: &Arc<Session>,
     wanted: &Wanted,
     progress: &Progress,
-) -> Result<(Definition, Option<Arc<Folder>>), Status> {
+) -> Result<(Definition, Option<Brought>), Status> {
     if let Place::Remote(address) = &wanted.context {
         repository(address)?;
     }
     let brought = bring(engine, session, &wanted.context, (keeps_git_dir(wanted), progress)).await;
-    let Some(context) = brought.map_err(|status| unread(&wanted.context, status))? else {
+    let Some((context, origins)) = brought.map_err(|status| unread(&wanted.context, status))? else {
         return Err(Status::unknown("failed to read dockerfile: the build has no files"));
     };
     let step = progress.start(&format!("[internal] load build definition from {}", wanted.filename));
@@ -64,7 +71,8 @@ pub(super) async fn with_dockerfile(
     });
     step.end(&read);
     let (text, name) = read?;
-    Ok((Definition { name, text, ignore: None, vertex }, Some(context.folder)))
+    let brought = Brought { folder: context.folder, origins };
+    Ok((Definition { name, text, ignore: None, vertex }, Some(brought)))
 }
 
 /// Whether the main context keeps its `.git`, if the client says so.
@@ -78,14 +86,14 @@ async fn bring(
     session: &Arc<Session>,
     context: &Place,
     (keeps_git_dir, progress): (Option<bool>, &Progress),
-) -> Result<Option<Context>, Status> {
+) -> Result<Option<(Context, Origins)>, Status> {
     match context {
         Place::Client(_) | Place::Image(_) | Place::Input(_) => Ok(None),
         Place::Upload(path) => {
             let step = progress.start("[internal] load remote build context");
             let folder = uploaded(engine, session, path).await;
             step.end(&folder);
-            Ok(Some(Context { folder: folder?, dockerfile: None }))
+            Ok(Some((Context { folder: folder?, dockerfile: None }, Origins::default())))
         }
         Place::Remote(address) => at(engine, session, address, (keeps_git_dir, progress)).await.map(Some),
     }
@@ -100,7 +108,8 @@ pub(super) async fn at(
     session: &Arc<Session>,
     address: &str,
     (keeps_git_dir, progress): (Option<bool>, &Progress),
-) -> Result<Context, Status> {
+) -> Result<(Context, Origins), Status> {
+    let mut origins = Origins::default();
     let Some(git) = repository(address)? else {
         let step = progress.start("[internal] load remote build context");
         let brought = download(engine, address).await.map_err(|error| match error {
@@ -108,7 +117,7 @@ pub(super) async fn at(
             DownloadError::Own(error) => failure::of_engine(&error),
         });
         step.end(&brought.as_ref().map(drop));
-        return brought.map_err(|status| Status {
+        return brought.map(|context| (context, origins)).map_err(|status| Status {
             message: format!("failed to load cache key: {}", status.message),
             ..status
         });
@@ -119,9 +128,16 @@ pub(super) async fn at(
     let fetched = fetch::fetch(engine, &source, Some(&lender), &|_, _, _| {}).await;
     step.end(&fetched);
     match fetched {
-        Ok(fetched) => Ok(Context { folder: fetched.material.folder, dockerfile: None }),
+        Ok(fetched) => {
+            if let TransferSource::Git { remote, reference, .. } = &source {
+                origins.add_repository(remote, reference, &fetched.version);
+            }
+            Ok((Context { folder: fetched.material.folder, dockerfile: None }, origins))
+        }
         Err(error) => Err(Status::unknown(match error {
-            FetchError::Git(GitError::NoSubdir { .. } | GitError::SubdirIsFile { .. }) => error.to_string(),
+            FetchError::Git(
+                GitError::NoSubdir { .. } | GitError::SubdirIsFile { .. } | GitError::NoAgent(_),
+            ) => error.to_string(),
             error => format!("failed to load cache key: {error}"),
         })),
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{Mutex, OnceCell};
 use wherry_buildkit::control::Progress;
@@ -18,7 +18,7 @@ use super::files::{ignore_from_client, patterns};
 use super::folders::Lease;
 use super::remote;
 use crate::build::files::{Incoming, Known};
-use crate::build::{Folder, Future, Lends, Offered, Sources};
+use crate::build::{Folder, Future, Lends, Offered, Origins, Sources};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
 
@@ -39,6 +39,8 @@ pub(super) struct Client {
     pub(super) contexts: BTreeMap<String, Place>,
     /// Those that have come.
     pub(super) synced: Mutex<HashMap<String, Arc<OnceCell<Synced>>>>,
+    /// Of what contexts that came from elsewhere are.
+    pub(super) origins: Arc<std::sync::Mutex<Origins>>,
 }
 
 /// Files that have come.
@@ -143,7 +145,8 @@ impl Sources for Client {
                 Place::Upload(_) | Place::Remote(_) if name.is_empty() => Ok(self.fetched.clone()),
                 Place::Upload(at) | Place::Remote(at) => {
                     let brought = remote::at(&self.engine, &self.session, at, (None, &self.progress)).await;
-                    let context = brought.map_err(|status| Error::server(status.message))?;
+                    let (context, origins) = brought.map_err(|status| Error::server(status.message))?;
+                    self.origins.lock().unwrap_or_else(PoisonError::into_inner).add(&origins);
                     Ok(Some(context.folder))
                 }
                 Place::Image(_) | Place::Input(_) => Ok(None),

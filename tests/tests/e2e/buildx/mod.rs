@@ -3,6 +3,7 @@
 mod bake;
 mod copies;
 mod credentials;
+mod lint;
 mod options;
 mod outputs;
 mod repositories;

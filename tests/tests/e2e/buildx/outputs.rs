@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use serde_json::Value;
-use wherry_tests::Host;
+use serde_json::{Value, json};
 use wherry_tests::engine::Binary;
+use wherry_tests::{Host, Output};
 
 use super::build;
 use crate::buildkit::has;
@@ -155,4 +155,93 @@ fn builds_are_remembered() {
     host.docker("buildx history rm --all").ok();
     assert_eq!(listed(""), "");
     host.docker("buildx inspect").contains("Driver:        docker").contains("Status:           running");
+}
+
+/// What a metadata file says of a build, with a variable for the client.
+fn metadata(host: &Host, options: &str, mode: &str, context: &str) -> Value {
+    let file = host.folder().join("metadata.json");
+    let line = format!("buildx build -q --metadata-file {} {options} {context}", file.display());
+    let mut command = host.docker_command(&line);
+    command.env("BUILDX_METADATA_PROVENANCE", mode);
+    Output::of(command).ok();
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+fn keys(metadata: &Value) -> Vec<&str> {
+    metadata.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn metadata_files_say_what_was_built_of_what() {
+    let host = Host::new();
+    let text = "FROM busybox AS one\nARG A\nRUN --mount=type=secret,id=s --mount=type=ssh,id=k echo $A >/f\n\
+                FROM busybox AS never\nRUN --mount=type=secret,id=unused true\n\
+                FROM scratch\nCOPY --from=one /f /f\nCOPY --from=other x /\n";
+    let folder = host.folder_with("m", &[("Dockerfile", text), ("s", "hush"), ("o/x", "")]);
+    let at = folder.display().to_string();
+    let options = format!(
+        "--build-arg A=2 --label l=1 --secret id=s,src={at}/s --build-context other={at}/o --no-cache"
+    );
+    let busybox =
+        host.inspect("busybox")["RootFS"]["Layers"][0].as_str().unwrap()["sha256:".len()..].to_owned();
+    let expected = json!({
+        "builder": { "id": "" },
+        "buildType": "https://mobyproject.org/buildkit@v1",
+        "materials": [{ "uri": "pkg:docker/busybox@latest?platform=linux%2Famd64", "digest": { "sha256": busybox } }],
+        "invocation": {
+            "configSource": { "entryPoint": "Dockerfile" },
+            "parameters": {
+                "frontend": "dockerfile.v0",
+                "args": {
+                    "build-arg:A": "2",
+                    "label:l": "1",
+                    "context:other": "local:other",
+                    "frontend.caps": "moby.buildkit.frontend.contexts+forward",
+                    "no-cache": "",
+                },
+                "secrets": [{ "id": "s", "optional": true }],
+                "ssh": [{ "id": "k", "optional": true }],
+                "locals": [{ "name": "context" }, { "name": "dockerfile" }, { "name": "other" }],
+            },
+            "environment": { "platform": "linux/amd64" },
+        },
+    });
+    let found = metadata(&host, &format!("-t meta {options}"), "", &at);
+    let of_image = [
+        "buildx.build.provenance",
+        "buildx.build.ref",
+        "containerimage.config.digest",
+        "containerimage.digest",
+        "image.name",
+    ];
+    assert_eq!(keys(&found), of_image);
+    assert_eq!(found["buildx.build.provenance"], expected, "{found:#}");
+    let id = host.inspect("meta")["Id"].clone();
+    assert_eq!((&found["containerimage.digest"], &found["containerimage.config.digest"]), (&id, &id));
+    assert_eq!(found["image.name"], "docker.io/library/meta");
+    let build = found["buildx.build.ref"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    // The record of the build has it, too.
+    let kind = "https://slsa.dev/provenance/v0.2";
+    let kept = host.docker(&["buildx", "history", "inspect", "attachment", "--type", kind, &build]).ok();
+    let kept: Value = serde_json::from_str(kept.out()).unwrap();
+    assert_eq!(kept["invocation"], expected["invocation"]);
+    let shown = host.docker(&["buildx", "history", "inspect", &build]).ok().stdout;
+    has(&shown, &["pkg:docker/busybox@latest?platform=linux%2Famd64", kind, id.as_str().unwrap()]);
+
+    let out = format!("-o type=local,dest={}", host.folder().join("out").display());
+    let found = metadata(&host, &format!("{out} {options}"), "min", &at);
+    assert_eq!(keys(&found), ["buildx.build.provenance", "buildx.build.ref"]);
+    assert_eq!(found["buildx.build.provenance"], expected);
+    assert_eq!(keys(&metadata(&host, &out, "disabled", &format!("{options} {at}"))), ["buildx.build.ref"]);
+    let found = metadata(&host, &options, "max", &at);
+    let more = &found["buildx.build.provenance"]["metadata"];
+    assert_eq!(
+        more["completeness"],
+        json!({ "parameters": true, "environment": true, "materials": false }),
+        "{found:#}"
+    );
+    assert_eq!(more["reproducible"], false);
+    assert!(more["buildStartedOn"].as_str() < more["buildFinishedOn"].as_str(), "{more:#}");
+    let source = &more["https://mobyproject.org/buildkit@v1#metadata"]["source"]["infos"][0];
+    assert_eq!((&source["filename"], &source["language"]), (&json!("Dockerfile"), &json!("Dockerfile")));
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wherry_tests::{Host, Output, Servant, poll};
 
 use super::{dockerfile, has_not};
@@ -177,6 +177,37 @@ RUN cat /sum/f
         "failed to load cache key: repository does not contain ref nope, output: \"\"",
     );
     fails("copy", &format!("COPY {URL} /s"), "source can't be a git ref for COPY");
+}
+
+#[test]
+fn metadata_files_name_repositories() {
+    let host = Host::new();
+    let (_server, main, feature) = serve(&host);
+    let file = host.folder().join("metadata.json").display().to_string();
+    let provenance = |line: &[&str]| {
+        let line = [&["buildx", "build", "-q", "--metadata-file", &file], line].concat();
+        host.docker(line.as_slice()).ok();
+        let found: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        found["buildx.build.provenance"].clone()
+    };
+    let git = |uri: &str, commit: &str| json!({ "uri": uri, "digest": { "sha1": commit } });
+    let found = provenance(&[&format!("{URL}#feature")]);
+    let with_reference = format!("{URL}#feature");
+    let mut source = git(&with_reference, &feature);
+    source["entryPoint"] = "Dockerfile".into();
+    assert_eq!(found["invocation"]["configSource"], source, "{found:#}");
+    assert_eq!(found["materials"][1], git(&with_reference, &feature));
+    let tokens = json!([
+        { "id": "GIT_AUTH_HEADER", "optional": true },
+        { "id": "GIT_AUTH_TOKEN", "optional": true },
+    ]);
+    let parameters = json!({ "frontend": "dockerfile.v0", "secrets": tokens });
+    assert_eq!(found["invocation"]["parameters"], parameters, "{found:#}");
+    let text = format!("FROM scratch\nADD {URL} /r\n");
+    let folder = host.folder_with("added", &[("Dockerfile", &text)]);
+    let found = provenance(&[&folder.display().to_string()]);
+    assert_eq!(found["materials"], json!([git(URL, &main)]));
+    assert_eq!(found["invocation"]["parameters"]["secrets"], tokens);
 }
 
 #[test]
