@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wherry_tests::distribution::Distribution;
 use wherry_tests::registry::{Mood, Registry};
 use wherry_tests::{Engine, Host, Output};
@@ -172,6 +172,75 @@ fn a_layout_in_a_folder_of_the_client_is_a_cache() {
     let without = build(&other, &format!("{from} -t without"), &folder);
     assert!(without.stderr.contains("failed to configure local cache importer"), "{without}");
     assert_eq!(other.stop(), 0);
+}
+
+/// Caches in BuildKit's own form know steps by digests of BuildKit's own graph: they are read, and of no use.
+#[test]
+fn caches_that_buildkit_wrote_for_itself_fail_no_build() {
+    const CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+    let host = Host::new();
+    let folder = folder(&host);
+    let layout = host.folder().join("cache");
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let blob = |media_type: &str, content: &Value| {
+        let text = content.to_string();
+        fs::write(blobs.join("new"), &text).unwrap();
+        let sum = host.exec(&["sha256sum", &blobs.join("new").display().to_string()]).ok();
+        let sum = sum.out().split(' ').next().unwrap().to_owned();
+        fs::rename(blobs.join("new"), blobs.join(&sum)).unwrap();
+        json!({ "mediaType": media_type, "digest": format!("sha256:{sum}"), "size": text.len() })
+    };
+    let config = blob(CONFIG, &json!({ "layers": [], "records": [] }));
+    let (list, manifest) =
+        ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json");
+    let forms = [
+        blob(list, &json!({ "schemaVersion": 2, "mediaType": list, "manifests": [config] })),
+        blob(manifest, &json!({ "schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [] })),
+    ];
+    for form in forms {
+        let from = format!("type=local,src={},digest={}", layout.display(), form["digest"].as_str().unwrap());
+        let built = build(&host, &format!("--no-cache --cache-from {from} -t x"), &folder);
+        assert!(built.stderr.contains("importing cache manifest from local:"), "{built}");
+        assert!(!built.stderr.contains("ERROR"), "{built}");
+        assert_eq!(cached(&built), Vec::<String>::new());
+    }
+}
+
+/// dockerd keeps its cache otherwise.
+#[test]
+fn what_a_crash_left_of_the_cache_goes_at_the_next_start() {
+    if wherry_tests::engine::Binary::from_environment().is_reference() {
+        return;
+    }
+    let host = Host::new();
+    let text = "FROM busybox\nRUN --mount=type=cache,target=/k touch /k/kept; ls /k\n";
+    let mounted = host.folder_with("mounted", &[("Dockerfile", text)]);
+    build(&host, "", &mounted);
+    let data = host.folder().join("engine/data/build");
+    let folders = data.join("mounts");
+    let names = || {
+        let names = fs::read_dir(&folders).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let before = names();
+    assert_eq!(before.len(), 1, "{before:?}");
+    host.kill();
+    // A mount that was being begun, one that was being removed, and a context that was being fetched.
+    let left = [
+        folders.join(format!("{}.0123", before[0])),
+        folders.join(".4567"),
+        data.join("contexts/0123456789abcdef"),
+    ];
+    for folder in &left {
+        fs::create_dir_all(folder.join("below")).unwrap();
+        fs::write(folder.join("below/file"), "left").unwrap();
+    }
+    host.start();
+    wherry_tests::poll("what was left to go", 20, || !left.iter().any(|folder| folder.exists()));
+    assert_eq!(names(), before);
+    assert!(build(&host, "--no-cache", &mounted).stderr.contains(" kept"));
 }
 
 #[test]
