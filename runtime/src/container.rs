@@ -239,6 +239,7 @@ impl Container {
         plan.keyring.clone_from(&self.facts.keyring);
         plan.memory_policy.clone_from(&self.facts.memory_policy);
         plan.personality = self.facts.personality;
+        plan.keep_groups = self.facts.keep_groups;
         plan.report_exec_failure = options.report_exec_failure;
         let root = (self.facts.namespaces & libc::CLONE_NEWNS == 0).then(|| self.root()).transpose()?;
         let join = Join {

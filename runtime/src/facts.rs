@@ -36,6 +36,9 @@ pub(crate) struct Facts {
     /// What processes of an exec may that say nothing of it.
     #[serde(default)]
     pub(crate) capabilities: CapabilityPlan,
+    /// Whether processes keep their caller's supplementary groups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) keep_groups: bool,
     /// The name of the session keyring, if the container has its own.
     pub(crate) keyring: Option<std::ffi::CString>,
     pub(crate) hooks: HookRunner,
@@ -67,6 +70,7 @@ impl Facts {
             memory_policy: plan.process.memory_policy,
             personality: plan.process.personality,
             capabilities: plan.process.capabilities.unwrap_or_default(),
+            keep_groups: plan.process.keep_groups,
             keyring: plan.process.keyring,
             hooks,
             start_socket_in,

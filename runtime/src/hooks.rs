@@ -76,15 +76,24 @@ impl HookRunner {
         self.run("poststart", hooks.poststart(), "running", Some(pid))
     }
 
-    /// After the container has been removed. All run; a failure is only told.
+    /// After the container has been removed. All run; failures are only told, all of them with the first.
     pub(crate) fn after_stop(&self) -> Result<(), Error> {
         let Some(hooks) = &self.hooks else { return Ok(()) };
-        let mut result = Ok(());
-        for hook in hooks.poststop().iter().flatten() {
+        let mut first: Option<Error> = None;
+        for (index, hook) in hooks.poststop().iter().flatten().enumerate() {
             let one = self.run("poststop", &Some(vec![hook.clone()]), "stopped", None);
-            result = result.and(one);
+            match (one, &mut first) {
+                (Err(Error::Hook { name, reason, .. }), None) => {
+                    first = Some(Error::Hook { name, index, reason })
+                }
+                (Err(Error::Hook { reason: other, .. }), Some(Error::Hook { reason, .. })) => {
+                    *reason = format!("{reason}; hook #{index}: {other}");
+                }
+                (Err(other), None) => first = Some(other),
+                _ => {}
+            }
         }
-        result
+        first.map_or(Ok(()), Err)
     }
 
     /// The state with that status.
@@ -111,7 +120,7 @@ impl HookRunner {
             return Ok(());
         }
         for (index, hook) in hooks.iter().enumerate() {
-            let files = HookFiles::make()?;
+            let files = HookFiles::make(|name| self.annotations.get(name))?;
             self.write_state(&files.state, status, pid)?;
             run_one(hook, files).map_err(|reason| Error::Hook { name, index, reason })?;
         }
@@ -120,13 +129,14 @@ impl HookRunner {
 }
 
 fn run_one(hook: &Hook, files: HookFiles) -> Result<(), String> {
+    let copy = |number| files.stream(number).try_clone_to_owned().map_err(|e| e.to_string());
+    let (stdout, stderr) = (copy(0)?, copy(1)?);
     let output = File::from(files.output);
-    let copy = |file: &File| file.try_clone().map_err(|e| e.to_string());
     let mut command = Command::new(hook.path());
     if let Some((first, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(first).args(rest);
     }
-    command.stdin(files.state).stdout(copy(&output)?).stderr(copy(&output)?);
+    command.stdin(files.state).stdout(stdout).stderr(stderr);
     // a hook without a word about its environment has the runtime's, as with runc and crun
     if let Some(env) = hook.env() {
         command.env_clear();

@@ -58,7 +58,8 @@
 //! **Cgroups.** An own thin layer (see `cgroup`): version 1, hybrid and version 2 through the
 //! file system, or made by systemd, asked over D-Bus ([`CgroupManager::Systemd`]).
 //!
-//! **Not supported, and refused:** Intel RDT, flags of `personality`, a mount namespace by path.
+//! **Not supported, and refused:** Intel RDT, flags of `personality` (the specification defines none), the host's own mount
+//! namespace by path.
 //!
 //! **Own program.** A caller that containers must not be able to overwrite by way of `/proc/PID/exe` (CVE-2019-5736)
 //! calls [`protect_own_program`] first, or is started from a sealed copy.

@@ -84,6 +84,8 @@ fn mend(process: &mut serde_json::Map<String, Value>) -> Vec<String> {
     let mut unknown = Vec::new();
     let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
     for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+        // Runtime specification, "Process": a capability "which cannot be mapped to a relevant kernel interface, or cannot be granted
+        // otherwise, MUST be logged as a warning", and runtimes "SHOULD NOT fail" for it; runc keeps to that. So it is no error here.
         set.retain(|capability| {
             let Some(name) = capability.as_str() else { return true };
             let known = caps::Capability::from_str(name).is_ok();

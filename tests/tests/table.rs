@@ -1,11 +1,12 @@
-//! Two pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
+//! Three pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
+//! `integration/runtime.md`: the same of the runtime, from `integration/table/runtime.txt`.
 //! `integration/endpoints.md`: what of Docker's API v1.51 is proven by which test. The page is made here from the names of
 //! all endpoints, fields and flags (`integration/table/names.txt`), the cases of `tests/cases/options.json`, and
 //! `integration/table/proofs.txt`; a test that it names must exist. `UPDATE=1` writes it, otherwise it must be what stands there.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -41,9 +42,35 @@ struct Row {
     note: String,
 }
 
-/// `module::function` of all tests in this folder.
-fn all_tests(folder: &str) -> BTreeSet<String> {
-    fn look_into(folder: &Path, module: &str, tests: &mut BTreeSet<String>) {
+/// All tests of a folder by `module::function`, and why those are ignored that `make test` does not run by itself.
+struct Tests(BTreeMap<String, Option<String>>);
+
+impl Tests {
+    /// How a test is shown that proves something: one that is ignored says what it needs, and which target runs it.
+    fn shown(&self, test: &str, named: &str, by: &str) -> String {
+        let ignored =
+            self.0.get(test).unwrap_or_else(|| panic!("there is no test {named}, which {by} names"));
+        match ignored {
+            None => named.to_owned(),
+            Some(why) => {
+                assert!(
+                    why.contains("make "),
+                    "{named}, which {by} names, is ignored, and no target runs it: {why:?}"
+                );
+                format!("{named} (by itself: {why})")
+            }
+        }
+    }
+}
+
+/// The reason in `#[ignore = "…"]`; an empty one in `#[ignore]`.
+fn ignored(attribute: &str) -> Option<String> {
+    let rest = attribute.trim().strip_prefix("#[ignore")?;
+    Some(rest.trim_start_matches([' ', '=', '"']).trim_end_matches([']', '"']).to_owned())
+}
+
+fn all_tests(folder: &str) -> Tests {
+    fn look_into(folder: &Path, module: &str, tests: &mut BTreeMap<String, Option<String>>) {
         for entry in std::fs::read_dir(folder).expect("the tests' folder") {
             let path = entry.expect("an entry").path();
             let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
@@ -53,21 +80,26 @@ fn all_tests(folder: &str) -> BTreeSet<String> {
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap_or_default();
-            let mut lines = text.lines();
+            let mut lines = text.lines().peekable();
             while let Some(line) = lines.next() {
-                let mut code = lines.by_ref().skip_while(|line| line.trim().starts_with("#["));
-                let name = (line.trim() == "#[test]").then(|| code.next()).flatten();
-                if let Some((name, _)) =
-                    name.and_then(|line| line.trim().strip_prefix("fn ")?.split_once('('))
+                if line.trim() != "#[test]" {
+                    continue;
+                }
+                let mut why = None;
+                while let Some(attribute) = lines.next_if(|line| line.trim().starts_with("#[")) {
+                    why = ignored(attribute).or(why);
+                }
+                let code = lines.next().unwrap_or_default();
+                if let Some((name, _)) = code.trim().strip_prefix("fn ").and_then(|code| code.split_once('('))
                 {
-                    tests.insert(format!("{own}{name}"));
+                    tests.insert(format!("{own}{name}"), why);
                 }
             }
         }
     }
-    let mut tests = BTreeSet::new();
+    let mut tests = BTreeMap::new();
     look_into(&root().join(folder), "", &mut tests);
-    tests
+    Tests(tests)
 }
 
 fn rows() -> (Vec<String>, BTreeMap<String, Row>) {
@@ -80,8 +112,7 @@ fn rows() -> (Vec<String>, BTreeMap<String, Row>) {
         let (name, proofs, note) = (parts.next(), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
         let row = name.and_then(|name| rows.get_mut(name)).unwrap_or_else(|| panic!("no such name: {line}"));
         for test in proofs.split(',').map(str::trim).filter(|test| !test.is_empty()) {
-            assert!(tests.contains(test), "there is no test {test}, which proofs.txt names");
-            row.tests.push(test.to_owned());
+            row.tests.push(tests.shown(test, test, "proofs.txt"));
         }
         note.clone_into(&mut row.note);
     }
@@ -166,13 +197,34 @@ fn page() -> String {
 /// The page about networks: what has no test is not on it.
 fn networks() -> String {
     let (e2e, netd) = (all_tests("tests/tests/e2e"), all_tests("netd/tests/it"));
-    let mut page = String::from(
-        "# Networks, and the tests that prove what they do\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table` from \
+    let page = "# Networks, and the tests that prove what they do\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table` from \
          `integration/table/networks.txt`, not by hand. Tests are those of `tests/tests/e2e`, which ask dockerd 28.5 the same (`make \
-         test-reference`); those of netd alone, `netd::…`, are in `netd/tests/it`.\n",
-    );
+         test-reference`); those of netd alone, `netd::…`, are in `netd/tests/it`.\n";
+    rows_of("networks.txt", page, |test| match test.strip_prefix("netd::") {
+        Some(of_netd) => netd.shown(of_netd, test, "networks.txt"),
+        None => e2e.shown(test, test, "networks.txt"),
+    })
+}
+
+/// The page about the runtime, likewise.
+fn runtime() -> String {
+    let (tests, units) = (all_tests("runtime/tests"), all_tests("runtime/src"));
+    let page = "# The runtime, and the tests that prove what it does\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table` from \
+         `integration/table/runtime.txt`, not by hand: what the specification 1.3 has for Linux, what runc's command line has, and what must not \
+         go wrong. Tests are those of `runtime/tests`, by program and module, run by `make test` and all of them by `make test-vm` on cgroup version 2 \
+         with systemd; `src::…` are in `runtime/src`. Those that `make test` does not run by itself say what they need. What runc's, crun's and \
+         youki's own tests say is in `integration/results/conformance-*.md`; field by field it is told in `runtime/SPECIFICATION.md`.\n";
+    rows_of("runtime.txt", page, |test| match test.strip_prefix("src::") {
+        Some(unit) => units.shown(unit, test, "runtime.txt"),
+        None => tests.shown(test, test, "runtime.txt"),
+    })
+}
+
+/// A page made of the rows of a file in `integration/table`: `name | tests | note`, below headings.
+fn rows_of(file: &str, introduction: &str, shown: impl Fn(&str) -> String) -> String {
+    let mut page = introduction.to_owned();
     for line in
-        read("integration/table/networks.txt").lines().filter(|l| !l.starts_with("# ") && !l.is_empty())
+        read(&format!("integration/table/{file}")).lines().filter(|l| !l.starts_with("# ") && !l.is_empty())
     {
         if let Some(title) = line.strip_prefix("## ") {
             write!(page, "\n## {title}\n\n| | proof | note |\n| --- | --- | --- |\n").expect("text");
@@ -181,21 +233,19 @@ fn networks() -> String {
         let [name, proofs, note] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
             panic!("not `name | tests | note`: {line}");
         };
-        let known = |test: &str| match test.strip_prefix("netd::") {
-            Some(test) => netd.contains(test),
-            None => e2e.contains(test),
-        };
-        for test in proofs.split(", ") {
-            assert!(known(test), "there is no test {test}, which networks.txt names");
-        }
-        writeln!(page, "| {name} | {proofs} | {note} |").expect("text");
+        let proofs: Vec<String> = proofs.split(", ").map(&shown).collect();
+        writeln!(page, "| {name} | {} | {note} |", proofs.join(", ")).expect("text");
     }
     page
 }
 
 #[test]
 fn the_pages_are_true() {
-    for (path, page) in [("integration/endpoints.md", page()), ("integration/networks.md", networks())] {
+    for (path, page) in [
+        ("integration/endpoints.md", page()),
+        ("integration/networks.md", networks()),
+        ("integration/runtime.md", runtime()),
+    ] {
         let file = root().join(path);
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&file, &page).expect("write the page");

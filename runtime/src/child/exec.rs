@@ -57,7 +57,7 @@ pub(super) fn exec<'p>(join: &Join, process: &'p ProcessPlan, channel: &Channel)
         Affinity { initial: Some(_), last: None } => {}
     }
     if join.user_namespace {
-        identity::become_root()?;
+        identity::become_root(process.keep_groups)?;
     }
     rustix::process::setsid().at(Step::Session, NO_SUBJECT)?;
     rustix::process::umask(Mode::empty());

@@ -57,8 +57,8 @@ pub(crate) fn run<'p>(
 fn become_hook(hook: &ChildHook, files: &HookFiles, setting: &Setting<'_>) -> Errno {
     reset_signals();
     let prepared = duplicate_to(files.state.as_fd(), 0)
-        .and_then(|()| duplicate_to(files.output.as_fd(), 1))
-        .and_then(|()| duplicate_to(files.output.as_fd(), 2))
+        .and_then(|()| duplicate_to(files.stream(0), 1))
+        .and_then(|()| duplicate_to(files.stream(1), 2))
         .and_then(|()| match setting.filter {
             Some(filter) => install_seccomp(&filter.program, filter.flags).map(drop),
             None => Ok(()),

@@ -20,9 +20,10 @@ use crate::sys::process::{close_from, keep_on_exec, working_directory_is_inside}
 use crate::sys::scheduling::{affinity, set_affinity, set_io_priority, set_memory_policy, set_scheduler};
 
 /// Becomes root of the user namespace.
-pub(crate) fn become_root() -> Done<'static> {
+pub(crate) fn become_root(keep_groups: bool) -> Done<'static> {
+    let groups = if keep_groups { Ok(()) } else { set_groups(&[]) };
     // a namespace without the right to set groups has none to lose
-    match set_groups(&[]) {
+    match groups {
         Ok(()) | Err(Errno::PERM) => {}
         Err(errno) => return Err(errno).at(Step::Groups, NO_SUBJECT),
     }
@@ -160,7 +161,8 @@ fn filter<'p>(process: &'p ProcessPlan, channel: &Channel) -> Done<'p> {
 }
 
 fn change_user(process: &ProcessPlan) -> Done<'_> {
-    match set_groups(&process.groups) {
+    let groups = if process.keep_groups { Ok(()) } else { set_groups(&process.groups) };
+    match groups {
         Ok(()) => {}
         // a user namespace may forbid it (setgroups: deny); then there is nothing to be had, either
         Err(Errno::PERM) if process.groups.is_empty() => {}

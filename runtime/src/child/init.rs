@@ -66,6 +66,8 @@ pub(super) fn init<'p>(
         listener.map(AsFd::as_fd),
         files.map(|files| files.state.as_fd()),
         files.map(|files| files.output.as_fd()),
+        files.map(|files| files.stream(0)),
+        files.map(|files| files.stream(1)),
     ];
     identity::close_descriptors(process, keep)?;
     identity::take_on(process, channel)?;
@@ -118,7 +120,7 @@ fn enter_namespaces<'p>(plan: &'p Plan, channel: &Channel, devices: &mut Option<
         if matches!(ns.user, Some(User::New { .. })) {
             channel.wait_for(GO).at(Step::WaitForParent, NO_SUBJECT)?;
         }
-        identity::become_root()?;
+        identity::become_root(plan.process.keep_groups)?;
     }
     for join in &ns.join {
         join_namespace(join, channel)?;

@@ -1,10 +1,11 @@
 //! Hooks that run in the container's own process: `createContainer` and `startContainer`.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::Hook;
 
+use super::annotations::{self, open_output};
 use super::c_string;
 use crate::sys::process::StringArray;
 use crate::{Error, Launch};
@@ -41,12 +42,27 @@ pub(crate) struct HookFiles {
     pub(crate) state: OwnedFd,
     /// What they say, of which those who fail are quoted.
     pub(crate) output: OwnedFd,
+    /// Where standard output and standard error go instead, if annotations say so.
+    pub(crate) redirected: [Option<OwnedFd>; 2],
 }
 
 impl HookFiles {
     /// Empty ones.
-    pub(crate) fn make() -> Result<Self, Error> {
-        Ok(HookFiles { state: memory_file(c"state")?, output: memory_file(c"output")? })
+    pub(crate) fn make<'a>(annotation: impl Fn(&str) -> Option<&'a String>) -> Result<Self, Error> {
+        Ok(HookFiles {
+            state: memory_file(c"state")?,
+            output: memory_file(c"output")?,
+            redirected: [
+                open_output(&annotation, annotations::HOOKS_STDOUT)?,
+                open_output(&annotation, annotations::HOOKS_STDERR)?,
+            ],
+        })
+    }
+
+    /// Standard output (0) or standard error (1).
+    pub(crate) fn stream(&self, number: usize) -> BorrowedFd<'_> {
+        let redirected = self.redirected.get(number).and_then(Option::as_ref);
+        redirected.unwrap_or(&self.output).as_fd()
     }
 }
 
@@ -84,7 +100,8 @@ pub(crate) fn compile(launch: &Launch<'_>) -> Result<ChildHooks, Error> {
         files: None,
     };
     if !out.create_container.is_empty() || !out.start_container.is_empty() {
-        out.files = Some(HookFiles::make()?);
+        let annotations = launch.spec.annotations().as_ref();
+        out.files = Some(HookFiles::make(|name| annotations.and_then(|all| all.get(name)))?);
     }
     Ok(out)
 }

@@ -3,9 +3,11 @@
 //! Every string is NUL-terminated, every list has its length, every file that the parent can open is
 //! open, and everything that can be refused without trying has been.
 
+pub(crate) mod annotations;
 mod cgroup_mounts;
 pub(crate) mod devices;
 pub(crate) mod hooks;
+mod idmap;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod net_devices;
@@ -135,7 +137,10 @@ fn init_process(
     let mut process = process::compile(process, launch.stdio, launch.preserve_fds)?;
     process.capabilities.get_or_insert_default(); // what is not given is not had, as with runc
     process.grant_at_most_own(namespaces.user.is_some(), warnings)?;
-    process.seccomp = linux.seccomp().as_ref().map(crate::seccomp::compile).transpose()?.flatten();
+    process.keep_groups = annotations::is_set(launch.spec, annotations::KEEP_GROUPS);
+    let strict = annotations::is_set(launch.spec, annotations::FAIL_UNKNOWN_SYSCALL);
+    let filter = linux.seccomp().as_ref().map(|seccomp| crate::seccomp::compile(seccomp, strict));
+    process.seccomp = filter.transpose()?.flatten();
     process.keyring =
         (!launch.inherit_keyring).then(|| c_string("id", &format!("_ses.{}", launch.id))).transpose()?;
     process.report_exec_failure = launch.report_exec_failure;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::cgroup_mounts::{self, CgroupView};
 use super::namespaces::User;
 use super::options::Options;
-use super::{c_string, inside};
+use super::{c_string, idmap, inside};
 use crate::sys::mount::MountAttr;
 use crate::{Error, Step};
 
@@ -267,7 +267,7 @@ fn bind(
         readonly_at_end: false,
         keep_mode: false,
         copy_up: false,
-        idmap: idmap(mount, options, view)?,
+        idmap: idmap::compile(mount, options, view)?,
         fd: OnceCell::new(),
     })
 }
@@ -281,36 +281,6 @@ fn not_proc(mount: &SpecMount) -> Error {
 
 fn is_procfs(source: &Path) -> bool {
     rustix::fs::statfs(source).is_ok_and(|fs| fs.f_type == libc::PROC_SUPER_MAGIC)
-}
-
-/// What a bind mount's ids are mapped by: its own mappings, or the container's when only `idmap` is asked for.
-fn idmap(mount: &SpecMount, options: &Options, view: BindView<'_>) -> Result<Option<IdMap>, Error> {
-    fn given(mappings: &Option<Vec<LinuxIdMapping>>) -> &[LinuxIdMapping] {
-        mappings.as_deref().unwrap_or_default()
-    }
-    let own = (given(mount.uid_mappings()), given(mount.gid_mappings()));
-    let idmap =
-        |userns| IdMap { userns, recursive: options.idmap == Some(true), by_parent: view.parent_maps };
-    let (uids, gids) = match (own, view.user) {
-        (([], []), _) if options.idmap.is_none() => return Ok(None),
-        (([], []), Some(User::New { uids, gids })) => (uids.as_slice(), gids.as_slice()),
-        (([], []), Some(User::Joined { namespace })) => {
-            let userns = namespace.try_clone().map_err(|e| Error::system("duplicate", "a namespace", e))?;
-            return Ok(Some(idmap(userns)));
-        }
-        (([], []), None) => {
-            return Err(Error::spec(
-                "mounts.options",
-                "idmap needs uidMappings and gidMappings, or a user namespace to take them from",
-            ));
-        }
-        (([], _) | (_, []), _) => {
-            let text = "id-mapped mounts must have both uid and gid mappings specified";
-            return Err(Error::spec("mounts.uidMappings", text));
-        }
-        (own, _) => own,
-    };
-    crate::userns::for_mappings(uids, gids).map(|userns| Some(idmap(userns)))
 }
 
 fn filesystem(

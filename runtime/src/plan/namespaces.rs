@@ -142,6 +142,23 @@ pub(crate) fn compile(linux: &Linux) -> Result<Namespaces, Error> {
     Ok(all)
 }
 
+/// In a mount namespace that is joined the container's root file system takes the place of the one that is there, as with runc, for
+/// all who are in it: the specification wants `root` to be used also then. That must not be the host's.
+fn refuse_the_hosts_mounts(join: &Join) -> Result<(), Error> {
+    let number = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let failed = |errno| Error::system("look at", join.path.to_string_lossy(), errno);
+    let joined = rustix::fs::fstat(&join.fd).map(number).map_err(failed)?;
+    let is_hosts = |path: &str| rustix::fs::stat(path).is_ok_and(|stat| number(stat) == joined);
+    if is_hosts("/proc/self/ns/mnt") || is_hosts("/proc/1/ns/mnt") {
+        let text = format!(
+            "{} is the host's mount namespace, whose root would be replaced",
+            join.path.to_string_lossy()
+        );
+        return Err(Error::spec("linux.namespaces", text));
+    }
+    Ok(())
+}
+
 impl Namespaces {
     /// The order of joining. Root joins the user namespace last: namespaces that belong to the host's one
     /// could not be joined from within. Everybody else has privileges over the others only there.
@@ -167,7 +184,8 @@ impl Namespaces {
             }
             LinuxNamespaceType::Pid | LinuxNamespaceType::Time => self.before_fork.push(join),
             LinuxNamespaceType::Mount => {
-                return Err(Error::Unsupported { what: "joining a mount namespace".into(), why: "use exec" });
+                refuse_the_hosts_mounts(&join)?;
+                self.join.push(join);
             }
             _ => self.join.push(join),
         }

@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) copy_up: bool,
     /// `idmap` (`Some(false)`) or `ridmap` (`Some(true)`).
     pub(crate) idmap: Option<bool>,
+    /// What follows `idmap=`: mappings as crun writes them.
+    pub(crate) idmap_text: Option<String>,
     /// For the file system: `(key, value)`.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -61,9 +63,13 @@ impl Options {
             "tmpcopyup" => self.copy_up = true,
             "idmap" => self.idmap = Some(false),
             "ridmap" => self.idmap = Some(true),
-            _ => match propagation(option) {
-                Some(propagation) => self.propagation = Some(propagation),
-                None => self.data.push(match option.split_once('=') {
+            _ => match (propagation(option), idmap_with_mappings(option)) {
+                (Some(propagation), _) => self.propagation = Some(propagation),
+                (None, Some((recursive, text))) => {
+                    self.idmap = Some(recursive);
+                    self.idmap_text = Some(text.to_owned());
+                }
+                (None, None) => self.data.push(match option.split_once('=') {
                     Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                     None => (option.to_owned(), None),
                 }),
@@ -140,6 +146,15 @@ impl MountAttr {
             self.clear |= bits;
             self.set &= !bits;
         }
+    }
+}
+
+/// `idmap=MAPPINGS` and `ridmap=MAPPINGS`: whether recursive, and the mappings.
+fn idmap_with_mappings(option: &str) -> Option<(bool, &str)> {
+    match option.split_once('=')? {
+        ("idmap", text) => Some((false, text)),
+        ("ridmap", text) => Some((true, text)),
+        _ => None,
     }
 }
 

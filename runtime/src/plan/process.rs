@@ -33,6 +33,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) gid: u32,
     /// Supplementary groups.
     pub(crate) groups: Vec<u32>,
+    /// Whether it keeps the caller's groups instead, also such as its user namespace does not know.
+    pub(crate) keep_groups: bool,
     pub(crate) umask: u32,
     /// `None` is none at all for a container's init, and the container's for an exec.
     pub(crate) capabilities: Option<CapabilityPlan>,
@@ -144,6 +146,7 @@ pub(crate) fn compile(process: &Process, stdio: Stdio<'_>, preserve_fds: u32) ->
         uid: user.uid(),
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
+        keep_groups: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: process.capabilities().as_ref().map(|c| CapabilityPlan {
             sets: CapabilitySets {

@@ -32,6 +32,9 @@ pub(crate) const AARCH64: Convention =
 pub(crate) const ARM: Convention =
     Convention { audit: 0x4000_0028, bit: 0, wide: false, table: include_str!("tables/arm.txt") };
 
+/// All of them.
+pub(crate) const ALL: [Convention; 5] = [X86_64, X32, X86, AARCH64, ARM];
+
 #[cfg(target_arch = "x86_64")]
 const NATIVE: Convention = X86_64;
 #[cfg(target_arch = "aarch64")]

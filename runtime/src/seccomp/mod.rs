@@ -13,7 +13,9 @@ mod bpf;
 pub(crate) mod listener;
 mod rules;
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
+use std::collections::BTreeSet;
+
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -37,9 +39,13 @@ const FLAG_SPEC_ALLOW: u32 = 4;
 const FLAG_NEW_LISTENER: u32 = 8;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
-/// Compiles. `None` when everything is allowed.
-pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
+/// Compiles. `None` when everything is allowed. A name of a call that no convention has does not count, as with runc, since
+/// profiles are written for kernels to come; `strict` refuses it.
+pub(crate) fn compile(seccomp: &LinuxSeccomp, strict: bool) -> Result<Option<Filter>, Error> {
     let listed = seccomp.syscalls().as_deref().unwrap_or_default();
+    if strict {
+        refuse_unknown(listed)?;
+    }
     let listener = listener::compile(seccomp, listed)?;
     let default = answer(seccomp.default_action(), seccomp.default_errno_ret());
     let rules = rules::Rules::new(listed, default)?;
@@ -50,6 +56,18 @@ pub(crate) fn compile(seccomp: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
     let program = bpf::assemble(&arches, &rules, default)?;
     let flags = flags(seccomp, listener.is_some());
     Ok(Some(Filter { program, flags, listener }))
+}
+
+fn refuse_unknown(listed: &[LinuxSyscall]) -> Result<(), Error> {
+    let names: BTreeSet<&str> = listed.iter().flat_map(|rule| rule.names()).map(String::as_str).collect();
+    let known: BTreeSet<&str> =
+        arch::ALL.iter().flat_map(|arch| arch.calls()).map(|(name, _)| name).collect();
+    match names.difference(&known).next() {
+        Some(name) => {
+            Err(Error::spec("linux.seccomp.syscalls", format!("{name:?} is no system call that is known")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the kernel is told for an action. The default errno is EPERM.

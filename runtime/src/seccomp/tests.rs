@@ -31,7 +31,7 @@ fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> u32 {
 }
 
 fn filter(profile: serde_json::Value) -> Filter {
-    compile(&serde_json::from_value(profile).unwrap()).unwrap().unwrap()
+    compile(&serde_json::from_value(profile).unwrap(), false).unwrap().unwrap()
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn deny_list() {
 #[test]
 fn nothing_forbidden_needs_no_filter() {
     let profile = serde_json::from_value(serde_json::json!({ "defaultAction": "SCMP_ACT_ALLOW" })).unwrap();
-    assert!(compile(&profile).unwrap().is_none());
+    assert!(compile(&profile, false).unwrap().is_none());
 }
 
 /// Each operator on each order of both halves.
@@ -183,4 +183,17 @@ fn saved_filters_are_read_back() {
             "{bad}"
         );
     }
+}
+
+/// As crun's annotation has it: names of other machines are known, misspelt ones and those of kernels to come are not.
+#[test]
+fn unknown_calls_are_an_error_if_that_is_asked_for() {
+    let with = |names: &[&str]| {
+        let profile = serde_json::json!({ "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": names, "action": "SCMP_ACT_ERRNO" }] });
+        compile(&serde_json::from_value(profile).unwrap(), true).map(|filter| filter.is_some())
+    };
+    assert!(with(&["mkdir", "cacheflush", "openat2"]).unwrap());
+    let error = with(&["mkdir", "makedir"]).unwrap_err().to_string();
+    assert!(error.contains("linux.seccomp.syscalls: \"makedir\" is no system call that is known"), "{error}");
 }

@@ -495,3 +495,29 @@ fn of_resources() {
         ),
     ]);
 }
+
+/// On a kernel without these modules; with them, labels are written where the kernel takes them.
+#[test]
+fn of_security_modules() {
+    let mut cases = Vec::new();
+    if !std::path::Path::new("/sys/module/apparmor").exists() {
+        cases.push(one(
+            "/process/apparmorProfile",
+            json!("nosuch"),
+            "the AppArmor profile \"nosuch\" is not supported",
+        ));
+    }
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        cases.push(one(
+            "/process/selinuxLabel",
+            json!("a:b:c:s0"),
+            "the SELinux label \"a:b:c:s0\" is not supported",
+        ));
+        cases.push(one(
+            "/linux/mountLabel",
+            json!("a:b:c:s0"),
+            "linux.mountLabel without SELinux is not supported",
+        ));
+    }
+    check(cases);
+}

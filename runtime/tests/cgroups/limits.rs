@@ -112,11 +112,8 @@ fn what_cannot_be_set_is_named() {
     };
     let only_v1 = "cgroup version 2 has no such limit";
     check(json!({ "memory": { "swappiness": 10 } }), None, Some(only_v1));
-    check(
-        json!({ "memory": { "swappiness": 101 } }),
-        Some("linux.resources.memory.swappiness"),
-        Some(only_v1),
-    );
+    let range = Some("linux.resources.memory.swappiness: 101 is not in 0 to 100");
+    check(json!({ "memory": { "swappiness": 101 } }), range, range);
     check(json!({ "memory": { "disableOOMKiller": true } }), None, Some(only_v1));
     check(json!({ "cpu": { "realtimeRuntime": 5000 } }), None, Some(only_v1));
     check(json!({ "network": { "classID": 5 } }), None, Some(only_v1));
@@ -128,6 +125,91 @@ fn what_cannot_be_set_is_named() {
     let both = "cpuset.cpus";
     check(json!({ "cpu": { "cpus": "4000" } }), Some(both), Some(both));
     check(json!({ "memory": { "limit": 100 * MIB, "swap": 50 * MIB } }), Some("memory"), Some("memory"));
+}
+
+/// What only version 1 has, where the kernel has it; the rest is named.
+#[test]
+fn limits_of_version_1() {
+    if unified() {
+        return; // what_cannot_be_set_is_named
+    }
+    let bundle = Bundle::new()
+        .args(&["sleep", "1000"])
+        .set("/linux/resources", json!({ "memory": { "swappiness": 10, "disableOOMKiller": true } }));
+    let container = create(&bundle, CgroupManager::Cgroupfs).unwrap();
+    assert_eq!(value(&bundle.id, "memory.swappiness", ""), "10");
+    assert!(value(&bundle.id, "memory.oom_control", "").starts_with("oom_kill_disable 1"));
+    container.delete(true).unwrap();
+    for (controller, file, limits, field) in [
+        (
+            "cpu",
+            "cpu.rt_runtime_us",
+            json!({ "cpu": { "realtimeRuntime": 0, "realtimePeriod": 500_000 } }),
+            "cpu.realtime",
+        ),
+        ("net_cls", "net_cls.classid", json!({ "network": { "classID": 7 } }), "network.classID"),
+        (
+            "net_prio",
+            "net_prio.ifpriomap",
+            json!({ "network": { "priorities": [{ "name": "lo", "priority": 3 }] } }),
+            "network.priorities",
+        ),
+        ("blkio", "blkio.weight", json!({ "blockIO": { "weight": 300 } }), "blockIO.weight"),
+    ] {
+        let root = std::path::Path::new("/sys/fs/cgroup").join(controller);
+        let file = if controller == "blkio" && !root.join(file).exists() { "blkio.bfq.weight" } else { file };
+        // a group of its own: the root has not all files
+        let probe = root.join(format!("wherry-test-probe-{}", std::process::id()));
+        let made = root.exists() && std::fs::create_dir(&probe).is_ok();
+        let there = probe.join(file).exists();
+        if made {
+            std::fs::remove_dir(&probe).unwrap();
+        }
+        if !there {
+            let error = refused(limits);
+            assert!(error.contains(&format!("linux.resources.{field}")), "{error}");
+            continue;
+        }
+        let bundle = Bundle::new().args(&["sleep", "1000"]).set("/linux/resources", limits);
+        let container = create(&bundle, CgroupManager::Cgroupfs).unwrap();
+        let expect = match file {
+            "cpu.rt_runtime_us" => "0",
+            "net_cls.classid" => "7",
+            "blkio.weight" | "blkio.bfq.weight" => "300",
+            _ => "lo 3",
+        };
+        assert!(value(&bundle.id, file, "").contains(expect), "{file}");
+        container.delete(true).unwrap();
+    }
+}
+
+/// All four, of a disk that the machine has.
+#[test]
+fn throttles_of_a_block_device() {
+    let disk = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let disk = disk.map(|entry| entry.path()).find(|path| path.join("device").exists()).expect("a disk");
+    let number = std::fs::read_to_string(disk.join("dev")).unwrap().trim().to_owned();
+    let (major, minor) = number.split_once(':').unwrap();
+    let (major, minor): (i64, i64) = (major.parse().unwrap(), minor.parse().unwrap());
+    let rate = |rate: u64| json!([{ "major": major, "minor": minor, "rate": rate }]);
+    let bundle = Bundle::new().args(&["sleep", "1000"]).set(
+        "/linux/resources",
+        json!({ "blockIO": { "throttleReadBpsDevice": rate(1 << 20), "throttleWriteBpsDevice": rate(2 << 20),
+            "throttleReadIOPSDevice": rate(100), "throttleWriteIOPSDevice": rate(200) } }),
+    );
+    let container = create(&bundle, CgroupManager::Cgroupfs).unwrap();
+    if unified() {
+        let expect = format!("{number} rbps=1048576 wbps=2097152 riops=100 wiops=200");
+        assert_eq!(value(&bundle.id, "", "io.max"), expect);
+    } else {
+        for (file, limit) in
+            [("read_bps", 1 << 20), ("write_bps", 2 << 20), ("read_iops", 100), ("write_iops", 200)]
+        {
+            let file = format!("blkio.throttle.{file}_device");
+            assert_eq!(value(&bundle.id, &file, ""), format!("{number} {limit}"), "{file}");
+        }
+    }
+    container.delete(true).unwrap();
 }
 
 #[test]

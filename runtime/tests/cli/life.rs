@@ -181,7 +181,7 @@ fn terminal_by_console_socket() {
     cli.ok(&["delete", cli.id()]);
 }
 
-fn receive_fd(socket: std::os::fd::BorrowedFd<'_>) -> std::os::fd::OwnedFd {
+pub(crate) fn receive_fd(socket: std::os::fd::BorrowedFd<'_>) -> std::os::fd::OwnedFd {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -4,6 +4,7 @@
 
 mod bundle;
 mod debug;
+mod flags;
 mod life;
 mod options;
 #[path = "../support/mod.rs"]

@@ -7,6 +7,7 @@ mod descriptors;
 mod hooks;
 mod life;
 mod listener;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod programs;
@@ -16,3 +17,4 @@ mod seccomp;
 #[path = "../support/mod.rs"]
 mod support;
 mod user_namespaces;
+mod wishes;

@@ -152,3 +152,71 @@ fn domain_name_and_sysctl() {
     let error = bundle.try_run().unwrap_err().to_string();
     assert_eq!(error, "config.json: linux.sysctl: \"kernel.domainname\" conflicts with domainname");
 }
+
+/// The others by path; those of processes, of networks and of users have tests of their own.
+#[test]
+fn ipc_uts_cgroup_and_time_namespaces_by_path() {
+    let kinds = ["ipc", "uts", "cgroup", "time"];
+    let mut holder = Bundle::new().args(&["sleep", "100"]);
+    let namespaces = holder.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.extend(["cgroup", "time"].map(|kind| json!({ "type": kind })));
+    let holder = holder.set("/linux/timeOffsets", json!({ "monotonic": { "secs": 5_000_000 } }));
+    let container = holder.start();
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", container.pid());
+    let expect: Vec<String> =
+        kinds.iter().map(|kind| fs::read_link(path(kind)).unwrap().to_string_lossy().into_owned()).collect();
+    let own: Vec<_> =
+        kinds.iter().map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap()).collect();
+    let mut bundle =
+        Bundle::new().sh("for kind in ipc uts cgroup time; do readlink /proc/self/ns/$kind; done; hostname");
+    bundle.spec.as_object_mut().unwrap().remove("hostname");
+    let mut namespaces = vec![json!({ "type": "mount" }), json!({ "type": "pid" })];
+    namespaces.extend(kinds.iter().map(|kind| json!({ "type": kind, "path": path(kind) })));
+    let result = bundle.set("/linux/namespaces", json!(namespaces)).try_run();
+    container.delete(true).unwrap();
+    let outcome = result.unwrap();
+    let seen: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(seen[..4], expect, "{}", outcome.stderr);
+    assert_eq!(seen[4], "wherry-test", "the other container's");
+    assert!(own.iter().zip(&expect).all(|(own, other)| own.to_string_lossy() != *other));
+}
+
+/// One that somebody has prepared: its mounts are there to bind from, its root is replaced, and the host's stays as it is.
+#[test]
+fn mount_namespace_by_path() {
+    let bundle = Bundle::new().sh("readlink /proc/self/ns/mnt; cat /data/mark; ls /");
+    let prepared = bundle.path().join("prepared");
+    fs::create_dir(&prepared).unwrap();
+    let script = format!(
+        "mount -t tmpfs none {0} && echo from inside >{0}/mark && touch {0}/ready && exec sleep 1000",
+        prepared.display()
+    );
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let seen = format!("/proc/{}/root{}/ready", holder.id(), prepared.display());
+    crate::support::eventually("it is prepared", || fs::exists(&seen).unwrap());
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    let expect = fs::read_link(&path).unwrap().to_string_lossy().into_owned();
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    // the source is looked for by who reads the specification, and opened in the namespace
+    let bundle = bundle
+        .mount(json!({ "destination": "/data", "type": "bind", "source": prepared, "options": ["bind"] }));
+    let namespaces = |path: &str| json!([{ "type": "mount", "path": path }, { "type": "pid" }, { "type": "uts" }, { "type": "ipc" }, { "type": "network" }]);
+    let bundle = bundle.set("/linux/namespaces", namespaces(&path));
+    let result = bundle.try_run();
+    let after = mounts();
+    let _ = holder.kill();
+    holder.wait().unwrap();
+    let outcome = result.unwrap();
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines[..2], [expect.as_str(), "from inside"], "{}", outcome.stderr);
+    assert!(!lines.contains(&"work") && lines.contains(&"bin"), "{lines:?}");
+    assert_eq!(before, after);
+    let hosts = Bundle::new().set("/linux/namespaces", namespaces("/proc/self/ns/mnt"));
+    let error = hosts.try_run().unwrap_err().to_string();
+    assert!(error.contains("is the host's mount namespace, whose root would be replaced"), "{error}");
+}

@@ -44,6 +44,24 @@ fn memory_policy() {
     assert!(result.unwrap().1.contains(" bind=static:0 "), "a further process has it, too");
 }
 
+/// Seen from outside: util-linux's ionice asks the kernel.
+#[test]
+fn io_priority() {
+    for (class, priority, expect) in [
+        ("IOPRIO_CLASS_BE", 6, "best-effort: prio 6"),
+        ("IOPRIO_CLASS_IDLE", 0, "idle"),
+        ("IOPRIO_CLASS_RT", 2, "realtime: prio 2"),
+    ] {
+        let bundle = Bundle::new()
+            .args(&["sleep", "100"])
+            .set("/process/ioPriority", json!({ "class": class, "priority": priority }));
+        let container = bundle.start();
+        let output = std::process::Command::new("ionice").args(["-p", &container.pid().to_string()]).output();
+        container.delete(true).unwrap();
+        assert_eq!(crate::support::text_of(&output.unwrap().stdout).trim(), expect, "{class}");
+    }
+}
+
 #[test]
 fn scheduler_priority_and_personality() {
     let outcome = Bundle::new()

@@ -115,3 +115,51 @@ fn listeners_that_cannot_be() {
     // nobody listens
     check(&|_| {}, "failed to connect with seccomp agent");
 }
+
+/// What each action does to the process that makes the call.
+#[test]
+fn every_action() {
+    for (rule, expect) in [
+        (json!({ "action": "SCMP_ACT_ALLOW" }), "0"),
+        (json!({ "action": "SCMP_ACT_LOG" }), "0"),
+        (json!({ "action": "SCMP_ACT_ERRNO" }), "1 Operation not permitted"),
+        (json!({ "action": "SCMP_ACT_ERRNO", "errnoRet": 28 }), "1 No space left on device"),
+        // nobody traces: the call does not exist
+        (json!({ "action": "SCMP_ACT_TRACE" }), "1 Function not implemented"),
+        (json!({ "action": "SCMP_ACT_TRAP" }), "159"),
+        (json!({ "action": "SCMP_ACT_KILL" }), "159"),
+        (json!({ "action": "SCMP_ACT_KILL_THREAD" }), "159"),
+        (json!({ "action": "SCMP_ACT_KILL_PROCESS" }), "159"),
+    ] {
+        let mut rule = rule;
+        rule["names"] = json!(["mkdir", "mkdirat"]);
+        let default = if rule["action"] == "SCMP_ACT_ALLOW" { "SCMP_ACT_LOG" } else { "SCMP_ACT_ALLOW" };
+        let bundle = Bundle::new()
+            .sh("said=$(mkdir /tmp/x 2>&1); echo $? ${said##*: }")
+            .set("/linux/seccomp", json!({ "defaultAction": default, "syscalls": [rule] }));
+        let outcome = bundle.run();
+        let seen = outcome.stdout.trim();
+        assert!(
+            seen == expect || expect == "159" && seen.starts_with("159"),
+            "{rule}: {seen:?} {}",
+            outcome.stderr
+        );
+    }
+}
+
+/// What is not listed is answered with `defaultErrnoRet`, or EPERM.
+#[test]
+fn the_default_answer() {
+    let all =
+        include_str!("../../src/seccomp/tables/x86_64.txt").lines().filter_map(|line| line.split(' ').next());
+    let names: Vec<&str> = all.filter(|name| !name.starts_with("mkdir")).collect();
+    for (errno, expect) in [(Value::Null, "Operation not permitted"), (json!(28), "No space left on device")]
+    {
+        let mut filter = json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }] });
+        if !errno.is_null() {
+            filter["defaultErrnoRet"] = errno;
+        }
+        let outcome = Bundle::new().args(&["mkdir", "/tmp/x"]).set("/linux/seccomp", filter).run();
+        assert!(outcome.code == 1 && outcome.stderr.trim().ends_with(expect), "{outcome:?}");
+    }
+}

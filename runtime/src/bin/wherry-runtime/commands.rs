@@ -21,7 +21,8 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::List { json, quiet } => query::list(&session.global.root, json, quiet),
         Command::Ps { id, json, options } => query::ps(&store(&id)?, json, &options),
         Command::Kill { id, signal, all } => control::kill(&store(&id)?, &signal, all),
-        Command::Delete { id, force } => control::delete(session, &store(&id)?, &id, force),
+        Command::Delete { id, force, regex: false } => control::delete(session, &store(&id)?, &id, force),
+        Command::Delete { id, force, regex: true } => control::delete_all(session, &id, force),
         Command::Pause { id } => control::pause(&store(&id)?),
         Command::Resume { id } => control::resume(&store(&id)?),
         Command::Update { id, resources, limits } => {

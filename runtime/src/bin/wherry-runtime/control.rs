@@ -1,11 +1,12 @@
 //! `start`, `kill`, `delete`, `pause`, `resume`.
 
+use regex_lite::Regex;
 use wherry_runtime::{Error, Status};
 
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::notify::NotifySocket;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::{Session, signal_name};
 
 /// Lets a created container run its program. One whose poststart hooks fail is removed (runtime specification, "Lifecycle").
@@ -70,6 +71,19 @@ pub(crate) fn delete(session: &Session, store: &Store, id: &str, force: bool) ->
         return Err(Failure::NotStopped { id: id.to_owned(), status });
     }
     remove(session, store, |log| warn(log, container.delete(true)))
+}
+
+/// Removes all containers whose id matches a regular expression, as crun has it. One that cannot be removed does not keep the
+/// others; what is told then is the first of them.
+pub(crate) fn delete_all(session: &Session, expression: &str, force: bool) -> Result<(), Failure> {
+    let invalid = |_| Failure::InvalidValue { option: "regex", value: expression.to_owned() };
+    let expression = Regex::new(expression).map_err(invalid)?;
+    let mut result = Ok(());
+    for id in store::ids(&session.global.root)?.iter().filter(|id| expression.is_match(id)) {
+        let one = Store::new(&session.global.root, id).and_then(|store| delete(session, &store, id, force));
+        result = result.and(one);
+    }
+    result
 }
 
 /// Removes what there is of a container, then its record.

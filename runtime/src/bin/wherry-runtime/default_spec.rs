@@ -77,10 +77,16 @@ fn make_rootless(spec: &mut Value) {
     if let Some(object) = linux.as_object_mut() {
         object.remove("resources");
     }
+    // as with runc: who may not make network devices has the caller's network, and so no sysfs of its own
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({ "type": "user" }));
     }
     for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
+        if mount["destination"] == "/sys" {
+            *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+        }
         if let Some(options) = mount["options"].as_array_mut() {
             options.retain(|option| option != "gid=5");
         }

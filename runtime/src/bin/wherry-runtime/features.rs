@@ -103,8 +103,14 @@ pub(crate) fn show() -> Result<(), Failure> {
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } }
         },
-        "annotations": { "io.wherry.runtime.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": []
+        "annotations": {
+            "io.wherry.runtime.version": env!("CARGO_PKG_VERSION"),
+            // as runc and crun say it, whom engines ask
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+            "run.oci.crun.checkpoint.enabled": "true",
+        },
+        // files of the host, the caller's groups, units of systemd, settings of criu
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.", "org.systemd.property.", "run.oci."]
     });
     let mut text =
         serde_json::to_string_pretty(&features).map_err(Failure::file("write", "standard output"))?;

@@ -11,7 +11,7 @@ use wherry_runtime::{Container, Status};
 
 use crate::commands::print;
 use crate::failure::Failure;
-use crate::store::{Record, Store, status};
+use crate::store::{self, Record, Store, status};
 
 /// The version of the specification that this runtime knows.
 pub(crate) const OCI_VERSION: &str = "1.2.1";
@@ -63,12 +63,7 @@ pub(crate) fn state(store: &Store) -> Result<(), Failure> {
 /// Shows all. Such as vanish meanwhile are left out.
 pub(crate) fn list(root: &Path, json: bool, quiet: bool) -> Result<(), Failure> {
     let mut states = Vec::new();
-    let entries = match std::fs::read_dir(root) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        other => Some(other.map_err(Failure::file("read", root))?),
-    };
-    for entry in entries.into_iter().flatten().flatten() {
-        let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
+    for id in store::ids(root)? {
         let (record, container) = match Store::new(root, &id).and_then(|store| store.open()) {
             Ok(opened) => opened,
             Err(Failure::NoSuchContainer) => continue,
@@ -77,10 +72,9 @@ pub(crate) fn list(root: &Path, json: bool, quiet: bool) -> Result<(), Failure> 
                 continue;
             }
         };
-        let owner = entry.metadata().map(|meta| owner_name(meta.uid())).unwrap_or_default();
+        let owner = std::fs::metadata(root.join(&id)).map(|meta| owner_name(meta.uid())).unwrap_or_default();
         states.push(State::new(record, container.as_ref(), owner));
     }
-    states.sort_by(|a, b| a.id.cmp(&b.id));
     if quiet {
         return print(&states.iter().map(|s| s.id.clone() + "\n").collect::<String>());
     }

@@ -98,6 +98,18 @@ impl Store {
     }
 }
 
+/// The ids of all containers under a root, sorted; none if there is no such folder.
+pub(crate) fn ids(root: &Path) -> Result<Vec<String>, Failure> {
+    let entries = match fs::read_dir(root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Failure::file("read", root))?,
+    };
+    let mut ids: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str().map(str::to_owned)).collect();
+    ids.sort();
+    Ok(ids)
+}
+
 /// In which state it is.
 pub(crate) fn status(container: Option<&Container>) -> Status {
     container.map_or(Status::Stopped, Container::status)

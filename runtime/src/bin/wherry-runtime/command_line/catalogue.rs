@@ -152,7 +152,10 @@ pub(crate) const COMMANDS: [CommandText; 17] = [
         ..simple("create", "make a container")
     },
     CommandText {
-        flags: &[short("force", "f", Kind::Switch, "kill it first if it runs; it is fine if there is none")],
+        flags: &[
+            short("force", "f", Kind::Switch, "kill it first if it runs; it is fine if there is none"),
+            flag("regex", Kind::Switch, "remove all containers whose id matches this regular expression"),
+        ],
         ..simple("delete", "remove what a container has left")
     },
     CommandText {

@@ -85,7 +85,7 @@ pub(crate) enum Command {
     List { json: bool, quiet: bool },
     Ps { id: String, json: bool, options: Vec<String> },
     Kill { id: String, signal: String, all: bool },
-    Delete { id: String, force: bool },
+    Delete { id: String, force: bool, regex: bool },
     Exec(Box<ExecOptions>),
     Pause { id: String },
     Resume { id: String },
@@ -270,7 +270,7 @@ fn typed(name: &'static str, given: Given) -> Result<Command, Failure> {
             let signal = signal.trim_start_matches('-').to_owned();
             Command::Kill { id, signal, all: given.switch("all") }
         }
-        "delete" => Command::Delete { id, force: given.switch("force") },
+        "delete" => Command::Delete { id, force: given.switch("force"), regex: given.switch("regex") },
         "exec" => Command::Exec(Box::new(exec(&given, id, words.collect())?)),
         "update" => update(&given, id)?,
         "events" => events(&given, id),
