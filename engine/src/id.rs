@@ -9,6 +9,13 @@ pub(crate) fn hex64() -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// An id that is these two's alone, and always the same.
+pub(crate) fn of_both(one: &str, other: &str) -> String {
+    let digits = one.chars().zip(other.chars());
+    let mixed = digits.filter_map(|(a, b)| char::from_digit(a.to_digit(16)? ^ b.to_digit(16)?, 16));
+    mixed.collect()
+}
+
 /// A random UUID (RFC 9562, version 4).
 pub(crate) fn uuid() -> String {
     let mut bytes = [0; 16];
@@ -29,6 +36,8 @@ mod tests {
     #[test]
     fn ids_have_their_form_and_differ() {
         let (id, uuid) = (super::hex64(), super::uuid());
+        let other = super::of_both(&id, &super::hex64());
+        assert!(other.len() == 64 && other != id, "{other}");
         assert!(id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id != super::hex64());
         let parts: Vec<usize> = uuid.split('-').map(str::len).collect();
         assert_eq!(parts, [8, 4, 4, 4, 12]);

@@ -154,8 +154,8 @@ impl PortTable {
         port: u16,
         listen: bool,
     ) -> Result<Vec<HeldPort>, Attempt> {
-        if let Some((ip, _)) = addresses.iter().find(|(ip, _)| self.conflicts(spec.protocol, port, *ip)) {
-            return Err(Attempt::Taken(*ip));
+        if let Some(ip) = addresses.iter().find_map(|(ip, _)| self.conflicts(spec.protocol, port, *ip)) {
+            return Err(Attempt::Taken(ip));
         }
         let mut held = Vec::with_capacity(addresses.len());
         for &(ip, required) in addresses {
@@ -183,13 +183,10 @@ impl PortTable {
         self.taken.entry((protocol, port)).or_default().push(ip);
     }
 
-    /// All addresses of a family conflict with each one of it.
-    fn conflicts(&self, protocol: Protocol, port: u16, ip: IpAddr) -> bool {
-        self.taken.get(&(protocol, port)).is_some_and(|taken| {
-            taken.iter().any(|t| {
-                t.is_ipv4() == ip.is_ipv4() && (*t == ip || t.is_unspecified() || ip.is_unspecified())
-            })
-        })
+    /// The address at which the port is taken already: all addresses of a family conflict with each one of it.
+    fn conflicts(&self, protocol: Protocol, port: u16, ip: IpAddr) -> Option<IpAddr> {
+        let mut same = self.taken.get(&(protocol, port))?.iter().filter(|t| t.is_ipv4() == ip.is_ipv4());
+        same.find(|t| **t == ip || t.is_unspecified() || ip.is_unspecified()).copied()
     }
 
     /// All ephemeral ports, from the one after the last that was given out.
@@ -326,17 +323,18 @@ mod tests {
         let mut table = PortTable::default();
         table.note(Protocol::Tcp, 80, "192.0.2.1".parse().unwrap());
         #[track_caller]
-        fn check(table: &PortTable, protocol: Protocol, port: u16, ip: &str, expect: bool) {
-            assert_eq!(table.conflicts(protocol, port, ip.parse().unwrap()), expect);
+        fn check(table: &PortTable, protocol: Protocol, port: u16, ip: &str, expect: Option<&str>) {
+            let told = table.conflicts(protocol, port, ip.parse().unwrap());
+            assert_eq!(told.map(|ip| ip.to_string()).as_deref(), expect);
         }
-        check(&table, Protocol::Tcp, 80, "192.0.2.1", true);
-        check(&table, Protocol::Tcp, 80, "0.0.0.0", true);
-        check(&table, Protocol::Tcp, 80, "192.0.2.2", false);
-        check(&table, Protocol::Tcp, 80, "::", false);
-        check(&table, Protocol::Udp, 80, "192.0.2.1", false);
-        check(&table, Protocol::Tcp, 81, "192.0.2.1", false);
+        check(&table, Protocol::Tcp, 80, "192.0.2.1", Some("192.0.2.1"));
+        check(&table, Protocol::Tcp, 80, "0.0.0.0", Some("192.0.2.1"));
+        check(&table, Protocol::Tcp, 80, "192.0.2.2", None);
+        check(&table, Protocol::Tcp, 80, "::", None);
+        check(&table, Protocol::Udp, 80, "192.0.2.1", None);
+        check(&table, Protocol::Tcp, 81, "192.0.2.1", None);
         table.note(Protocol::Tcp, 81, "0.0.0.0".parse().unwrap());
-        check(&table, Protocol::Tcp, 81, "192.0.2.1", true);
+        check(&table, Protocol::Tcp, 81, "192.0.2.1", Some("0.0.0.0"));
     }
 
     #[test]

@@ -50,7 +50,9 @@ pub(crate) async fn connect(engine: &Arc<Engine>, network: &Network, body: Conne
             record.name
         )));
     }
-    let attachment = Attachment { network_id: network.spec.id.clone(), settings };
+    let running = container.status().state.is_running();
+    let network_id = if running { network.spec.id.clone() } else { String::new() };
+    let attachment = Attachment { network_id, settings, connected: true };
     if container.status().state.is_running() && network.spec.driver.has_links() {
         let mut endpoint = network::endpoint(engine, &record, network, &attachment)?;
         // Published there if they are nowhere else.

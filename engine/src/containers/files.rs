@@ -120,11 +120,14 @@ fn hosts(input: &EtcInput<'_>) -> String {
         line(&address.to_string(), &names.join(" "));
     }
     let config = &input.record.config;
-    let own_names = if config.domainname.is_empty() {
-        config.hostname.clone()
-    } else {
-        format!("{0}.{1} {0}", config.hostname, config.domainname)
-    };
+    let mut own_names = config.hostname.clone();
+    if !config.domainname.is_empty() {
+        own_names = format!("{own_names}.{}", config.domainname);
+    }
+    // The bare name besides, however the full one was given.
+    if let Some((bare, _)) = own_names.split_once('.') {
+        own_names = format!("{own_names} {bare}");
+    }
     for address in input.addresses {
         line(&address.to_string(), &own_names);
     }

@@ -111,7 +111,7 @@ fn show(engine: &Engine, container: &Container) -> Value {
         "GraphDriver": graph_driver(engine, &record),
         "Mounts": record.mounts,
         "Config": record.config,
-        "NetworkSettings": network_settings(&record, sandbox.as_deref()),
+        "NetworkSettings": network_settings(&record, &status, sandbox.as_deref()),
     });
     if value["Mounts"].is_null() {
         value["Mounts"] = json!([]);
@@ -228,16 +228,22 @@ fn graph_driver(engine: &Engine, record: &Record) -> Value {
     json!({ "Data": data, "Name": "overlay2" })
 }
 
-fn network_settings(record: &Record, sandbox: Option<&Sandbox>) -> Value {
-    let networks = json!(shown::Networks { record, sandbox, full: true });
+fn network_settings(record: &Record, status: &Status, sandbox: Option<&Sandbox>) -> Value {
+    let running = status.state.is_running();
+    let networks = json!(shown::Networks { record, sandbox, running, full: true });
     // The top level repeats the default bridge's endpoint, as clients of old expect.
     let empty = json!({});
     let bridge = networks.get("bridge").unwrap_or(&empty);
     let of_bridge = |name: &str, absent: Value| bridge.get(name).cloned().unwrap_or(absent);
-    let key = sandbox.map_or(String::new(), |s| s.netns.display().to_string());
+    let on_host = running && record.networks.contains_key("host");
+    let (id, key) = match sandbox {
+        Some(sandbox) => (sandbox.id.as_str(), sandbox.netns.display().to_string()),
+        None if on_host => (record.id.as_str(), format!("/proc/{}/ns/net", status.state.pid())),
+        None => ("", String::new()),
+    };
     let mut settings = json!({
         "Bridge": "",
-        "SandboxID": sandbox.map_or("", |s| s.id.as_str()),
+        "SandboxID": id,
         "SandboxKey": key,
         "Ports": shown::port_map(record, sandbox),
         "HairpinMode": false,

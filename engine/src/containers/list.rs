@@ -166,7 +166,9 @@ impl<'a> Rows<'a> {
                 network_mode: &host.network_mode,
                 annotations: host.annotations.as_ref().filter(|annotations| !annotations.is_empty()),
             },
-            network_settings: RowNetworks { networks: Networks { record, sandbox, full: false } },
+            network_settings: RowNetworks {
+                networks: Networks { record, sandbox, running: status.state.is_running(), full: false },
+            },
             mounts: &record.mounts,
         }
     }

@@ -141,7 +141,6 @@ pub(super) fn endpoint(
     let ipam = settings.ipam_config.clone().unwrap_or_default();
     let link_local = ipam.link_local_ips.iter().flatten();
     let options = settings.driver_opts.clone().unwrap_or_default();
-    let mac = Some(&settings.mac_address).filter(|m| !m.is_empty()).or(Some(&record.config.mac_address));
     Ok(EndpointSpec {
         network: network.spec.id.clone(),
         id: crate::id::hex64(),
@@ -155,7 +154,7 @@ pub(super) fn endpoint(
             .collect::<Result<_, _>>()?,
         interface: options.get(IFNAME).filter(|name| !name.is_empty()).cloned(),
         sysctls: interface_sysctls(options.get(SYSCTLS).map_or("", String::as_str))?,
-        mac: mac.filter(|m| !m.is_empty()).cloned(),
+        mac: Some(&settings.mac_address).filter(|mac| !mac.is_empty()).cloned(),
         ports: Vec::new(),
         exposed: if network.default_bridge { exposed(record) } else { Vec::new() },
         linked: if network.default_bridge { linked(engine, record) } else { BTreeSet::new() },

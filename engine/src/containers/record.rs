@@ -50,10 +50,13 @@ pub(crate) struct Record {
 /// A wish to be in a network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
-    /// The network's id once known (empty before the first start).
+    /// The network's id once it has been in it (empty before).
     pub(crate) network_id: String,
     /// What was asked.
     pub(crate) settings: EndpointSettings,
+    /// Whether it was connected after it had been made: then its names are known at once.
+    #[serde(default)]
+    pub(crate) connected: bool,
 }
 
 /// What a mount needs at start besides its `MountPoint`.

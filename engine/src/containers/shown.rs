@@ -1,5 +1,6 @@
 //! What lists and inspect share: networks, ports and durations in Docker's form. From snapshots only.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,12 +11,14 @@ use wherry_netd::protocol::{BoundPort, Endpoint, Sandbox};
 use super::config::EndpointIpam;
 use super::network::{names, parse_port};
 use super::record::{Attachment, Record};
+use crate::id::of_both;
 
 /// `Networks`: what was asked of each endpoint, and what it became while the container runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Networks<'a> {
     pub(super) record: &'a Record,
     pub(super) sandbox: Option<&'a Sandbox>,
+    pub(super) running: bool,
     /// With what only inspect shows.
     pub(super) full: bool,
 }
@@ -25,7 +28,12 @@ impl Serialize for Networks<'_> {
         serializer.collect_map(self.record.networks.iter().map(|(name, attachment)| {
             let mut endpoints = self.sandbox.into_iter().flat_map(|s| s.endpoints.iter());
             let endpoint = endpoints.find(|e| e.spec.network == attachment.network_id);
-            (name, Network::new(self.record, name, attachment, endpoint, self.full))
+            let mut network = Network::new(self.record, name, attachment, endpoint, self.full);
+            if self.running && matches!(name.as_str(), "host" | "none") {
+                // netd does nothing for these.
+                network.endpoint_id = of_both(&self.record.id, &attachment.network_id).into();
+            }
+            (name, network)
         }))
     }
 }
@@ -43,7 +51,7 @@ struct Network<'a> {
     #[serde(rename = "NetworkID")]
     network_id: &'a str,
     #[serde(rename = "EndpointID")]
-    endpoint_id: &'a str,
+    endpoint_id: Cow<'a, str>,
     gateway: Text<Ipv4Addr>,
     #[serde(rename = "IPAddress")]
     address: Text<Ipv4Addr>,
@@ -76,18 +84,23 @@ impl<'a> Network<'a> {
             ipam_config: &settings.ipam_config,
             links: settings.links.as_ref().filter(|_| full),
             aliases: settings.aliases.as_ref().filter(|_| full),
-            mac_address: endpoint.map_or(settings.mac_address.as_str(), |e| e.mac.as_str()),
+            mac_address: match endpoint {
+                Some(endpoint) => &endpoint.mac,
+                None if joined_before => "",
+                None => &settings.mac_address,
+            },
             driver_opts: settings.driver_opts.as_ref().filter(|_| full),
             gw_priority: settings.gw_priority,
             network_id: &attachment.network_id,
-            endpoint_id: endpoint.map_or("", |e| e.spec.id.as_str()),
+            endpoint_id: endpoint.map_or("", |e| e.spec.id.as_str()).into(),
             gateway: Text(endpoint.and_then(|e| e.gateway)),
             address: Text(address.map(|a| a.ip())),
             prefix: address.map_or(0, |a| a.prefix()),
             gateway_v6: Text(endpoint.and_then(|e| e.gateway_v6)),
             address_v6: Text(address_v6.map(|a| a.ip())),
             prefix_v6: address_v6.map_or(0, |a| a.prefix()),
-            dns_names: (full && user_defined && joined_before).then(|| names(record, attachment)),
+            dns_names: (full && user_defined && (joined_before || attachment.connected))
+                .then(|| names(record, attachment)),
         }
     }
 }

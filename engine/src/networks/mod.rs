@@ -200,7 +200,7 @@ fn members(engine: &Engine, network: &Network) -> BTreeMap<String, Member> {
         record.networks.contains_key(&network.spec.name).then(|| {
             let member = Member {
                 name: record.name.clone(),
-                endpoint_id: String::new(),
+                endpoint_id: crate::id::of_both(&container.id, &network.spec.id),
                 mac_address: String::new(),
                 ipv4_address: String::new(),
                 ipv6_address: String::new(),

@@ -13,11 +13,14 @@ use crate::protocol::{Driver, Failure, NetworkSpec, SubInterfaces};
 pub(super) fn interface(spec: &NetworkSpec) -> String {
     match &spec.sub {
         Some(sub) if !sub.parent.is_empty() => sub.parent.clone(),
-        _ => {
-            let prefix = if spec.driver == Driver::Ipvlan { "di-" } else { "dm-" };
-            format!("{prefix}{}", spec.id.get(..12).unwrap_or(&spec.id))
-        }
+        _ => dummy(spec),
     }
+}
+
+/// The name of a dummy that is the network's own.
+pub(super) fn dummy(spec: &NetworkSpec) -> String {
+    let prefix = if spec.driver == Driver::Ipvlan { "di-" } else { "dm-" };
+    format!("{prefix}{}", spec.id.get(..12).unwrap_or(&spec.id))
 }
 
 /// What the kernel is to make for an endpoint.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::State;
+use super::{State, parents};
 use crate::ipam::{self, NoAddress, Pool};
 use crate::netlink::route;
 use crate::protocol::{Driver, Failure, GatewayMode, NetworkSpec, Settings, SubnetSpec};
@@ -29,7 +29,8 @@ impl State {
             Driver::Host => return Err(one_instance("host")),
             Driver::Null => return Err(one_instance("null")),
             Driver::Description => return Ok(()),
-            Driver::Macvlan | Driver::Ipvlan => {}
+            Driver::Macvlan => {}
+            Driver::Ipvlan => self.check_parent(spec)?,
             Driver::Bridge => {
                 self.complete_bridge(spec)?;
                 spec.mtu = spec.mtu.or(Some(settings.mtu));
@@ -44,6 +45,19 @@ impl State {
             }
         }
         pools_of(spec).map(drop)
+    }
+
+    /// Several ipvlan networks are never on one interface.
+    fn check_parent(&self, spec: &NetworkSpec) -> Result<(), Failure> {
+        let parent = parents::interface(spec);
+        let others = self.networks.iter().map(|n| &n.network.spec).filter(|n| n.driver == Driver::Ipvlan);
+        match others.into_iter().find(|other| parents::interface(other) == parent) {
+            Some(other) => Err(Failure::Invalid(format!(
+                "network {} is already using parent interface {parent}",
+                parents::dummy(other)
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn complete_bridge(&self, spec: &mut NetworkSpec) -> Result<(), Failure> {

@@ -283,6 +283,13 @@ fn resolvers_of_ones_own() {
         assert_eq!(ask(&host, &asker, "own.example", A), answer(FOUND, &[&[192, 0, 2, 81]]), "{network}");
         assert_eq!(ask(&host, &asker, &server, A), answer(FOUND, &[&ip.octets()]), "its own names first");
     }
+    // The same by IPv6.
+    host.docker("network create --ipv6 --subnet fd00:53::/64 six").ok();
+    run(&host, "server-six", "--network six");
+    let ip: std::net::Ipv6Addr = "fd00:53::2".parse().unwrap();
+    let _names = serve("server-six", ip.into(), "own.example", 83);
+    run(&host, "asker-six", "--network six --dns fd00:53::2");
+    assert_eq!(ask(&host, "asker-six", "own.example", A), answer(FOUND, &[&[192, 0, 2, 83]]));
     // One on the container's own loopback, beside 127.0.0.11.
     run(&host, "alone", "--network net --dns 127.0.0.1");
     let _names = serve("alone", Ipv4Addr::LOCALHOST.into(), "loop.example", 82);

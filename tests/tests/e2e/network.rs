@@ -227,16 +227,44 @@ fn what_an_endpoint_is_told() {
     let nothing = [&network, &text, &text, &text, &number, &text, &text, &number];
     assert_eq!(values(&stopped).each_ref(), nothing);
     assert_eq!(stopped["DNSNames"], now["DNSNames"]);
+    assert_eq!(stopped["MacAddress"], "", "it has none until the next start");
+    assert_eq!(host.inspect("box")["NetworkSettings"]["MacAddress"], "");
     host.docker("start box").ok();
     assert_eq!(endpoint()["MacAddress"], "02:00:00:00:00:09");
     // One that is to come has what was asked for.
     host.docker("create --name later busybox").ok();
     let wanted = json!({ "Container": "later", "EndpointConfig": { "MacAddress": "02:00:00:00:00:0a" } });
     host.api("POST", "/networks/net/connect", &wanted).expect(200);
-    assert_eq!(
-        host.inspect("later")["NetworkSettings"]["Networks"]["net"]["MacAddress"],
-        "02:00:00:00:00:0a"
-    );
+    let later = host.inspect("later");
+    let to_come = &later["NetworkSettings"]["Networks"]["net"];
+    assert_eq!((&to_come["MacAddress"], &to_come["NetworkID"]), (&json!("02:00:00:00:00:0a"), &text));
+    assert_eq!(to_come["DNSNames"], json!(["later", later["Id"].as_str().unwrap()[..12]]));
+    // The container's own hardware address is its first network's alone.
+    let create = "create --name own --mac-address 02:00:00:00:00:0b busybox sleep 600";
+    host.docker(create).ok();
+    host.docker("network connect net own").ok();
+    host.docker("start own").ok();
+    let networks = host.inspect("own")["NetworkSettings"]["Networks"].take();
+    assert_eq!(networks["bridge"]["MacAddress"], "02:00:00:00:00:0b");
+    assert_ne!(networks["net"]["MacAddress"], "02:00:00:00:00:0b");
+}
+
+#[test]
+fn places_in_the_networks_of_the_host() {
+    let host = Host::new();
+    for network in ["host", "none"] {
+        host.docker(&format!("run -d --name {network} --network {network} busybox sleep 600")).ok();
+        let settings = host.inspect(network)["NetworkSettings"].take();
+        let id = |value: &Value| value.as_str().unwrap().to_owned();
+        let endpoint = id(&settings["Networks"][network]["EndpointID"]);
+        assert_eq!((endpoint.len(), id(&settings["SandboxID"]).len()), (64, 64), "{settings}");
+        assert!(!id(&settings["SandboxKey"]).is_empty(), "{settings}");
+        let shown = host.docker(&format!("network inspect {network}")).ok().stdout;
+        assert!(shown.contains(&endpoint), "{endpoint}: {shown}");
+        host.docker(&format!("stop -t 0 {network}")).ok();
+        assert_eq!(host.inspect(network)["NetworkSettings"]["Networks"][network]["EndpointID"], "");
+        assert_eq!(host.inspect(network)["NetworkSettings"]["SandboxID"], "");
+    }
 }
 
 #[test]

@@ -218,7 +218,11 @@ fn what_the_kernel_may_lack() {
         dummy.fails(1, "operation not supported");
     }
     host.docker("network create -d ipvlan -o parent=par0 --subnet 10.56.0.0/24 iv").ok();
-    assert_eq!(host.inspect("iv")["Driver"], json!("ipvlan"));
+    let shown = host.inspect("iv");
+    assert_eq!(shown["Driver"], json!("ipvlan"));
+    let dummy = format!("di-{}", &shown["Id"].as_str().unwrap()[..12]);
+    host.docker("network create -d ipvlan -o parent=par0 -o ipvlan_mode=l3 second")
+        .fails(1, &format!("network {dummy} is already using parent interface par0"));
     let run = host.docker("run --rm --network iv busybox ip addr show eth0");
     if has("ipvlan", "link par0") {
         run.contains("10.56.0.2/24");

@@ -69,9 +69,18 @@ fn names_and_addresses_in_etc() {
     }
     host.docker("run --rm --hostname me --domainname example.org busybox cat /etc/hosts")
         .contains("172.17.0.2\tme.example.org me\n");
+    // However the full name was given.
+    host.docker("run --rm --hostname me.example.org busybox tail -1 /etc/hosts")
+        .prints("172.17.0.2\tme.example.org me");
     host.docker("run --rm --add-host bad busybox true").fails(125, "bad format for add-host");
     let resolv = host.docker("run --rm --dns 192.0.2.53 --dns-search example.org --dns-option ndots:3 busybox cat /etc/resolv.conf").ok();
-    for line in ["nameserver 192.0.2.53", "search example.org", "options ndots:3"] {
+    for line in [
+        "nameserver 192.0.2.53",
+        "search example.org",
+        "options ndots:3",
+        "# Overrides: [nameservers search options]",
+        "# Option ndots from: override",
+    ] {
         assert!(resolv.stdout.lines().any(|l| l == line), "{line:?} in {resolv}");
     }
     host.docker("run --rm busybox cat /etc/resolv.conf").contains("nameserver 198.51.100.73");

@@ -1,7 +1,9 @@
 //! Published ports: who reaches them, how they look, what goes with them.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use serde_json::json;
 use wherry_tests::engine::Binary;
 use wherry_tests::{HOST_ADDRESS, Host, poll, poll_value};
@@ -100,7 +102,26 @@ fn conflicts() {
     assert!(clash.stderr.contains("failed to set up container networking: driver failed programming external connectivity on endpoint late ("), "{clash}");
     assert!(clash.stderr.contains(":8080 failed: port is already allocated"), "{clash}");
     assert_eq!(host.inspect("late")["State"]["Status"], "created");
-    host.docker("rm -f web").ok();
+    // Told is what has it.
+    serve(&host, "local", "-p 127.0.0.1:8081:80 -p [::1]:8081:80");
+    for (asked, told) in [
+        ("127.0.0.1:8080", "0.0.0.0:8080"),
+        ("198.51.100.73:8080", "0.0.0.0:8080"),
+        ("[::1]:8080", ":::8080"),
+        ("[::]:8080", ":::8080"),
+        ("127.0.0.1:8081", "127.0.0.1:8081"),
+        ("0.0.0.0:8081", "127.0.0.1:8081"),
+        ("[::]:8081", "::1:8081"),
+    ] {
+        host.docker(&format!("run --rm -p {asked}:80 busybox true"))
+            .fails(125, &format!(": Bind for {told} failed: port is already allocated"));
+    }
+    // Nothing else is said, though the client was waiting for an exit, too.
+    for _ in 0..7 {
+        let refused = host.docker("run -d -p 8080:80 busybox true").exits(125);
+        assert_eq!(refused.stderr.matches("rror").count(), 1, "{refused}");
+    }
+    host.docker("rm -f local web").ok();
     host.docker("start late").ok();
     host.docker("rm -f late").ok();
     let other = host.in_network(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8777)).unwrap());
@@ -189,7 +210,7 @@ fn datagrams() {
     let server = host.in_container("box", || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap());
     let client = host.in_network(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
     for socket in [&server, &client] {
-        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     }
     let mut packet = [0; 100];
     for address in [HOST_ADDRESS, Ipv4Addr::LOCALHOST] {
@@ -212,10 +233,40 @@ fn sctp() {
         return;
     }
     let host = Host::new();
-    host.docker("run -d --name box -p 9000:9000/sctp busybox sleep 600").ok();
-    host.docker("port box").prints("9000/sctp -> 0.0.0.0:9000\n9000/sctp -> [::]:9000");
+    host.docker("run -d --name box -p 9000:9001/sctp busybox sleep 600").ok();
+    host.docker("port box").prints("9001/sctp -> 0.0.0.0:9000\n9001/sctp -> [::]:9000");
+    host.docker("ps --format {{.Ports}}").prints("0.0.0.0:9000->9001/sctp, [::]:9000->9001/sctp");
     host.exec("iptables -t nat -S DOCKER")
-        .contains("-p sctp -m sctp --dport 9000 -j DNAT --to-destination 172.17.0.2:9000");
+        .contains("-p sctp -m sctp --dport 9000 -j DNAT --to-destination 172.17.0.2:9001");
     host.docker("run --rm -p 9000:9000/sctp busybox true").fails(125, "port is already allocated");
     host.docker("run --rm -p 9000:9000/tcp busybox true").ok();
+    // A client that opens an association is led into the container.
+    let receiver = host.in_container("box", raw_sctp);
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    host.in_network(|| raw_sctp().send_to(&sctp_init(9000), (HOST_ADDRESS, 0)).unwrap());
+    let mut packet = [0; 100];
+    let length = receiver.recv(&mut packet).unwrap();
+    // Behind the header of IP.
+    assert_eq!((length, &packet[20..24]), (52, [0x30, 0x39, 0x23, 0x29].as_slice()), "from 12345 to 9001");
+}
+
+/// A socket for whole packets of the protocol, which needs nothing of the kernel's but IP.
+fn raw_sctp() -> UdpSocket {
+    let (family, kind) = (AddressFamily::INET, SocketType::RAW);
+    socket_with(family, kind, SocketFlags::CLOEXEC, Some(ipproto::SCTP)).unwrap().into()
+}
+
+/// The first packet of an association from port 12345 (RFC 9260, sections 3.1 and 3.3.2).
+fn sctp_init(port: u16) -> Vec<u8> {
+    let mut packet = [&12345u16.to_be_bytes()[..], &port.to_be_bytes(), &[0; 8]].concat();
+    packet.extend([1, 0, 0, 20, 0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let mut sum = !0u32;
+    for byte in &packet {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0x82f6_3b78 & 0u32.wrapping_sub(sum & 1));
+        }
+    }
+    packet[8..12].copy_from_slice(&(!sum).to_le_bytes());
+    packet
 }

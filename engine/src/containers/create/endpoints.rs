@@ -62,7 +62,7 @@ pub(super) async fn attachments(
         // By its name, whatever it was called by; its id is looked up again at each start, as the name may come to mean
         // another network.
         let key = network.as_ref().map_or_else(|| name.clone(), |n| n.spec.name.clone());
-        attachments.insert(key, Attachment { network_id: String::new(), settings });
+        attachments.insert(key, Attachment { settings, ..Attachment::default() });
     }
     Ok(attachments)
 }

@@ -93,7 +93,14 @@ pub(super) fn render(input: &EtcInput<'_>, host: &ResolvConf) -> String {
             " (internal resolver)"
         }
     };
-    let ndots = (input.resolution == Resolution::Internal).then(|| set_ndots(&mut conf.options));
+    let mut origin =
+        ndots(&conf.options).map(|_| if overrides.options.is_empty() { "host" } else { "override" });
+    if origin.is_none() && input.resolution == Resolution::Internal {
+        // With several networks a short name must be asked for as it is.
+        conf.options.retain(|option| !option.starts_with("ndots:"));
+        conf.options.push("ndots:0".into());
+        origin = Some("internal");
+    }
     let mut text = HEAD.to_owned();
     for server in &conf.servers {
         text.push_str(&format!("nameserver {server}\n"));
@@ -108,7 +115,7 @@ pub(super) fn render(input: &EtcInput<'_>, host: &ResolvConf) -> String {
         text.push_str(&format!("# {note}\n"));
     }
     text.push_str(&format!("# Overrides: [{}]\n", replaced.join(" ")));
-    if let Some(origin) = ndots {
+    if let Some(origin) = origin {
         text.push_str(&format!("# Option ndots from: {origin}\n"));
     }
     text
@@ -159,18 +166,6 @@ fn external_note(servers: &[String], from_host: bool) -> String {
         return "NO EXTERNAL NAMESERVERS DEFINED".into();
     }
     format!("ExtServers: [{}]", shown.collect::<Vec<_>>().join(" "))
-}
-
-/// With several networks a short name must be asked for as it is; says where the value comes from.
-fn set_ndots(options: &mut Vec<String>) -> &'static str {
-    match ndots(options) {
-        Some(_) => "host",
-        None => {
-            options.retain(|o| !o.starts_with("ndots:"));
-            options.push("ndots:0".into());
-            "internal"
-        }
-    }
 }
 
 /// The last `ndots:` of some options, if it is a number.

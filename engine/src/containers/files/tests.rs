@@ -106,8 +106,20 @@ fn resolv_conf_is_the_hosts_with_overrides() {
         Resolution::Legacy,
         "search a b\nnameserver 127.0.0.1\nnameserver ::1\noptions ndots:2 x ; c\n",
         "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch a b\noptions ndots:2 x\n\n\
-         # Based on host file: '/etc/resolv.conf' (legacy)\n# Used default nameservers.\n# Overrides: []\n",
+         # Based on host file: '/etc/resolv.conf' (legacy)\n# Used default nameservers.\n# Overrides: []\n\
+         # Option ndots from: host\n",
     );
+    let three = HostConfig { dns_options: strings(&["ndots:3"]), ..plain };
+    for (resolution, server, notes) in [
+        (Resolution::Legacy, "10.255.255.53", " (legacy)\n"),
+        (Resolution::Internal, "127.0.0.11", " (internal resolver)\n# ExtServers: [host(10.255.255.53)]\n"),
+    ] {
+        let expect = format!(
+            "nameserver {server}\noptions ndots:3\n\n# Based on host file: '/etc/resolv.conf'{notes}\
+             # Overrides: [options]\n# Option ndots from: override\n"
+        );
+        check(&three, resolution, file, &expect);
+    }
 }
 
 #[test]

@@ -83,7 +83,11 @@ impl Monitor {
         }
         self.released = Some(self.last_code());
         self.remove_leftover();
-        self.dismiss_clients();
+        if matches!(self.phase, Phase::Waiting) {
+            self.dismiss_after_failed_start();
+        } else {
+            self.dismiss_clients();
+        }
         self.reply(caller, Ok(Reply::Ok));
         // What the engine has acknowledged must not look unheard of to the next one. A container that was removed
         // has no state any more.

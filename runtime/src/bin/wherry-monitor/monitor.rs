@@ -27,6 +27,8 @@ use crate::{memory, wait};
 const FIRST_TRIM: Duration = Duration::from_secs(1);
 /// … and later: what is used now and then is kept.
 const LATER_TRIM: Duration = Duration::from_secs(10);
+/// After a failed start clients have heard of it long before.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All of it.
 #[derive(Debug)]
@@ -216,6 +218,7 @@ impl Monitor {
             Timer::Persist => self.persist(),
             Timer::LogsUntil(client) => self.logs_until(client),
             Timer::Answer => self.give_answers_now(),
+            Timer::LetGo => self.dismiss_clients(),
             Timer::Ship => self.ship(),
             Timer::ShipEnd => self.end_shipping(),
             Timer::Compress => self.compress_log(),
@@ -259,15 +262,26 @@ impl Monitor {
     /// The last engine's connection has ended.
     pub(crate) fn engine_gone(&mut self) {
         self.give_answers();
-        if !self.is_live() {
+        if !self.is_live() && !self.timers.is_set(Timer::LetGo) {
             self.dismiss_clients();
         }
     }
 
+    /// The container could not be started. Who waits for its exit hears that from the engine, and hangs up; did we do it first,
+    /// the client would complain of it besides.
+    pub(crate) fn dismiss_after_failed_start(&mut self) {
+        self.dismiss_but(|client| matches!(&client.role, Role::Wait(waiting) if waiting.is_for_next_exit()));
+        self.timers.set(Timer::LetGo, PATIENCE);
+    }
+
     /// The container will not be started again by this monitor: lets go of clients that wait for more.
     pub(crate) fn dismiss_clients(&mut self) {
+        self.dismiss_but(|_| false);
+    }
+
+    fn dismiss_but(&mut self, stays: impl Fn(&Client) -> bool) {
         self.answer_removed();
-        for (number, client) in &mut self.clients {
+        for (number, client) in self.clients.iter_mut().filter(|(_, client)| !stays(client)) {
             let waits = match &client.role {
                 Role::Attach(_) => attach_job(client).is_none(),
                 Role::Wait(_) => !self.answers.iter().any(|answer| answer.client == *number),

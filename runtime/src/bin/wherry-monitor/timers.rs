@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Memory,
     /// The state is written.
     Persist,
+    /// Clients that did not hang up after a failed start are let go.
+    LetGo,
     /// A client that follows the log has asked for nothing after this time.
     LogsUntil(u32),
     /// Clients that wait for an exit get their answer, though an attached client has not taken all output.

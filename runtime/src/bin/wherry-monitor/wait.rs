@@ -20,6 +20,13 @@ pub(crate) struct Waiting {
     suffix: String,
 }
 
+impl Waiting {
+    /// Whether it outlasts a start that fails.
+    pub(crate) fn is_for_next_exit(&self) -> bool {
+        self.condition == WaitCondition::NextExit
+    }
+}
+
 /// An answer that is held back until attached clients have all output.
 #[derive(Debug)]
 pub(crate) struct Answer {
