@@ -75,6 +75,8 @@ lint: setup ## format, clippy, dependencies, sources
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --locked
 	cargo test -q --doc -p wherry-runtime
+	@# the fuzz targets are no part of the workspace; nothing is linked, so libFuzzer's own code need not be compiled
+	CUSTOM_LIBFUZZER_PATH=/none/libfuzzer.a cargo check -q --manifest-path integration/fuzz/Cargo.toml --target-dir target --locked
 	@.ci/check-dependencies
 	@.ci/check-source
 
