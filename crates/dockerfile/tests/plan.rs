@@ -66,6 +66,21 @@ fn created_by(plan: &Plan) -> Vec<&str> {
 }
 
 #[test]
+fn a_base_of_another_platform_is_told() {
+    let file = Dockerfile::parse("FROM --platform=linux/arm64 busybox\n").unwrap();
+    let mut planner = Planner::new(file, request(Frontend::BuildKit, &[]));
+    for need in planner.missing().unwrap() {
+        let platform: Platform = "linux/amd64".parse().unwrap();
+        planner.supply(need.id, SuppliedImage { config: config(&[], &[]), platform, digest: None });
+    }
+    planner.finish().unwrap();
+    let warnings: Vec<String> = planner.warnings().iter().map(|warning| warning.short()).collect();
+    let expect = "InvalidBaseImagePlatform: Base image busybox was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for \
+                  current build (line 1)";
+    assert!(warnings.iter().any(|warning| warning == expect), "{warnings:?}");
+}
+
+#[test]
 fn one_stage_has_names_histories_and_a_configuration() {
     let text = r#"FROM busybox
 ENV X=1

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::header::HeaderValue;
 use hyper::{Method, Response, StatusCode, body::Incoming};
 
 use crate::http::{self, Ask, transport};
@@ -28,7 +29,16 @@ impl Client {
     /// # Errors
     /// [`crate::Error::Transport`]. Any status is fine.
     pub async fn download(&self, url: &str) -> Result<Download> {
-        let ask = Ask::new(Method::GET, url, true);
+        self.download_as(url, None).await
+    }
+
+    /// As [`Client::download`], for who this `Authorization` says; other hosts do not get it.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub async fn download_as(&self, url: &str, authorization: Option<HeaderValue>) -> Result<Download> {
+        let mut ask = Ask::new(Method::GET, url, true);
+        ask.authorize(authorization);
         let response = self.send(&ask).await?;
         Ok(Download { ask, response })
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hyper::header::HeaderValue;
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use wherry_dockerfile::plan::TransferSource;
@@ -52,6 +53,9 @@ pub(super) enum FetchError {
         /// What came.
         actual: String,
     },
+    /// What the client gives is no header of a request.
+    #[error("secret {0} is no value of an Authorization header")]
+    Header(String),
     /// A repository cannot be had.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -119,7 +123,9 @@ pub(super) async fn fetch(
             Ok(Fetched { material, version: String::new() })
         }
         TransferSource::Http { url, name, checksum, unpack } => {
-            let (name, digest) = download(engine, url, name, (&path, checksum), watch).await?;
+            let authorization = authorization(url, lender).await?;
+            let wanted = (url.as_str(), authorization);
+            let (name, digest) = download(engine, wanted, name, (&path, checksum), watch).await?;
             let material = find(folder, escape(&name), None, *unpack, root).await?;
             Ok(Fetched { material, version: digest.to_string() })
         }
@@ -188,16 +194,41 @@ fn write(path: &Path, content: &[u8], mode: u32, modified: Option<SystemTime>) -
     done.map_err(Error::io("write", path.display()))
 }
 
+/// What the client wants a web server to be told: a header, or a token, which counts more, of this host.
+///
+/// # Errors
+/// The client's; a value that no header has.
+pub(super) async fn authorization(
+    url: &str,
+    lender: Option<&dyn Lends>,
+) -> Result<Option<HeaderValue>, FetchError> {
+    let (Some(lender), Some(host)) = (lender, git::web_host(url)) else { return Ok(None) };
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    for (what, before) in [("TOKEN", "Bearer "), ("HEADER", "")] {
+        let name = format!("HTTP_AUTH_{what}_{host}");
+        let Some(secret) = lender.secret(&name).await? else { continue };
+        let value = [before.as_bytes(), secret.trim_ascii_end()].concat();
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| FetchError::Header(name))?;
+        value.set_sensitive(true);
+        return Ok(Some(value));
+    }
+    Ok(None)
+}
+
 /// Fetches a file; returns its name in the folder, and what it is.
 async fn download(
     engine: &Engine,
-    url: &str,
+    (url, authorization): (&str, Option<HeaderValue>),
     name: &str,
     (folder, checksum): (&Path, &str),
     watch: Watch<'_>,
 ) -> Result<(String, Digest), FetchError> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
-    let mut download = client.download(url).await?;
+    let mut download = client.download_as(url, authorization).await?;
     let status = download.status();
     if !status.is_success() {
         let reason = status.canonical_reason().unwrap_or_default();

@@ -344,7 +344,7 @@ fn authority(remote: &str) -> Option<(&str, &str)> {
 }
 
 /// A web server's host, with its port if the address says it.
-fn web_host(remote: &str) -> Option<&str> {
+pub(super) fn web_host(remote: &str) -> Option<&str> {
     let (scheme, authority) = authority(remote)?;
     let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     is_web.then(|| authority.rsplit_once('@').map_or(authority, |(_, host)| host))

@@ -158,6 +158,10 @@ fn passwords_behind_nginx_with_a_certificate_of_its_own() {
     assert!(good.stdout.contains("Login Succeeded"), "{good}");
     host.docker(&["push", &image]).ok();
     host.docker(&["rmi", &image, "busybox"]).ok();
+    // The client of a build is asked for them.
+    let text = format!("FROM {image}\nRUN echo built on it\n");
+    let built = host.docker_with_input("buildx build --progress plain -", text.as_bytes()).ok();
+    assert!(built.stderr.contains(" built on it"), "{built}");
     host.docker(&["pull", "-q", &image]).prints(&image);
     host.docker(&["run", "--rm", &image, "echo", "in"]).prints("in");
     host.docker(&["logout", name]).ok();

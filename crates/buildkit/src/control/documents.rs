@@ -36,7 +36,10 @@ impl Documents {
     pub(super) fn of_result(&mut self, record: &mut BuildHistoryRecord, outcome: &Outcome) {
         let mut result = BuildResultInfo::default();
         if let Some(config) = &outcome.config {
-            result.result = Some(self.add(CONFIG, config.clone()));
+            let config = self.add(CONFIG, config.clone());
+            // Older clients know the one field, newer ones the other.
+            result.results.insert(0, config.clone());
+            result.result = Some(config);
         }
         if !outcome.provenance.is_empty() {
             let mut provenance = self.add(IN_TOTO, outcome.provenance.clone());

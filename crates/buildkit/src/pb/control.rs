@@ -356,6 +356,8 @@ pub struct BuildResultInfo {
     pub result: Option<Descriptor>,
     #[prost(message, repeated, tag = "2")]
     pub attestations: Vec<Descriptor>,
+    #[prost(btree_map = "int64, message", tag = "3")]
+    pub results: BTreeMap<i64, Descriptor>,
 }
 
 /// A change to a build of the history.

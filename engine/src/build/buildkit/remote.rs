@@ -112,7 +112,10 @@ pub(super) async fn at(
     let mut origins = Origins::default();
     let Some(git) = repository(address)? else {
         let step = progress.start("[internal] load remote build context");
-        let brought = download(engine, address).await.map_err(|error| match error {
+        let lender = Lender { engine, session };
+        let lent = fetch::authorization(address, Some(&lender)).await;
+        let lent = lent.map_err(|error| Status::unknown(error.to_string()))?;
+        let brought = download(engine, address, lent).await.map_err(|error| match error {
             DownloadError::Status { code, .. } => Status::unknown(format!("invalid response status {code}")),
             DownloadError::Own(error) => failure::of_engine(&error),
         });

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use hyper::header::HeaderValue;
 use wherry_dockerfile::plan::TransferSource;
 
 use super::context;
@@ -49,7 +50,7 @@ pub(in crate::build) async fn at(engine: &Arc<Engine>, url: &str) -> Result<Cont
     match url {
         url if is_repository(url) => repository(engine, url).await,
         url if url.starts_with("http://") || url.starts_with("https://") => {
-            download(engine, url).await.map_err(|error| match error {
+            download(engine, url, None).await.map_err(|error| match error {
                 DownloadError::Own(error) => error,
                 refused @ DownloadError::Status { .. } => Error::server(refused.to_string()),
             })
@@ -131,10 +132,14 @@ pub(in crate::build) enum DownloadError {
 ///
 /// # Errors
 /// dockerd's texts.
-pub(in crate::build) async fn download(engine: &Arc<Engine>, url: &str) -> Result<Context, DownloadError> {
+pub(in crate::build) async fn download(
+    engine: &Arc<Engine>,
+    url: &str,
+    authorization: Option<HeaderValue>,
+) -> Result<Context, DownloadError> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
     let failed = |error: wherry_registry::Error| Error::server(error.to_string());
-    let mut download = client.download(url).await.map_err(failed)?;
+    let mut download = client.download_as(url, authorization).await.map_err(failed)?;
     let status = download.status();
     if !status.is_success() {
         let reason = status.canonical_reason().unwrap_or_default();

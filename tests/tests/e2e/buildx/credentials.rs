@@ -106,6 +106,39 @@ fn web_servers_are_given_the_clients_credentials() {
     has_not(&host.log(), HEADER);
 }
 
+#[test]
+fn downloads_are_given_the_clients_credentials() {
+    let host = Host::new();
+    let _server = serve(&host);
+    let at = host.folder().display();
+    // Its answer is what it was told.
+    let script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nFROM busybox\\nRUN echo told=[%s]\\n' \"$HTTP_AUTHORIZATION\"\n";
+    fs::write(host.folder().join("www/told"), script).unwrap();
+    fs::create_dir_all(host.folder().join("plain/cgi-bin")).unwrap();
+    fs::rename(host.folder().join("www/told"), host.folder().join("plain/cgi-bin/told")).unwrap();
+    host.exec(&format!("chmod 755 {at}/plain/cgi-bin/told")).ok();
+    let _plain = host.serve("plain", &format!("busybox httpd -f -p 127.0.0.1:8089 -h {at}/plain"));
+    poll("the other server", 10, || {
+        host.in_network(|| std::net::TcpStream::connect("127.0.0.1:8089").is_ok())
+    });
+    let url = "http://127.0.0.1:8089/cgi-bin/told";
+    let text = format!("FROM busybox\nADD {url} /f\nRUN cat /f\n");
+    for (given, told) in [
+        (vec![("HTTP_AUTH_TOKEN_127.0.0.1", "token")], "told=[Bearer hush-4711]"),
+        (vec![("HTTP_AUTH_HEADER_127.0.0.1", "header")], "told=[basic eC1hY2Nlc3MtdG9rZW46aHVzaC00NzEx]"),
+        (
+            vec![("HTTP_AUTH_HEADER_127.0.0.1", "header"), ("HTTP_AUTH_TOKEN_127.0.0.1", "wrong")],
+            "told=[Bearer wrong]",
+        ),
+        (vec![("HTTP_AUTH_TOKEN_example.com", "token")], "told=[]"),
+    ] {
+        let options = secrets(&host, &given);
+        has(&dockerfile(&host, "d", &options.join(" "), &text).ok().stderr, &[told]);
+        has(&context(&host, &options, url).ok().stderr, &[told]);
+    }
+    has_not(&host.log(), TOKEN);
+}
+
 /// dockerd gives them to git as arguments, which everybody can read while it runs.
 #[test]
 fn credentials_are_nowhere_to_be_seen() {

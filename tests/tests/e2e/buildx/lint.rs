@@ -1,10 +1,11 @@
-//! Rules of Dockerfiles: each once broken, with what BuildKit says of it and where.
+//! Rules of Dockerfiles: each once broken, with what BuildKit says of it and where. The one about images of another platform needs a
+//! registry that has such: see `crates/dockerfile/tests/plan.rs`.
 
 use serde_json::Value;
 use wherry_tests::Host;
 
 /// A rule, a Dockerfile that breaks it, the lines where, and what is said.
-const BROKEN: [(&str, &str, &[i64], &str); 22] = [
+const BROKEN: [(&str, &str, &[i64], &str); 21] = [
     ("StageNameCasing", "FROM scratch AS One\n", &[1], "Stage name 'One' should be lowercase"),
     ("FromAsCasing", "FROM scratch as one\n", &[1], "'as' and 'FROM' keywords' casing do not match"),
     ("NoEmptyContinuation", "FROM scratch\nENV A=1 \\\n\n  B=2\n", &[4], "Empty continuation line"),
@@ -42,7 +43,7 @@ const BROKEN: [(&str, &str, &[i64], &str); 22] = [
         "UndefinedArgInFrom",
         "ARG VERSION=1\nFROM busybox${VERSON:-}\n",
         &[2],
-        "FROM argument 'VERSON' is not declared",
+        "FROM argument 'VERSON' is not declared (did you mean VERSION?)",
     ),
     (
         "WorkdirRelativePath",
@@ -67,12 +68,6 @@ const BROKEN: [(&str, &str, &[i64], &str); 22] = [
         "FROM scratch\nENV A 1\n",
         &[2],
         "\"ENV key=value\" should be used instead of legacy \"ENV key value\" format",
-    ),
-    (
-        "InvalidBaseImagePlatform",
-        "FROM --platform=linux/arm64 busybox\n",
-        &[1],
-        "Base image busybox was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for current build",
     ),
     (
         "RedundantTargetPlatform",
@@ -100,8 +95,8 @@ const BROKEN: [(&str, &str, &[i64], &str); 22] = [
     ),
     (
         "CopyIgnoredFile",
-        "FROM scratch\nCOPY ignored /\n",
-        &[2],
+        "# check=experimental=CopyIgnoredFile\nFROM scratch\nCOPY ignored /\n",
+        &[3],
         "Attempting to Copy file \"ignored\" that is excluded by .dockerignore",
     ),
     (
@@ -120,7 +115,7 @@ const BROKEN: [(&str, &str, &[i64], &str); 22] = [
         "InvalidDefinitionDescription",
         "# check=experimental=InvalidDefinitionDescription\n# bar is a stage\nFROM scratch AS foo\n",
         &[3],
-        "Comment for build stage or argument should follow the format: `# foo <description>`. If this is not intended to be a description comment, add an empty line or comment between the instruction and the comment.",
+        "Comment for FROM should follow the format: `# foo <description>`",
     ),
 ];
 
@@ -144,16 +139,12 @@ fn every_rule_is_told_with_its_place() {
             wrong.push(format!("{rule}: {warning}"));
         }
         let page = warning["url"].as_str().unwrap_or_default();
-        assert!(
-            rule == "InvalidDefinitionDescription"
-                || page.starts_with("https://docs.docker.com/go/dockerfile/rule/"),
-            "{page}"
-        );
+        if !page.starts_with("https://docs.docker.com/go/dockerfile/rule/") {
+            wrong.push(format!("{rule}, without a page: {warning}"));
+        }
         // A rule that is left out says nothing.
-        let skipped = format!(
-            "# check=skip={rule}\n{}",
-            text.trim_start_matches("# check=experimental=InvalidDefinitionDescription\n")
-        );
+        let plain = text.strip_prefix(&format!("# check=experimental={rule}\n")).unwrap_or(text);
+        let skipped = format!("# check=skip={rule}\n{plain}");
         let folder = host.folder_with(
             &format!("{rule}-skipped"),
             &[("Dockerfile", &skipped), (".dockerignore", "ignored\n"), ("ignored", "")],

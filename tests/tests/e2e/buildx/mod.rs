@@ -3,12 +3,14 @@
 mod bake;
 mod copies;
 mod credentials;
+mod flags;
 mod lint;
 mod options;
 mod outputs;
 mod repositories;
 mod secrets;
 mod sources;
+mod variables;
 
 use std::path::Path;
 
