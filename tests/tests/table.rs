@@ -1,5 +1,6 @@
-//! Three pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
+//! Four pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
 //! `integration/runtime.md`: the same of the runtime, from `integration/table/runtime.txt`.
+//! `integration/builds.md`: the same of builds, from `integration/table/builds.txt`.
 //! `integration/endpoints.md`: what of Docker's API v1.51 is proven by which test. The page is made here from the names of
 //! all endpoints, fields and flags (`integration/table/names.txt`), the cases of `tests/cases/options.json`, and
 //! `integration/table/proofs.txt`; a test that it names must exist. `UPDATE=1` writes it, otherwise it must be what stands there.
@@ -82,16 +83,15 @@ fn all_tests(folder: &str) -> Tests {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             let mut lines = text.lines().peekable();
             while let Some(line) = lines.next() {
-                if line.trim() != "#[test]" {
+                if line.trim() != "#[test]" && !line.trim().starts_with("#[tokio::test") {
                     continue;
                 }
                 let mut why = None;
                 while let Some(attribute) = lines.next_if(|line| line.trim().starts_with("#[")) {
                     why = ignored(attribute).or(why);
                 }
-                let code = lines.next().unwrap_or_default();
-                if let Some((name, _)) = code.trim().strip_prefix("fn ").and_then(|code| code.split_once('('))
-                {
+                let code = lines.next().unwrap_or_default().trim().trim_start_matches("async ");
+                if let Some((name, _)) = code.strip_prefix("fn ").and_then(|code| code.split_once('(')) {
                     tests.insert(format!("{own}{name}"), why);
                 }
             }
@@ -220,6 +220,38 @@ fn runtime() -> String {
     })
 }
 
+/// The page about builds, likewise.
+fn builds() -> String {
+    let e2e = all_tests("tests/tests/e2e");
+    let others = [
+        ("dockerfile::", vec![all_tests("crates/dockerfile/src"), all_tests("crates/dockerfile/tests")]),
+        ("wire::", vec![all_tests("crates/buildkit/tests/wire")]),
+        ("engine::", vec![all_tests("engine/src/build")]),
+    ];
+    let compared = read("integration/results/dockerfiles.md");
+    let page = "# Builds, and the tests that prove what they do\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table` from \
+         `integration/table/builds.txt`, not by hand. Tests are those of `tests/tests/e2e`, which ask dockerd 28.5 the same (`make \
+         test-reference`); those of the language alone, `dockerfile::…`, are in `crates/dockerfile`, of BuildKit's wire, `wire::…`, in \
+         `crates/buildkit/tests/wire`, of the builder's parts, `engine::…`, in `engine/src/build`. `corpus::…` is a folder of \
+         `integration/dockerfiles`: `make compare-builds` found both engines' images, or errors, the same.\n";
+    rows_of("builds.txt", page, |test| {
+        if let Some(name) = test.strip_prefix("corpus::") {
+            let row = format!("| {name} | same");
+            let is_same = |line: &str| line.starts_with(&row) && !line.contains("differences**");
+            assert!(compared.lines().any(is_same), "{test} was not found the same, as builds.txt says");
+            return test.to_owned();
+        }
+        match others.iter().find_map(|(prefix, all)| Some((test.strip_prefix(prefix)?, all))) {
+            Some((name, all)) => {
+                let of_it =
+                    all.iter().find(|tests| tests.0.contains_key(name)).or(all.first()).expect("a folder");
+                of_it.shown(name, test, "builds.txt")
+            }
+            None => e2e.shown(test, test, "builds.txt"),
+        }
+    })
+}
+
 /// A page made of the rows of a file in `integration/table`: `name | tests | note`, below headings.
 fn rows_of(file: &str, introduction: &str, shown: impl Fn(&str) -> String) -> String {
     let mut page = introduction.to_owned();
@@ -245,6 +277,7 @@ fn the_pages_are_true() {
         ("integration/endpoints.md", page()),
         ("integration/networks.md", networks()),
         ("integration/runtime.md", runtime()),
+        ("integration/builds.md", builds()),
     ] {
         let file = root().join(path);
         if std::env::var_os("UPDATE").is_some() {
