@@ -24,16 +24,23 @@ use crate::protocol::{BoundPort, Protocol};
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors of a connection: two sockets, each of them also as tokio has it, and two pipes.
 const OF_A_STREAM: u32 = 8;
-/// The part of all descriptors that clients of relays may take, however many come.
-const PART: usize = 2;
+/// Of so many parts of all descriptors …
+const PARTS: usize = 8;
+/// … connections may take these, however many come …
+const FOR_STREAMS: usize = 3;
+/// … and clients that send datagrams these. Those are remembered for long and anybody can be many of them: they must not take what
+/// connections need.
+const FOR_DATAGRAMS: usize = 1;
 
 /// What all relays share.
 #[derive(Debug)]
 pub(crate) struct Relays {
     runtime: Handle,
     handover: Arc<Handover>,
-    /// Descriptors for those who come. Connections for which there are none wait in their sockets; datagrams are dropped.
-    room: Arc<Semaphore>,
+    /// Descriptors for connections; those for which there are none wait in their sockets.
+    streams: Arc<Semaphore>,
+    /// Descriptors for clients that send datagrams, which are dropped without.
+    datagrams: Arc<Semaphore>,
 }
 
 /// A running relay of one port, with its connections.
@@ -46,8 +53,8 @@ pub(crate) struct Relay {
 
 impl Relays {
     pub(crate) fn new(runtime: Handle, handover: Arc<Handover>) -> Self {
-        let room = Arc::new(Semaphore::new(descriptors() / PART));
-        Self { runtime, handover, room }
+        let room = |parts| Arc::new(Semaphore::new(descriptors() / PARTS * parts));
+        Self { runtime, handover, streams: room(FOR_STREAMS), datagrams: room(FOR_DATAGRAMS) }
     }
 
     /// Relays what comes to `socket` (listening, if TCP) to the container, and goes on with the connections that an earlier
@@ -65,13 +72,13 @@ impl Relays {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(std::net::TcpListener::from(socket))?;
                 let left = left.into_iter().map(|one| Stream::again(&self.handover, port, one)).collect();
-                let (handover, room) = (self.handover.clone(), self.room.clone());
+                let (handover, room) = (self.handover.clone(), self.streams.clone());
                 let relayed = Relayed { port: port.clone(), to, handover, room };
                 self.runtime.spawn(streams(listener, relayed, left))
             }
             Protocol::Udp => {
                 let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
-                self.runtime.spawn(datagram::relay(Arc::new(socket), to, self.room.clone()))
+                self.runtime.spawn(datagram::relay(Arc::new(socket), to, self.datagrams.clone()))
             }
             Protocol::Sctp => return Ok(None),
         };

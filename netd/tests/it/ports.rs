@@ -102,7 +102,10 @@ fn one_address_ranges_and_ephemeral_ports() {
             Err(ClientError::Refused(failure)) => failure,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(any.clone()).to_string(), "Bind for 0.0.0.0:80 failed: port is already allocated");
+        assert_eq!(
+            refused(any.clone()).to_string(),
+            "Bind for 198.51.100.73:80 failed: port is already allocated"
+        );
         any.endpoints[0].ports = vec![port(Protocol::Tcp, Some("198.51.100.99"), 80, 80)];
         let failure = refused(any.clone());
         let text = "failed to bind host port for 198.51.100.99:80:172.17.0.4:80/tcp: cannot assign requested address";

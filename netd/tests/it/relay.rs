@@ -89,3 +89,25 @@ fn a_crowd_of_clients_leaves_descriptors_for_containers() {
         });
     });
 }
+
+/// Whoever sends datagrams, and from as many ports as he likes, is remembered for a while; connections have theirs all the same.
+#[test]
+fn many_who_send_datagrams_leave_room_for_connections() {
+    alone("relay::many_who_send_datagrams_leave_room_for_connections", |host| {
+        host.with_descriptors(240);
+        let web = host
+            .publisher("web", &[port(Protocol::Tcp, None, 8080, 80), port(Protocol::Udp, None, 8053, 53)]);
+        serve(&web.netns, 80, "web");
+        pong(&web.netns, 53, "web");
+        let mut answered = 0;
+        for _ in 0..200 {
+            let socket = udp(Ipv6Addr::UNSPECIFIED);
+            socket
+                .set_read_timeout(Some(Duration::from_millis(if answered < 20 { 2000 } else { 20 })))
+                .unwrap();
+            answered += usize::from(ping(&socket, Ipv6Addr::LOCALHOST, 8053).is_ok());
+        }
+        assert!((20..200).contains(&answered), "{answered}");
+        assert!(greeting(Ipv6Addr::LOCALHOST, 8080).unwrap().starts_with("web "));
+    });
+}
