@@ -8,13 +8,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use base64::Engine as _;
 use rustix::fs::{Mode, OFlags};
 
 use super::job::{Lends, Offered};
 use crate::error::Error;
+
+mod program;
 
 /// Agents have names; this one is for repositories.
 const AGENT: &str = "default";
@@ -206,16 +207,24 @@ impl<'a> Git<'a> {
             None => (remote.to_owned(), None),
         };
         let mut agent = None;
+        let mut known_hosts = "/dev/null".to_owned();
         if let Some(lender) = lender {
             if is_ssh(remote) {
                 let lent = Agent::new(lender.ssh(AGENT).await?.map_err(GitError::NoAgent)?)?;
                 environment.push(("SSH_AUTH_SOCK".into(), lent.at("agent.sock").into()));
-                environment.push(("GIT_SSH_COMMAND".into(), ssh_command(&lent.at("known_hosts")).into()));
+                known_hosts = lent.at("known_hosts");
                 agent = Some(lent);
             } else if let Some(header) = authorization(remote, lender).await? {
-                settings.push((format!("http.{}.extraHeader", scope(&address)), header));
+                let scope = scope(&address);
+                if scope == address {
+                    // Git would send it on to whoever the repository's server names.
+                    settings.push((format!("http.{scope}.followRedirects"), "false".into()));
+                }
+                settings.push((format!("http.{scope}.extraHeader"), header));
             }
         }
+        // Without an agent, too: a repository of the web may have submodules that come by ssh.
+        environment.push(("GIT_SSH_COMMAND".into(), ssh_command(&known_hosts).into()));
         environment.push(("GIT_CONFIG_COUNT".into(), settings.len().to_string().into()));
         for (number, (name, value)) in settings.into_iter().enumerate() {
             environment.push((format!("GIT_CONFIG_KEY_{number}").into(), name.into()));
@@ -259,8 +268,10 @@ impl<'a> Git<'a> {
             };
             GitError::Failed { remote: self.shown.clone(), reason: hide(reason) }
         };
-        let output = tokio::process::Command::new("git")
-            // No hooks, no configuration of whoever runs the engine, no questions, and no transports that run programs.
+        let mut command = tokio::process::Command::new("git");
+        command
+            // No hooks, no configuration of whoever runs the engine, no questions, no transports that run programs, and nothing
+            // that goes on in the background.
             .args([
                 "-c",
                 "core.hooksPath=/dev/null",
@@ -268,6 +279,10 @@ impl<'a> Git<'a> {
                 "protocol.ext.allow=never",
                 "-c",
                 "protocol.file.allow=never",
+                "-c",
+                "maintenance.auto=false",
+                "-c",
+                "gc.auto=0",
             ])
             .args(args)
             .current_dir(self.folder)
@@ -276,12 +291,8 @@ impl<'a> Git<'a> {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("HOME", "/nonexistent")
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| failed(&format!("git: {error}")))?;
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let output = program::output(command).await.map_err(|error| failed(&format!("git: {error}")))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -295,7 +306,7 @@ fn is_for_git(name: &OsStr) -> bool {
     name == "PATH" || name.to_lowercase().ends_with("_proxy")
 }
 
-/// How git runs ssh(1): with the client's agent alone, not with keys or settings of whoever runs the engine. A host's key that is
+/// How git runs ssh(1): with the client's agent at most, never with keys or settings of whoever runs the engine. A host's key that is
 /// not known to the system is believed at the first connection, as BuildKit does, and is then the host's for this repository.
 fn ssh_command(known_hosts: &str) -> String {
     format!(

@@ -9,7 +9,7 @@ use wherry_tests::{Host, Output, Servant, poll};
 use super::{dockerfile, has_not};
 use crate::buildkit::has;
 
-const TOKEN: &str = "hush-4711";
+pub(super) const TOKEN: &str = "hush-4711";
 /// `x-access-token:hush-4711`.
 const HEADER: &str = "basic eC1hY2Nlc3MtdG9rZW46aHVzaC00NzEx";
 
@@ -24,7 +24,7 @@ git -C src -c protocol.file.allow=always submodule --quiet add "$PWD/repos/sm.gi
 sed -i 's,url = .*,url = ../sm.git,' src/.gitmodules; git -C src commit -qam two; git -C src push -q ../repos/r.git HEAD:with
 printf hush-4711 >token; printf wrong >wrong; printf 'basic eC1hY2Nlc3MtdG9rZW46aHVzaC00NzEx' >header"#;
 
-fn prepare(host: &Host) {
+pub(super) fn prepare(host: &Host) {
     let mut command = Command::new("bash");
     command.args(["-euc", REPOSITORY]).current_dir(host.folder());
     Output::of(command).ok();
@@ -52,12 +52,12 @@ fn serve(host: &Host) -> Servant {
 }
 
 /// Secrets by their ids, each a file of the host's folder.
-fn secrets(host: &Host, secrets: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn secrets(host: &Host, secrets: &[(&str, &str)]) -> Vec<String> {
     let option = |(id, file): &(&str, &str)| format!("id={id},src={}/{file}", host.folder().display());
     secrets.iter().flat_map(|secret| ["--secret".to_owned(), option(secret)]).collect()
 }
 
-fn context(host: &Host, options: &[String], address: &str) -> Output {
+pub(super) fn context(host: &Host, options: &[String], address: &str) -> Output {
     let mut line: Vec<&str> = vec!["buildx", "build", "--no-cache", "--progress", "plain", "-t", "built"];
     line.extend(options.iter().map(String::as_str));
     line.push(address);
@@ -173,7 +173,7 @@ fn credentials_are_nowhere_to_be_seen() {
 }
 
 /// Dropbear, for root with one key.
-fn ssh_server(host: &Host) -> (Servant, Servant, String) {
+pub(super) fn ssh_server(host: &Host) -> (Servant, Servant, String) {
     prepare(host);
     let at = host.folder().display().to_string();
     let keys = "ssh-keygen -q -t ed25519 -N '' -f key; ssh-keygen -q -t ed25519 -N '' -f other; \

@@ -4,6 +4,7 @@ mod bake;
 mod copies;
 mod credentials;
 mod flags;
+mod lent;
 mod lint;
 mod options;
 mod outputs;
