@@ -120,9 +120,11 @@ impl HookRunner {
             return Ok(());
         }
         for (index, hook) in hooks.iter().enumerate() {
-            let files = HookFiles::make(|name| self.annotations.get(name))?;
+            let failed = |reason| Error::Hook { name, index, reason };
+            let files =
+                HookFiles::make(|name| self.annotations.get(name)).map_err(|e| failed(e.to_string()))?;
             self.write_state(&files.state, status, pid)?;
-            run_one(hook, files).map_err(|reason| Error::Hook { name, index, reason })?;
+            run_one(hook, files).map_err(failed)?;
         }
         Ok(())
     }

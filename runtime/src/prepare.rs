@@ -39,8 +39,10 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
         let host = rustix::fs::stat(device.host_path.as_c_str());
         plan.bind_devices && host.is_err()
     };
+    // Asked once: the host may get one of them meanwhile.
+    let devices = plan.devices.iter().flatten().filter(missing).collect::<Vec<_>>();
     let mut nodes = Vec::new();
-    for device in plan.devices.iter().flatten().filter(missing) {
+    for device in &devices {
         let owner = (mapped(uids, device.uid), mapped(gids, device.gid));
         let (Some(uid), Some(gid)) = owner else {
             return Err(Error::spec(
@@ -60,7 +62,7 @@ pub(crate) fn for_user_namespace(plan: &Plan) -> Result<(), Error> {
         return Ok(());
     }
     let made = make_nodes(&plan.rootfs.path, &nodes)?;
-    for (device, fd) in plan.devices.iter().flatten().filter(missing).zip(made) {
+    for (device, fd) in devices.iter().zip(made) {
         let _ = device.host_node.set(fd);
     }
     Ok(())

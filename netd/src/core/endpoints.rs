@@ -22,6 +22,7 @@ impl Netd {
             return Ok(before);
         }
         let (reserved, after, starts_resolver) = self.plan_connection(&before, &spec)?;
+        self.wait_for_old_rules(std::slice::from_ref(&reserved));
         let linked = self.follow_links(&mut self.state());
         let made = linked.map_or(Ok(()), Pending::finish);
         let made = made.and_then(|()| self.add_endpoint(&before, after, &reserved, starts_resolver));

@@ -35,7 +35,8 @@ impl Netd {
         let _turn = self.turn(id);
         self.change_endpoint(id, network, |endpoint| endpoint.spec.linked = linked)?;
         let opened = self.follow_links(&mut self.state());
-        opened.map_or(Ok(()), Pending::finish)
+        // An empty order is carried out behind those that close something.
+        opened.unwrap_or_else(|| self.firewall.remove_links(Vec::new())).finish()
     }
 }
 

@@ -90,7 +90,10 @@ impl Netd {
         let linked = self.follow_links(&mut self.state());
         let made = kernel::make_namespace(&plan, self.backstage.blank_namespace(), &self.announcer);
         self.wait_for_old_rules(reserved);
-        let ruled = pending.into_iter().chain(linked).try_for_each(Pending::finish);
+        let ruled = pending.map_or(Ok(()), Pending::finish).and_then(|()| {
+            // The ports' hold already.
+            linked.map_or(Ok(()), Pending::finish).inspect_err(|_| self.remove_rules(&rules))
+        });
         match (made, ruled) {
             (Ok(sockets), Ok(())) => Ok((path, sockets)),
             (Ok(_), Err(failure)) => {
@@ -202,7 +205,7 @@ impl Netd {
     }
 
     /// No container starts at an address to which an earlier one's ports still lead.
-    fn wait_for_old_rules(&self, reserved: &[Reserved]) {
+    pub(super) fn wait_for_old_rules(&self, reserved: &[Reserved]) {
         for address in reserved.iter().flat_map(|r| addresses(&r.endpoint)) {
             let pending = self.state().leaving.remove(&address.ip());
             if let Some(pending) = pending {

@@ -244,8 +244,8 @@ fn rules_that_somebody_flushes_come_back() {
         for flush in [
             "iptables -t nat -F; iptables -t nat -X",
             "iptables -F; iptables -X; iptables -P FORWARD ACCEPT",
-            "iptables -t raw -D DOCKER-LOOPBACK 2; iptables -D DOCKER-BRIDGE 1",
-            "for t in raw nat filter; do iptables-restore </dev/null; iptables -t $t -F; iptables -t $t -X; done",
+            "iptables -t raw -D DOCKER-LOOPBACK 2; iptables -t mangle -D DOCKER-DIRECT 1",
+            "for t in raw mangle nat filter; do iptables-restore </dev/null; iptables -t $t -F; iptables -t $t -X; done",
         ] {
             sh(flush);
             eventually(flush, || saved() == before);

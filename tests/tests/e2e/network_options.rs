@@ -59,6 +59,10 @@ pub(crate) fn check_gateway_modes(host: &Host) {
     host.docker("exec routed ping -c 1 -W 2 203.0.113.9").ok();
     let other = host.docker("exec nat ping -c 1 -W 1 10.30.2.2");
     assert_eq!(other.code, 0, "routed networks answer pings from everywhere: {other}");
+    // A rule of the administrator's that accepts all is not meant for these.
+    host.exec(&["iptables", "-I", "FORWARD", "-j", "ACCEPT"]).ok();
+    assert_eq!((direct(0, 80), direct(0, 81), published(0)), (false, false, true), "nat, all accepted");
+    host.exec(&["iptables", "-D", "FORWARD", "-j", "ACCEPT"]).ok();
     let refused =
         json!({"Name": "bad", "Options": {"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}});
     let answer = host.api("POST", "/v1.51/networks/create", &refused).expect(500).json();

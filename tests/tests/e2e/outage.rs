@@ -80,7 +80,7 @@ fn reboot(host: &Host) {
     let script = format!(
         "grep -o '{root}/[^ ]*' /proc/mounts | sort -r | xargs -r umount -l; rm -rf {root}; \
          ip -o link | sed -n 's/^[0-9]*: \\([^:@]*\\).*/\\1/p' | grep -E '^(docker|br-|veth)' | xargs -r -n 1 ip link del; \
-         iptables -F; iptables -t nat -F; iptables -t raw -F; \
+         iptables -F; iptables -t nat -F; iptables -t raw -F; iptables -t mangle -F; \
          cat /proc/sys/kernel/random/uuid >/run/boot_id; mount --bind /run/boot_id /proc/sys/kernel/random/boot_id",
         root = root.display()
     );

@@ -138,7 +138,7 @@ fn established_connections_outlive_a_flush_and_rules_come_back() {
         // dockerd does not notice.
         return;
     }
-    for line in ["ip6tables -F", "ip6tables -t nat -F", "ip6tables -t raw -F"] {
+    for line in ["ip6tables -F", "ip6tables -t nat -F", "ip6tables -t mangle -F"] {
         host.exec(line).ok();
     }
     poll("the rules", 10, || host.exec("ip6tables-save").stdout.contains("--dport 8080 -j DNAT"));

@@ -7,8 +7,9 @@
 //! dockerd sends them through docker-proxy. (Only IPv6's loopback cannot be translated: the kernel routes it nowhere else.)
 //!
 //! Every packet of the host meets the rules in `raw`, about 50 ns each, those between two containers too. So there are two, however
-//! many networks and containers there are, where dockerd has one for each container: what is sent to containers' own addresses from
-//! outside is dropped when it is forwarded, behind the rule that lets connections go on, and loopback addresses have a chain.
+//! many networks and containers there are, where dockerd has one for each container: loopback addresses have a chain, and what is sent
+//! to containers' own addresses from outside is dropped when a connection's first packet is forwarded (in `mangle`, before any rule of an
+//! administrator's that accepts it).
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -19,20 +20,25 @@ use crate::protocol::{BoundPort, GatewayMode};
 /// The chain for packets that have an address of the loopback network.
 const LOOPBACK: &str = "DOCKER-LOOPBACK";
 
+/// The chain for connections that are not known yet, nor translated.
+const DIRECT: &str = "DOCKER-DIRECT";
+
 /// iptables' tables, in the order in which packets meet them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Table {
     Raw,
+    Mangle,
     Nat,
     Filter,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 3] = [Self::Raw, Self::Nat, Self::Filter];
+    pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Mangle, Self::Nat, Self::Filter];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Mangle => "mangle",
             Self::Nat => "nat",
             Self::Filter => "filter",
         }
@@ -43,6 +49,7 @@ impl Table {
         match self {
             Self::Raw if family == Family::V6 => &[],
             Self::Raw => &[LOOPBACK],
+            Self::Mangle => &[DIRECT],
             Self::Nat => &["DOCKER"],
             Self::Filter => &[
                 "DOCKER",
@@ -100,13 +107,15 @@ impl Rules {
 /// The rules that do not belong to a network.
 pub(super) fn base(family: Family) -> Vec<Rule> {
     use Place::Top;
-    use Table::{Filter, Nat, Raw};
+    use Table::{Filter, Mangle, Nat, Raw};
     let mut rules = Rules::new(family);
     if family == Family::V4 {
         rules.bottom(Raw, "PREROUTING", format!("-s 127.0.0.0/8 -j {LOOPBACK}"));
         rules.bottom(Raw, "PREROUTING", format!("-d 127.0.0.0/8 -j {LOOPBACK}"));
         rules.add(Raw, LOOPBACK, Top, "-i lo -j RETURN");
     }
+    let unknown = format!("-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j {DIRECT}");
+    rules.bottom(Mangle, "FORWARD", unknown);
     rules.bottom(Nat, "PREROUTING", "-m addrtype --dst-type LOCAL -j DOCKER");
     let own = match family {
         Family::V4 => "",
@@ -195,17 +204,15 @@ fn isolation(network: &BridgeRules, rules: &mut Rules) {
 }
 
 /// Containers' own addresses are for the host and the bridge only; what is published goes by the host's addresses, and is translated.
-/// These rules come before what opens published ports.
 fn direct_access(network: &BridgeRules, rules: &mut Rules) {
     if network.mode != GatewayMode::Nat || network.direct {
         return;
     }
     let br = &network.bridge;
     for interface in &network.trusted {
-        rules.add(Table::Filter, "DOCKER-BRIDGE", Place::Top, format!("-i {interface} -o {br} -j DOCKER"));
+        rules.add(Table::Mangle, DIRECT, Place::Top, format!("-i {interface} -o {br} -j RETURN"));
     }
-    let others = format!("! -i {br} -o {br} -m conntrack ! --ctstate DNAT -j DROP");
-    rules.add(Table::Filter, "DOCKER-BRIDGE", Place::Top, others);
+    rules.bottom(Table::Mangle, DIRECT, format!("! -i {br} -o {br} -j DROP"));
 }
 
 fn translation(network: &BridgeRules, rules: &mut Rules) {

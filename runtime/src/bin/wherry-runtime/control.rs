@@ -80,8 +80,14 @@ pub(crate) fn delete_all(session: &Session, expression: &str, force: bool) -> Re
     let expression = Regex::new(expression).map_err(invalid)?;
     let mut result = Ok(());
     for id in store::ids(&session.global.root)?.iter().filter(|id| expression.is_match(id)) {
-        let one = Store::new(&session.global.root, id).and_then(|store| delete(session, &store, id, force));
-        result = result.and(one);
+        let one = Store::new(&session.global.root, id).and_then(|store| {
+            store.load()?;
+            delete(session, &store, id, force)
+        });
+        // Not yet a container, no longer one, or a folder of somebody else's: nobody has named it.
+        if !matches!(one, Err(Failure::NoSuchContainer)) {
+            result = result.and(one);
+        }
     }
     result
 }

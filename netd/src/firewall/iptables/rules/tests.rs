@@ -30,6 +30,9 @@ fn base_rules() {
 -A PREROUTING -s 127.0.0.0/8 -j DOCKER-LOOPBACK
 -A PREROUTING -d 127.0.0.0/8 -j DOCKER-LOOPBACK
 COMMIT
+*mangle
+-A FORWARD -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DOCKER-DIRECT
+COMMIT
 *nat
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 -A OUTPUT -m addrtype --dst-type LOCAL -j DOCKER
@@ -53,13 +56,15 @@ fn a_bridge() {
         "*raw
 -A DOCKER-LOOPBACK -i br0 -j DROP
 COMMIT
+*mangle
+-A DOCKER-DIRECT ! -i br0 -o br0 -j DROP
+COMMIT
 *nat
 -A POSTROUTING -s 127.0.0.0/8 -o br0 -j MASQUERADE
 -A POSTROUTING -s 172.18.0.0/16 -o br0 -m conntrack --ctstate DNAT -j MASQUERADE
 -A POSTROUTING -s 172.18.0.0/16 ! -o br0 -j MASQUERADE
 COMMIT
 *filter
--I DOCKER-BRIDGE 1 ! -i br0 -o br0 -m conntrack ! --ctstate DNAT -j DROP
 -A DOCKER ! -i br0 -o br0 -j DROP
 -A DOCKER-BRIDGE -o br0 -j DOCKER
 -A DOCKER-CT -o br0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
@@ -128,7 +133,7 @@ COMMIT
 
 #[test]
 fn ipv6() {
-    assert_eq!(base(Family::V6)[1].spec, "! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER");
+    assert_eq!(base(Family::V6)[2].spec, "! -d ::1/128 -m addrtype --dst-type LOCAL -j DOCKER");
     golden(
         &bridge(&plain("fd00:1::/64"))[..2],
         "*nat
@@ -193,16 +198,9 @@ fn gateway_modes_and_trusted_interfaces() {
     assert_eq!(opened[0].spec, "-d 172.18.0.2/32 ! -i br0 -o br0 -p tcp -m tcp --dport 80 -j ACCEPT");
     let open = BridgeRules { mode: GatewayMode::NatUnprotected, ..plain("172.18.0.0/16") };
     assert_eq!(specs(open.clone(), "DOCKER"), ["! -i br0 -o br0 -j ACCEPT"]);
-    assert_eq!(specs(open, "DOCKER-BRIDGE"), ["-o br0 -j DOCKER"]);
+    assert!(specs(open, "DOCKER-DIRECT").is_empty());
     let trusting = BridgeRules { trusted: vec!["eth1".into()], ..plain("172.18.0.0/16") };
-    assert_eq!(
-        specs(trusting, "DOCKER-BRIDGE"),
-        [
-            "-i eth1 -o br0 -j DOCKER",
-            "! -i br0 -o br0 -m conntrack ! --ctstate DNAT -j DROP",
-            "-o br0 -j DOCKER"
-        ]
-    );
+    assert_eq!(specs(trusting, "DOCKER-DIRECT"), ["-i eth1 -o br0 -j RETURN", "! -i br0 -o br0 -j DROP"]);
 }
 
 #[test]
