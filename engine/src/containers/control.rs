@@ -213,7 +213,7 @@ pub(super) async fn handle_rename(
     if new.is_empty() {
         return Err(Error::InvalidParameter("Neither old nor new names may be empty".into()));
     }
-    let _guard = container.transition.lock().await;
+    let guard = container.transition.lock().await;
     let old = container.record().name.clone();
     if new == old {
         return Err(Error::InvalidParameter(
@@ -241,6 +241,8 @@ pub(super) async fn handle_rename(
     }
     engine.containers.release_name(&old, &container.id);
     rename_endpoints(&engine, &container).await;
+    drop(guard);
+    super::links::source_renamed(&engine, &old, &new).await;
     let more = BTreeMap::from([("oldName".to_owned(), format!("/{old}"))]);
     super::publish_with(&engine, &container, "rename", more);
     Ok(response::empty(StatusCode::NO_CONTENT).into())

@@ -44,6 +44,31 @@ pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<Reply, Er
     Ok(response::empty(StatusCode::NO_CONTENT).into())
 }
 
+/// Those who are linked to a container by its name know it by its new one.
+pub(super) async fn source_renamed(engine: &Engine, old: &str, new: &str) {
+    let by_name = |link: &String| parse_link(link).0 == old;
+    for receiver in engine.containers.all() {
+        if !receiver.record().host_config.links.iter().flatten().any(by_name) {
+            continue;
+        }
+        let _guard = receiver.transition.lock().await;
+        let (data_root, task_receiver) = (engine.config().data_root.clone(), receiver.clone());
+        let (old, new) = (old.to_owned(), new.to_owned());
+        let renamed = move |record: &mut Record| {
+            for link in record.host_config.links.iter_mut().flatten() {
+                let (source, alias) = parse_link(link);
+                if source == old {
+                    *link = format!("{new}:{alias}");
+                }
+            }
+        };
+        let saved = blocking(move || task_receiver.update(&data_root, renamed).map(drop)).await;
+        if let Err(error) = saved {
+            tracing::warn!(container = %receiver.id, %error, "a link has its source's old name");
+        }
+    }
+}
+
 /// Has netd open nothing to a receiver that its links do not open any more.
 async fn close(engine: &Engine, receiver: &Container) -> Result<(), Error> {
     let Some(sandbox) = receiver.sandbox() else { return Ok(()) };

@@ -184,7 +184,9 @@ fn without_iptables_the_relay_carries_all() {
         let mut plain = settings();
         plain.iptables = false;
         host.client.configure(plain).unwrap();
-        sh("iptables -P FORWARD ACCEPT; iptables -F; iptables -t nat -F; iptables -t raw -F; iptables -t mangle -F");
+        sh(
+            "iptables -P FORWARD ACCEPT; iptables -F; iptables -t nat -F; iptables -t raw -F; iptables -t mangle -F",
+        );
         let ports = [port(Protocol::Tcp, None, 8080, 80), port(Protocol::Udp, None, 8053, 53)];
         let web = host.publisher("web", &ports);
         serve(&web.netns, 80, "web");

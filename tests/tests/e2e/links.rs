@@ -36,6 +36,11 @@ fn of_the_default_bridge() {
     host.docker("run -d --name between busybox sleep 600").ok();
     host.docker("start db").ok();
     host.docker("exec watcher grep store /etc/hosts").prints("172.17.0.4\tstore dbhost db");
+    // So is a new name, in what comes later.
+    host.docker("rename db base").ok();
+    assert_eq!(host.inspect("watcher")["HostConfig"]["Links"], json!(["/base:/watcher/store"]));
+    host.docker("restart -t 0 watcher").ok();
+    host.docker("exec watcher grep store /etc/hosts").prints("172.17.0.4\tstore dbhost base");
     host.docker("run --rm --link nosuch:x busybox true").fails(125, "could not get container for nosuch");
 }
 
