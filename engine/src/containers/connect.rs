@@ -125,7 +125,8 @@ pub(crate) async fn disconnect(
                 .into(),
         ));
     }
-    if container.status().state.is_running() && network.spec.driver.has_links() {
+    let runs = container.status().state.is_running();
+    if runs && network.spec.driver.has_links() {
         let sandbox = engine.netd.disconnect(&container.id, &network.spec.id).await?;
         refresh(engine, &container, sandbox);
     }
@@ -133,7 +134,9 @@ pub(crate) async fn disconnect(
         record.networks.remove(&name);
     })
     .await?;
-    super::network_event(engine, &container, "disconnect", &network.spec.id).await;
+    if runs {
+        super::network_event(engine, &container, "disconnect", &network.spec.id).await;
+    }
     Ok(())
 }
 

@@ -247,6 +247,17 @@ fn resolve_joined(engine: &Engine, host: &mut HostConfig, config: &mut Config) -
     Ok(())
 }
 
+/// Notes, as dockerd does, that a volume with labels but no name got one more label.
+fn label_anonymous(host: &mut HostConfig) {
+    let unnamed =
+        host.mounts.iter_mut().flatten().filter(|mount| mount.kind == "volume" && mount.source.is_empty());
+    for options in unnamed.filter_map(|mount| mount.volume_options.as_mut()) {
+        if let Some(labels) = options.labels.as_mut().filter(|labels| !labels.is_empty()) {
+            labels.insert(crate::volumes::ANONYMOUS.into(), String::new());
+        }
+    }
+}
+
 fn find_image(engine: &Engine, name: &str, platform: Option<&str>) -> Result<Arc<Image>, Error> {
     if name.is_empty() {
         return Err(Error::InvalidParameter("no command specified".into()));
@@ -301,7 +312,9 @@ fn carry_out(engine: &Engine, plan: Plan) -> Result<Arc<Container>, Error> {
     if config.hostname.is_empty() {
         config.hostname = hostname(&plan.host, &id);
     }
-    let mounts = mounts::resolve(engine, &id, &config, &plan.host)?;
+    let mut host = plan.host;
+    let mounts = mounts::resolve(engine, &id, &config, &host)?;
+    label_anonymous(&mut host);
     engine.store.create_writable(&id, &plan.image.id)?;
     undo.writable = true;
     let (path, args) = command(&config).unwrap_or_default();
@@ -314,7 +327,7 @@ fn carry_out(engine: &Engine, plan: Plan) -> Result<Arc<Container>, Error> {
         path,
         args,
         config,
-        host_config: plan.host,
+        host_config: host,
         mounts: mounts.mounts,
         mount_extras: mounts.extras,
         networks: plan.networks,

@@ -179,17 +179,16 @@ fn find(engine: &Engine, id: &str) -> Result<(Arc<Container>, Exec), Error> {
     engine.containers.all().into_iter().find_map(of).ok_or_else(|| Error::NoSuchExec(id.to_owned()))
 }
 
-/// 409 unless processes of the container are on the move.
-fn must_run(container: &Container) -> Result<(), Error> {
+/// 409 unless processes of the container, which the client calls so, are on the move.
+fn must_run(container: &Container, name: &str) -> Result<(), Error> {
     match container.status().state {
         State::Running { paused: false, .. } => Ok(()),
-        State::Running { .. } => Err(Error::Conflict(format!(
-            "Container {} is paused, unpause the container before exec",
-            container.record().name
-        ))),
+        State::Running { .. } => {
+            Err(Error::Conflict(format!("Container {name} is paused, unpause the container before exec")))
+        }
         State::Restarting { .. } => Err(Error::Conflict(format!(
             "Container {} is restarting, wait until the container is running",
-            container.record().name
+            container.id
         ))),
         _ => Err(Error::NotRunning(container.id.clone())),
     }
@@ -199,13 +198,14 @@ fn must_run(container: &Container) -> Result<(), Error> {
 pub(super) async fn create(
     engine: Arc<Engine>,
     container: Arc<Container>,
+    name: &str,
     mut request: Request,
 ) -> Result<Reply, Error> {
     let config: ExecConfig = super::create::read_body(&mut request).await?;
     if config.cmd.is_empty() {
         return Err(Error::InvalidParameter("No exec command specified".into()));
     }
-    must_run(&container)?;
+    must_run(&container, name)?;
     let keys = &config.detach_keys;
     if streams::detach_keys(Some(keys.as_str()).filter(|keys| !keys.is_empty())).is_none() {
         return Err(Error::server(format!("Invalid escape keys ({keys}) provided")));
@@ -233,7 +233,7 @@ fn event_attributes(id: &str) -> BTreeMap<String, String> {
 pub(super) async fn start(engine: Arc<Engine>, id: &str, mut request: Request) -> Result<Reply, Error> {
     let options: ExecStart = request.typed_optional_json().await?.unwrap_or_default();
     let (container, exec) = find(&engine, id)?;
-    must_run(&container)?;
+    must_run(&container, &container.id)?;
     // It is the start that says how the client wants to be spoken to, whatever the exec is like.
     let (framing, content_type) = streams::framing(options.tty, request.version);
     let head = if options.detach { Vec::new() } else { streams::exec_head(&request, content_type) };

@@ -196,9 +196,12 @@ fn show_health(health: &HealthState) -> Value {
     json!({ "Status": health_word(health.status), "FailingStreak": health.failing_streak, "Log": log })
 }
 
-/// As stored, with links in the form that dockerd shows.
+/// As stored, with links in the form that dockerd shows. Those to containers of other networks are their endpoints'.
 fn host_config(record: &Record) -> Value {
     let mut host = record.host_config.clone();
+    if !super::network::has_legacy_links(record) {
+        host.links = None;
+    }
     if let Some(links) = &mut host.links {
         for link in links.iter_mut() {
             let (source, alias) = super::network::parse_link(link);

@@ -104,6 +104,12 @@ pub(super) fn resolve(engine: &Engine, receiver: &Record) -> Result<Links, Error
             engine.containers.find(name).ok().map(|source| (source.record(), bridge_address(&source)));
         let (record, address) = match source {
             Some((record, Some(address))) => (record, address),
+            Some((record, None)) if !record.networks.contains_key("bridge") => {
+                return Err(Error::server(format!(
+                    "container {} not attached to default bridge network",
+                    record.id
+                )));
+            }
             // One that was removed is told of as one that does not run.
             source => {
                 let name =

@@ -144,7 +144,7 @@ async fn on_one(
         "rename" => control::handle_rename(engine, container, request).await,
         "update" => control::handle_update(engine, container, request).await,
         "wait" => streams::wait(engine, container, request).await,
-        "exec" => exec::create(engine, container, request).await,
+        "exec" => exec::create(engine, container, reference, request).await,
         "archive" => archive::handle(engine, container, reference, method, request).await,
         _ => Err(Error::PageNotFound),
     }

@@ -35,7 +35,11 @@ pub(super) fn prepare(engine: &Engine, record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
-fn prepare_bind(source: &Path, extra: &MountExtra) -> Result<(), Error> {
+/// Makes the source of a bind, if it is not there and may be made.
+///
+/// # Errors
+/// With dockerd's text where it may not.
+pub(super) fn prepare_bind(source: &Path, extra: &MountExtra) -> Result<(), Error> {
     if source.exists() {
         return Ok(());
     }

@@ -315,8 +315,11 @@ pub(super) fn has_legacy_links(record: &Record) -> bool {
 
 /// The address of a running container on the default bridge.
 pub(super) fn bridge_address(container: &Container) -> Option<std::net::Ipv4Addr> {
+    let record = container.record();
+    let network = &record.networks.get("bridge")?.network_id;
     let sandbox = container.sandbox()?;
-    sandbox.endpoints.iter().find_map(|e| e.ipv4.map(|network| network.ip()))
+    let endpoint = sandbox.endpoints.iter().find(|endpoint| endpoint.spec.network == *network)?;
+    endpoint.ipv4.map(|network| network.ip())
 }
 
 #[cfg(test)]

@@ -127,17 +127,23 @@ async fn try_start(
         .map(|checkpoint| checkpoint.find(&engine.config(), &record, &format!("/{}", record.name)))
         .transpose();
     let images = images.map_err(plain)?;
-    let links = links::resolve(engine, &record).map_err(plain)?;
     let (monitor, joined, prepared) = tokio::join!(
         ensure_monitor(engine, container),
         network::join(engine, &record),
         prepare(engine.clone(), record.clone()),
     );
+    let known = engine.netd.known_networks().await;
+    container.remember_networks(known.as_deref().unwrap_or_default());
+    if joined.is_err() {
+        // As dockerd: of a network that did not take the container in, it is told that it let it go.
+        super::network_events(engine, container, crate::clock::now_ns(), "disconnect");
+    }
     let joined = joined.map_err(plain)?;
-    container.remember_networks(&engine.netd.known_networks().await.map_err(plain)?);
+    known.map_err(plain)?;
     if let Joined::Own(sandbox) = &joined {
         container.set_sandbox(Some((**sandbox).clone()));
     }
+    let links = links::resolve(engine, &record).map_err(plain)?;
     let (monitor, prepared) = (monitor.map_err(plain)?, prepared.map_err(plain)?);
     let mut start = build(engine, container, &record, &joined, prepared, &links).map_err(plain)?;
     start.checkpoint = images;

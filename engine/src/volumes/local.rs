@@ -15,7 +15,7 @@ use super::mount;
 use crate::error::Error;
 
 /// Volumes that were made for a container's `VOLUME`, or without a name; `prune` takes only these.
-const ANONYMOUS: &str = "com.docker.volume.anonymous";
+pub(crate) const ANONYMOUS: &str = "com.docker.volume.anonymous";
 const RECORD: &str = "volume.json";
 const RECORD_VERSION: u32 = 1;
 /// Prefix of folders whose removal has begun.

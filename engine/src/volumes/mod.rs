@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-pub(crate) use local::{Volume, Volumes};
+pub(crate) use local::{ANONYMOUS, Volume, Volumes};
 pub(crate) use mount::unmount;
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@ use wherry_image_store::{Bind, View, with_view as with_view_of};
 
 use super::super::Container;
 use super::super::files::EtcPaths;
-use super::super::record::Record;
+use super::super::record::{MountExtra, Record};
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -73,7 +73,7 @@ impl Owned {
 
 impl Binds {
     /// # Errors
-    /// A folder in a volume that is not there.
+    /// A folder in a volume, or a bind's source, that is not there.
     fn of(engine: &Engine, record: &Record) -> Result<Self, Error> {
         let etc = EtcPaths::of(&engine.config().data_root, &record.id);
         let files = [
@@ -89,17 +89,21 @@ impl Binds {
                 read_only: record.host_config.readonly_rootfs,
             })
             .collect();
+        let plain = MountExtra::default();
         for mount in record.mounts.iter().filter(|mount| mount.kind != "tmpfs") {
             // An image is mounted while the container runs only.
             if mount.kind == "image" && !Path::new(&mount.source).exists() {
                 continue;
             }
-            let subpath =
-                record.mount_extras.get(&mount.destination).map_or("", |extra| extra.subpath.as_str());
-            let source = match subpath {
+            let extra = record.mount_extras.get(&mount.destination).unwrap_or(&plain);
+            let source = match extra.subpath.as_str() {
                 "" => PathBuf::from(&mount.source),
                 below => super::super::spec::mounts::subpath(&mount.source, below)?.into(),
             };
+            if mount.kind == "bind" {
+                // Made as for a start: Compose puts files into containers that were never started.
+                super::super::mount_sources::prepare_bind(Path::new(&mount.source), extra)?;
+            }
             binds.retain(|bind| bind.target != Path::new(&mount.destination));
             binds.push(Owned { source, target: mount.destination.clone().into(), read_only: !mount.rw });
         }

@@ -30,19 +30,20 @@ pub(super) async fn attachments(
     if matches!(host.network_mode.as_str(), "" | "default") {
         "bridge".clone_into(&mut host.network_mode);
     }
+    let mut asked = networking.endpoints_config;
+    if asked.is_empty() {
+        asked.insert(host.network_mode.clone(), Some(EndpointSettings::default()));
+    }
+    move_mac_address(&host.network_mode, config, &mut asked, version).map_err(Error::InvalidParameter)?;
     if host.network_mode.starts_with("container:") || config.network_disabled {
         return Ok(BTreeMap::new());
     }
-    let mut asked = networking.endpoints_config;
     if version < ApiVersion(1, 44) && asked.len() > 1 {
         let names: Vec<&str> = asked.keys().map(String::as_str).collect();
         return Err(Error::InvalidParameter(format!(
             "Container cannot be created with multiple network endpoints: {}",
             names.join(", ")
         )));
-    }
-    if asked.is_empty() {
-        asked.insert(host.network_mode.clone(), Some(EndpointSettings::default()));
     }
     let mut attachments = BTreeMap::new();
     for (name, settings) in asked {
@@ -51,12 +52,9 @@ pub(super) async fn attachments(
         let network = networks::find(engine, &name).await.ok();
         let refuse =
             |reason: String| Error::InvalidParameter(format!("invalid config for network {name}: {reason}"));
-        let Some(mut settings) = settings else { return Err(refuse("EndpointsConfig is nil".into())) };
-        if settings.mac_address.is_empty() && (is_main || attachments.is_empty()) {
-            settings.mac_address.clone_from(&config.mac_address);
-        }
+        let Some(settings) = settings else { return Err(refuse("EndpointsConfig is nil".into())) };
         check(&settings, network.as_deref()).map_err(refuse)?;
-        if is_main && config.mac_address.is_empty() {
+        if is_main && has_interface(&host.network_mode) {
             config.mac_address.clone_from(&settings.mac_address);
         }
         // By its name, whatever it was called by; its id is looked up again at each start, as the name may come to mean
@@ -65,6 +63,47 @@ pub(super) async fn attachments(
         attachments.insert(key, Attachment { settings, ..Attachment::default() });
     }
     Ok(attachments)
+}
+
+/// Whether a container of this network mode has an interface of its own from the start.
+fn has_interface(mode: &str) -> bool {
+    !matches!(mode, "host" | "none") && !mode.starts_with("container:")
+}
+
+/// Moves the MAC address that old clients give a container to one of its endpoints, which alone have any.
+fn move_mac_address(
+    mode: &str,
+    config: &mut Config,
+    asked: &mut BTreeMap<String, Option<EndpointSettings>>,
+    version: ApiVersion,
+) -> Result<(), String> {
+    let mac = std::mem::take(&mut config.mac_address);
+    let is_old = version < ApiVersion(1, 44);
+    if mac.is_empty() {
+        if is_old {
+            asked.values_mut().flatten().for_each(|settings| settings.mac_address.clear());
+        }
+        return Ok(());
+    }
+    if !has_interface(mode) {
+        return if is_old {
+            Err("conflicting options: mac-address and the network mode".into())
+        } else {
+            Ok(())
+        };
+    }
+    let main = asked.keys().find(|name| is_old || *name == mode || *name == "default");
+    let main = main.or(asked.keys().next()).cloned();
+    let Some(Some(settings)) = main.and_then(|name| asked.get_mut(&name)) else { return Ok(()) };
+    if !is_old && !settings.mac_address.is_empty() && settings.mac_address != mac {
+        return Err(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main \
+                    network, or be left empty"
+                .into(),
+        );
+    }
+    settings.mac_address = mac;
+    Ok(())
 }
 
 fn check_links(engine: &Engine, host: &HostConfig) -> Result<(), Error> {
