@@ -1,4 +1,4 @@
-//! Four pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
+//! Five pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
 //! `integration/runtime.md`: the same of the runtime, from `integration/table/runtime.txt`.
 //! `integration/builds.md`: the same of builds, from `integration/table/builds.txt`.
 //! `integration/endpoints.md`: what of Docker's API v1.51 is proven by which test. The page is made here from the names of
@@ -252,6 +252,20 @@ fn builds() -> String {
     })
 }
 
+/// The page about Compose.
+fn compose() -> String {
+    let tests = all_tests("tests/tests/e2e");
+    let page = "# Compose, and the tests that prove what works\n\nMade by `UPDATE=1 cargo nextest run -p wherry-tests --test table` from \
+         `integration/table/compose.txt`, not by hand. Tests are those of `tests/tests/e2e`, which ask dockerd 28.5 the same (`make \
+         test-reference`). Each of `compose_cases` takes the steps of a project in `tests/compose`, and compares what is printed, exit codes, settings \
+         and events with what was recorded with dockerd.\n";
+    rows_of("compose.txt", page, |test| match test.strip_prefix("compose_cases::") {
+        // A macro makes one for each folder.
+        Some(name) if root().join("tests/compose").join(name).join("steps").exists() => test.to_owned(),
+        _ => tests.shown(test, test, "compose.txt"),
+    })
+}
+
 /// A page made of the rows of a file in `integration/table`: `name | tests | note`, below headings.
 fn rows_of(file: &str, introduction: &str, shown: impl Fn(&str) -> String) -> String {
     let mut page = introduction.to_owned();
@@ -277,6 +291,7 @@ fn the_pages_are_true() {
         ("integration/endpoints.md", page()),
         ("integration/networks.md", networks()),
         ("integration/runtime.md", runtime()),
+        ("integration/compose.md", compose()),
         ("integration/builds.md", builds()),
     ] {
         let file = root().join(path);

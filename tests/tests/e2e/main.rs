@@ -16,6 +16,8 @@ mod checkpoints;
 mod commit;
 mod compose;
 mod compose_build;
+mod compose_cases;
+mod compose_said;
 mod compose_v1;
 mod copy;
 mod crash;
