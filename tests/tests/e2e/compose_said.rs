@@ -147,6 +147,7 @@ fn leaves(host: &Host, name: &str) -> BTreeMap<String, Value> {
         "/HostConfig/Binds",
         "/HostConfig/ExtraHosts",
         "/HostConfig/Ulimits",
+        "/HostConfig/Links",
         "/Config/Env",
     ] {
         if let Some(list) = object.pointer_mut(list).and_then(Value::as_array_mut) {
