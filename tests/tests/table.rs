@@ -1,6 +1,6 @@
 //! Five pages. `integration/networks.md`: what of networks is proven by which test, from `integration/table/networks.txt`.
 //! `integration/runtime.md`: the same of the runtime, from `integration/table/runtime.txt`.
-//! `integration/builds.md`: the same of builds, from `integration/table/builds.txt`.
+//! `integration/builds.md` and `integration/compose.md`: the same of builds and of Compose, from `builds.txt` and `compose.txt`.
 //! `integration/endpoints.md`: what of Docker's API v1.51 is proven by which test. The page is made here from the names of
 //! all endpoints, fields and flags (`integration/table/names.txt`), the cases of `tests/cases/options.json`, and
 //! `integration/table/proofs.txt`; a test that it names must exist. `UPDATE=1` writes it, otherwise it must be what stands there.
