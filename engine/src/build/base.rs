@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use wherry_dockerfile::LocatedError;
 use wherry_dockerfile::plan::{self, ImageNeed, Plan, Planner, SuppliedImage};
-use wherry_image_ref::Reference;
+use wherry_image_ref::{Digest, Reference};
 use wherry_image_store::{Image, ImageId};
 use wherry_registry::{Credentials, Platform};
 
@@ -21,6 +21,23 @@ use crate::images;
 pub(super) struct Planned {
     pub(super) plan: Plan,
     pub(super) images: Vec<Arc<Image>>,
+    /// Of those that were pulled for it, what their registry calls them by.
+    pub(super) manifests: Vec<Option<Digest>>,
+}
+
+/// An image to begin from.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) image: Arc<Image>,
+    /// What its registry calls it by, if it was pulled for this build.
+    pub(super) manifest: Option<Digest>,
+}
+
+impl Found {
+    /// One that is here.
+    pub(super) fn here(image: Arc<Image>) -> Self {
+        Self { image, manifest: None }
+    }
 }
 
 /// Why there is no plan.
@@ -46,9 +63,9 @@ pub(super) enum PlanError {
 pub(super) async fn plan<F, L>(planner: &mut Planner, mut find: F) -> Result<Planned, PlanError>
 where
     F: FnMut(ImageNeed) -> L,
-    L: std::future::Future<Output = Result<Arc<Image>, Error>>,
+    L: std::future::Future<Output = Result<Found, Error>>,
 {
-    let mut found: BTreeMap<plan::ImageId, Arc<Image>> = BTreeMap::new();
+    let mut all: BTreeMap<plan::ImageId, Found> = BTreeMap::new();
     loop {
         let missing = planner.missing()?;
         if missing.is_empty() {
@@ -56,9 +73,9 @@ where
         }
         for need in missing {
             let id = need.id;
-            let image =
+            let found =
                 find(need.clone()).await.map_err(|error| PlanError::Image { need: Box::new(need), error })?;
-            let document = &image.document;
+            let document = &found.image.document;
             let architecture = if document.architecture.is_empty() {
                 plan::Platform::host()
             } else {
@@ -66,11 +83,12 @@ where
             };
             let config = convert::of_document(document);
             planner.supply(id, SuppliedImage { config, platform: architecture, digest: None });
-            found.insert(id, image);
+            all.insert(id, found);
         }
     }
     let plan = planner.finish()?;
-    Ok(Planned { plan, images: found.into_values().collect() })
+    let (images, manifests) = all.into_values().map(|found| (found.image, found.manifest)).unzip();
+    Ok(Planned { plan, images, manifests })
 }
 
 /// How a base image is looked for.
@@ -92,15 +110,15 @@ impl Finder {
         name: &str,
         platform: Option<&Platform>,
         credentials: Credentials,
-    ) -> Result<Arc<Image>, Error> {
+    ) -> Result<Found, Error> {
         if let Some(image) = self.here(name, platform).filter(|_| !self.pull) {
-            return Ok(image);
+            return Ok(Found::here(image));
         }
         let reference: Reference = name.parse().map_err(wherry_image_store::Error::Reference)?;
         let reference = reference.or_latest();
         let asked = images::Pulled { reference, platform: platform.cloned(), credentials };
-        images::pull_for_build(&self.engine, asked, self.messages.clone()).await?;
-        self.engine.store.image(&self.engine.store.resolve(name)?).map_err(Error::from)
+        let manifest = images::pull_for_build(&self.engine, asked, self.messages.clone()).await?;
+        Ok(Found { image: self.engine.store.image(&self.engine.store.resolve(name)?)?, manifest })
     }
 
     /// An image of another platform is none.

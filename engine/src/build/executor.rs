@@ -22,7 +22,7 @@ use wherry_image_ref::Reference;
 use wherry_image_store::{DiffId, Image};
 
 use self::offered::describe;
-use super::base::{self, Finder, PlanError, Planned};
+use super::base::{self, Finder, Found, PlanError, Planned};
 use super::cache::Key;
 use super::document::{self, Entry};
 use super::fetch::{self, FetchError};
@@ -120,7 +120,7 @@ async fn make_plan(
 ) -> Result<Planned, Failure> {
     let find = |need: wherry_dockerfile::plan::ImageNeed| async move {
         if let Some(result) = result_of(job, &need.reference) {
-            return result.image().map(Arc::new);
+            return result.image().map(Arc::new).map(Found::here);
         }
         let name = match &need.context {
             Some(given) => format!("[context {}] load metadata for {given}", need.written),
@@ -158,7 +158,7 @@ async fn find_image(
     name: &str,
     platform: &wherry_dockerfile::plan::Platform,
     (progress, step): (&Progress, StepId),
-) -> Result<Arc<Image>, Error> {
+) -> Result<Found, Error> {
     let reference: Reference = name.parse().map_err(wherry_image_store::Error::Reference)?;
     let platform = wherry_registry::Platform {
         os: platform.os.clone(),

@@ -13,6 +13,8 @@ pub(crate) struct Origins {
     pub(crate) downloads: BTreeMap<String, String>,
     /// The client's folders that were used, by the names that the job gives them; the build's own has none.
     pub(crate) contexts: BTreeSet<String>,
+    /// The same by the names that the client gives them, with those of builds whose results were used.
+    pub(crate) locals: BTreeSet<String>,
     /// Secrets that steps may see, and whether one cannot go without.
     pub(crate) secrets: BTreeMap<String, bool>,
     /// The same of agents.
@@ -35,12 +37,12 @@ impl Origins {
         }
     }
 
-    /// Adds what another build was made of whose result this one uses.
+    /// Adds what another build was made of whose result this one uses. That gave names of its own to its contexts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.images.extend(other.images.clone());
         self.repositories.extend(other.repositories.clone());
         self.downloads.extend(other.downloads.clone());
-        self.contexts.extend(other.contexts.clone());
+        self.locals.extend(other.locals.clone());
         for (all, more) in [(&mut self.secrets, &other.secrets), (&mut self.agents, &other.agents)] {
             for (id, required) in more {
                 *all.entry(id.clone()).or_default() |= required;

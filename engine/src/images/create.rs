@@ -32,7 +32,7 @@ pub(super) async fn create(engine: Arc<Engine>, request: &Request) -> Result<Rep
             engine,
             output,
         };
-        async move { pull.run().await }
+        async move { pull.run().await.map(drop) }
     })
     .await
 }
@@ -56,7 +56,7 @@ pub(crate) async fn pull_for_build(
     engine: &Arc<Engine>,
     asked: Pulled,
     messages: mpsc::Sender<Bytes>,
-) -> Result<(), Error> {
+) -> Result<Option<Digest>, Error> {
     let pull = Pull {
         client: registry::client_of(engine, "", hyper::HeaderMap::new()),
         policy: registry::policy(engine),

@@ -98,25 +98,25 @@ impl From<wherry_image_store::Error> for Stop {
 }
 
 impl Pull {
-    /// Pulls from the first endpoint that can serve it.
+    /// Pulls from the first endpoint that can serve it. What that calls it by; of all tags, the last one.
     ///
     /// # Errors
     /// The last endpoint's failure, in dockerd's words.
-    pub(super) async fn run(&self) -> Result<(), Error> {
+    pub(super) async fn run(&self) -> Result<Option<Digest>, Error> {
         let tell = |failure: &Failure| translate(failure, &self.reference);
         let (client, policy, credentials) = (&self.client, &self.policy, &self.credentials);
         let asked = Asked { client, policy, credentials, reference: &self.reference };
         let mut endpoints = Endpoints::new(asked, Access::Pull, &self.reference.familiar(), tell).await;
         while let Some(repository) = endpoints.next().await {
             match self.from(&repository).await {
-                Ok(()) => return Ok(()),
+                Ok(digest) => return Ok(digest),
                 Err(stop) => endpoints.failed(stop)?,
             }
         }
         Err(endpoints.into_last())
     }
 
-    async fn from(&self, repository: &Repository) -> Result<(), Stop> {
+    async fn from(&self, repository: &Repository) -> Result<Option<Digest>, Stop> {
         let mut references = vec![self.reference.clone()];
         if self.reference.is_name_only() {
             references.clear();
@@ -124,19 +124,21 @@ impl Pull {
                 references.extend(self.reference.with_tag(&tag));
             }
         }
-        let mut newer = false;
+        let (mut newer, mut digest) = (false, None);
         for reference in &references {
-            newer |= self.one(repository, reference).await?;
+            let (is_newer, of_this) = self.one(repository, reference).await?;
+            newer |= is_newer;
+            digest = Some(of_this);
         }
         let verdict = if newer { "Downloaded newer image" } else { "Image is up to date" };
         let name = self.reference.familiar();
         self.output.send(messages::status(&format!("Status: {verdict} for {name}"), None)).await;
         super::publish_reference(&self.engine, "pull", &self.reference);
-        Ok(())
+        Ok(digest)
     }
 
-    /// Pulls one tag or digest. Whether it was not what we had.
-    async fn one(&self, repository: &Repository, reference: &Reference) -> Result<bool, Stop> {
+    /// Pulls one tag or digest. Whether it was not what we had, and its digest.
+    async fn one(&self, repository: &Repository, reference: &Reference) -> Result<(bool, Digest), Stop> {
         let (digest, body) = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => (*digest, None),
             (None, tag) => {
@@ -157,7 +159,7 @@ impl Pull {
             (None, None) => false,
         };
         self.output.send(messages::status(&format!("Digest: {digest}"), None)).await;
-        Ok(newer)
+        Ok((newer, digest))
     }
 
     /// The image that is here under this digest, if it is the one for the platform: a list's digest may stand for

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wherry_tests::{Host, Servant};
+use wherry_tests::{Host, Output, Servant};
 
 use crate::image::Image;
 
@@ -115,7 +115,12 @@ impl Case {
             let inspected = engine.docker("image inspect compared").ok();
             let history = engine.docker("history --no-trunc --format json compared").ok();
             let output = format!("type=tar,dest={archive}");
-            let output = engine.docker(&["buildx", "build", "-q", "-o", &output, &path]);
+            let mut line = vec!["buildx", "build", "-q", "-o", &output];
+            line.extend(self.arguments.iter().map(String::as_str));
+            line.push(&path);
+            let mut command = engine.docker_command(line.as_slice());
+            command.current_dir(&context);
+            let output = Output::of(command);
             let image = || Image::of_files(Path::new(&archive), inspected.out(), history.out());
             if output.code == 0 { Ok(image()) } else { Err(last_error(&output.stderr)) }
         } else {

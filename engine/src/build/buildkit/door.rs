@@ -167,6 +167,7 @@ impl Backend for Door {
             options: &plan.options,
             wanted: &plan.wanted,
             definition: &plan.definition,
+            context: plan.fetched.as_ref().map(|brought| &brought.origins),
             began: progress.began(),
         };
         let provenance = provenance::predicate(&asked, &built.origins);
@@ -260,6 +261,8 @@ impl Door {
                 if let Some(context) = &plan.fetched {
                     built.origins.add(&context.origins);
                 }
+                let locals = provenance::used_locals(&plan.wanted, &built.origins);
+                built.origins.locals.extend(locals);
                 Ok(Arc::new(built))
             }
             Err(error) => Err(failure::of_build(&error, &plan.definition, &watch)),

@@ -3,7 +3,7 @@
 //! Of BuildKit's form it has all that buildx writes into a metadata file unless it is asked for more; not the graph of steps, which
 //! is BuildKit's own, the layers of each of them, and the host's load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
@@ -21,6 +21,8 @@ pub(super) struct Asked<'a> {
     pub(super) options: &'a BTreeMap<String, String>,
     pub(super) wanted: &'a Wanted,
     pub(super) definition: &'a Definition,
+    /// Of what its context is, if that is not a folder of the client.
+    pub(super) context: Option<&'a Origins>,
     pub(super) began: Timestamp,
 }
 
@@ -30,6 +32,7 @@ const OF_THE_HOST: [&str; 4] = ["cgroup-parent", "image-resolve-mode", "platform
 /// The document.
 pub(super) fn predicate(asked: &Asked<'_>, origins: &Origins) -> Vec<u8> {
     let locals = locals(asked.wanted, origins);
+    // Of all else there is a digest.
     let is_complete = locals.is_empty();
     let mut parameters = Map::from_iter([("frontend".to_owned(), json!("dockerfile.v0"))]);
     let mut add = |name: &str, list: Value| {
@@ -73,7 +76,7 @@ pub(super) fn predicate(asked: &Asked<'_>, origins: &Origins) -> Vec<u8> {
         "buildType": "https://mobyproject.org/buildkit@v1",
         "materials": materials(origins),
         "invocation": {
-            "configSource": config_source(asked, origins),
+            "configSource": config_source(asked),
             "parameters": parameters,
             "environment": { "platform": wherry_dockerfile::plan::Platform::host().to_string() },
         },
@@ -84,18 +87,26 @@ pub(super) fn predicate(asked: &Asked<'_>, origins: &Origins) -> Vec<u8> {
 }
 
 /// The client's folders by their names: those of contexts, and that of the Dockerfile.
-fn locals(wanted: &Wanted, origins: &Origins) -> Vec<String> {
-    let own = std::iter::once(&wanted.context);
-    let used = wanted.contexts.iter().filter(|(name, _)| origins.contexts.contains(*name));
-    let places = own.chain(used.map(|(_, place)| place)).filter_map(|place| match place {
+fn locals(wanted: &Wanted, origins: &Origins) -> BTreeSet<String> {
+    let own = local(wanted, &wanted.context);
+    let dockerfile = wanted.dockerfile_in.as_ref().map(|name| wanted.folder(name).0);
+    origins.locals.iter().cloned().chain(own).chain(dockerfile).collect()
+}
+
+/// Those of which files are in the result.
+pub(super) fn used_locals(wanted: &Wanted, origins: &Origins) -> BTreeSet<String> {
+    let named = wanted.contexts.iter().map(|(name, place)| (name.as_str(), place));
+    let all = std::iter::once(("", &wanted.context)).chain(named);
+    all.filter(|(name, _)| origins.contexts.contains(*name))
+        .filter_map(|(_, place)| local(wanted, place))
+        .collect()
+}
+
+fn local(wanted: &Wanted, place: &Place) -> Option<String> {
+    match place {
         Place::Client(name) => Some(wanted.folder(name).0),
         _ => None,
-    });
-    let mut names: Vec<String> =
-        places.chain(wanted.dockerfile_in.as_ref().map(|name| wanted.folder(name).0)).collect();
-    names.sort();
-    names.dedup();
-    names
+    }
 }
 
 /// The attributes that say what is built, without those that are told elsewhere.
@@ -121,17 +132,16 @@ fn main_context(options: &BTreeMap<String, String>) -> &str {
 }
 
 /// Where the Dockerfile came from.
-fn config_source(asked: &Asked<'_>, origins: &Origins) -> Value {
+fn config_source(asked: &Asked<'_>) -> Value {
     let mut source = Map::new();
-    if let Some(context) = asked.options.get(main_context(asked.options)).filter(|at| !at.is_empty()) {
-        let known = |uri: &String| redacted(context).starts_with(uri.split('#').next().unwrap_or(uri));
-        match origins.repositories.iter().find(|(uri, _)| known(uri)) {
-            Some((uri, commit)) => {
-                source.insert("uri".into(), json!(uri));
-                source.insert("digest".into(), of_commit(commit));
-            }
-            None => drop(source.insert("uri".into(), redacted(context).into())),
-        }
+    let repository = asked.context.and_then(|context| context.repositories.first_key_value());
+    let file = asked.context.and_then(|context| context.downloads.first_key_value());
+    let brought = repository.map(|(uri, commit)| (uri, of_commit(commit)));
+    if let Some((uri, digest)) = brought.or_else(|| file.map(|(uri, digest)| (uri, of_digest(digest)))) {
+        source.insert("uri".into(), json!(uri));
+        source.insert("digest".into(), digest);
+    } else if let Some(context) = asked.options.get(main_context(asked.options)).filter(|at| !at.is_empty()) {
+        source.insert("uri".into(), redacted(context).into());
     }
     source.insert("entryPoint".into(), json!(asked.wanted.filename));
     Value::Object(source)
@@ -146,17 +156,18 @@ fn lent(all: &BTreeMap<String, bool>) -> Value {
 }
 
 fn materials(origins: &Origins) -> Vec<Value> {
-    let digest = |digest: &str| {
-        let (algorithm, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
-        json!({algorithm: hex})
-    };
     let images = origins.images.iter().map(|((reference, platform), known)| {
-        json!({"uri": package_url(reference, platform), "digest": digest(known)})
+        json!({"uri": package_url(reference, platform), "digest": of_digest(known)})
     });
     let repositories =
         origins.repositories.iter().map(|(uri, commit)| json!({"uri": uri, "digest": of_commit(commit)}));
-    let files = origins.downloads.iter().map(|(uri, known)| json!({"uri": uri, "digest": digest(known)}));
+    let files = origins.downloads.iter().map(|(uri, known)| json!({"uri": uri, "digest": of_digest(known)}));
     images.chain(repositories).chain(files).collect()
+}
+
+fn of_digest(digest: &str) -> Value {
+    let (algorithm, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
+    json!({ algorithm: hex })
 }
 
 fn of_commit(commit: &str) -> Value {

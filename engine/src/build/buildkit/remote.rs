@@ -11,10 +11,11 @@ use super::failure;
 use super::files::Definition;
 use super::sources::Lender;
 use wherry_dockerfile::plan::{GitSource, TransferSource};
+use wherry_image_ref::{Digest, Hasher};
 
 use crate::build::classic::{Context, DownloadError, dockerfile, download, unpack};
 use crate::build::fetch::{self, FetchError};
-use crate::build::git::{GitError, without_credentials};
+use crate::build::git::{GitError, redacted, without_credentials};
 use crate::build::{Folder, Origins};
 use crate::engine::{Engine, blocking};
 use crate::error::Error;
@@ -91,9 +92,14 @@ async fn bring(
         Place::Client(_) | Place::Image(_) | Place::Input(_) => Ok(None),
         Place::Upload(path) => {
             let step = progress.start("[internal] load remote build context");
-            let folder = uploaded(engine, session, path).await;
-            step.end(&folder);
-            Ok(Some((Context { folder: folder?, dockerfile: None }, Origins::default())))
+            let uploaded = uploaded(engine, session, path).await;
+            step.end(&uploaded);
+            let (folder, digest) = uploaded?;
+            let mut origins = Origins::default();
+            // What BuildKit calls it.
+            let uri = format!("http://buildkit-session/{}", path.trim_start_matches('/'));
+            origins.downloads.insert(uri, digest.to_string());
+            Ok(Some((Context { folder, dockerfile: None }, origins)))
         }
         Place::Remote(address) => at(engine, session, address, (keeps_git_dir, progress)).await.map(Some),
     }
@@ -120,10 +126,12 @@ pub(super) async fn at(
             DownloadError::Own(error) => failure::of_engine(&error),
         });
         step.end(&brought.as_ref().map(drop));
-        return brought.map(|context| (context, origins)).map_err(|status| Status {
+        let (context, digest) = brought.map_err(|status| Status {
             message: format!("failed to load cache key: {}", status.message),
             ..status
-        });
+        })?;
+        origins.downloads.insert(redacted(address), digest.to_string());
+        return Ok((context, origins));
     };
     let source = git.into_source(keeps_git_dir, "").map_err(unclear)?;
     let step = progress.start(&format!("[internal] load git source {}", without_credentials(address)));
@@ -172,17 +180,24 @@ fn unread(context: &Place, status: Status) -> Status {
     Status { message, ..status }
 }
 
-async fn uploaded(engine: &Arc<Engine>, session: &Arc<Session>, path: &str) -> Result<Arc<Folder>, Status> {
+/// The files of an archive that the client sends, and the digest of that.
+async fn uploaded(
+    engine: &Arc<Engine>,
+    session: &Arc<Session>,
+    path: &str,
+) -> Result<(Arc<Folder>, Digest), Status> {
     let (pieces, body) = BlockingBody::channel();
-    let (upload, mut received) = tokio::sync::mpsc::channel(8);
+    let (upload, mut received) = tokio::sync::mpsc::channel::<bytes::Bytes>(8);
     let forward = async move {
+        let mut hasher = Hasher::default();
         while let Some(piece) = received.recv().await {
-            if pieces.send(Ok(piece)).await.is_err() {
-                return;
-            }
+            hasher.update(&piece);
+            // What comes after an archive's end nobody takes.
+            let _ = pieces.send(Ok(piece)).await;
         }
+        hasher.finish()
     };
-    let (sent, (), unpacked) = tokio::join!(session.upload(path, upload), forward, unpack(engine, body));
+    let (sent, digest, unpacked) = tokio::join!(session.upload(path, upload), forward, unpack(engine, body));
     sent.map_err(failure::of_session)?;
-    unpacked.map_err(|error| failure::of_engine(&error))
+    unpacked.map(|folder| (folder, digest)).map_err(|error| failure::of_engine(&error))
 }

@@ -21,7 +21,7 @@ use wherry_image_store::Image;
 use self::output::Output;
 use self::request::Asked;
 use self::steps::{Failed, Walk};
-use super::base::{self, Finder, PlanError};
+use super::base::{self, Finder, Found, PlanError};
 use super::job::Folder;
 use crate::containers::signals;
 use crate::engine::{Engine, blocking};
@@ -151,13 +151,13 @@ impl Build {
         }
     }
 
-    async fn find(&self, finder: &Finder, need: ImageNeed) -> Result<Arc<Image>, Error> {
+    async fn find(&self, finder: &Finder, need: ImageNeed) -> Result<Found, Error> {
         let engine = &finder.engine;
         // By an id, it is here or nowhere.
         if let Ok(id) = engine.store.resolve(&need.written)
             && !finder.pull
         {
-            return Ok(engine.store.image(&id)?);
+            return Ok(Found::here(engine.store.image(&id)?));
         }
         let reference: wherry_image_ref::Reference =
             need.reference.parse().map_err(wherry_image_store::Error::Reference)?;

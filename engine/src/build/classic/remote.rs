@@ -4,7 +4,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
+use tokio::task::JoinSet;
 use wherry_dockerfile::plan::TransferSource;
+use wherry_image_ref::{Digest, Hasher};
 
 use super::context;
 use super::request::Asked;
@@ -50,7 +52,8 @@ pub(in crate::build) async fn at(engine: &Arc<Engine>, url: &str) -> Result<Cont
     match url {
         url if is_repository(url) => repository(engine, url).await,
         url if url.starts_with("http://") || url.starts_with("https://") => {
-            download(engine, url, None).await.map_err(|error| match error {
+            let brought = download(engine, url, None).await;
+            brought.map(|(context, _)| context).map_err(|error| match error {
                 DownloadError::Own(error) => error,
                 refused @ DownloadError::Status { .. } => Error::server(refused.to_string()),
             })
@@ -128,7 +131,7 @@ pub(in crate::build) enum DownloadError {
     Own(#[from] Error),
 }
 
-/// An archive, or a Dockerfile alone.
+/// An archive, or a Dockerfile alone, with the file's digest.
 ///
 /// # Errors
 /// dockerd's texts.
@@ -136,7 +139,7 @@ pub(in crate::build) async fn download(
     engine: &Arc<Engine>,
     url: &str,
     authorization: Option<HeaderValue>,
-) -> Result<Context, DownloadError> {
+) -> Result<(Context, Digest), DownloadError> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
     let failed = |error: wherry_registry::Error| Error::server(error.to_string());
     let mut download = client.download_as(url, authorization).await.map_err(failed)?;
@@ -145,20 +148,31 @@ pub(in crate::build) async fn download(
         let reason = status.canonical_reason().unwrap_or_default();
         return Err(DownloadError::Status { url: url.into(), code: status.as_u16(), reason });
     }
-    let (sender, mut body) = BlockingBody::channel();
-    tokio::spawn(async move {
-        loop {
-            let piece = match download.next().await {
-                Ok(Some(bytes)) => Ok(bytes),
-                Ok(None) => return,
-                Err(error) => Err(std::io::Error::other(error)),
-            };
-            let is_end = piece.is_err();
-            if sender.send(piece).await.is_err() || is_end {
-                return;
+    let (sender, body) = BlockingBody::channel();
+    let mut sending = JoinSet::new();
+    sending.spawn(async move {
+        let mut hasher = Hasher::default();
+        while let Some(bytes) = download.next().await.transpose() {
+            if let Ok(bytes) = &bytes {
+                hasher.update(bytes);
+            }
+            let error = bytes.as_ref().err().map(ToString::to_string);
+            // What comes after an archive's end nobody takes.
+            let _ = sender.send(bytes.map_err(std::io::Error::other)).await;
+            if let Some(error) = error {
+                return Err(Error::server(error));
             }
         }
+        Ok(hasher.finish())
     });
+    let context = unpack_or_read(engine, url, body).await?;
+    let digest = sending.join_next().await.and_then(Result::ok);
+    let digest = digest.unwrap_or_else(|| Err(Error::server(format!("download of {url} was broken off"))))?;
+    Ok((context, digest))
+}
+
+/// The files of an archive, or a Dockerfile alone.
+async fn unpack_or_read(engine: &Arc<Engine>, url: &str, mut body: BlockingBody) -> Result<Context, Error> {
     let name = url.to_owned();
     let (head, body) = blocking(move || {
         let mut head = Vec::new();

@@ -6,7 +6,7 @@ use wherry_dockerfile::plan::{
     Action, Root, RunStep, Step, StepId as PlanStep, TransferSource, TransferStep,
 };
 use wherry_dockerfile::{MountKind, RunNetwork};
-use wherry_image_ref::Reference;
+use wherry_image_ref::{Digest, Reference};
 use wherry_image_store::{Image, chain_ids};
 
 use super::{Executor, result_of};
@@ -43,7 +43,10 @@ impl Executor<'_> {
             return;
         }
         let name = (planned.reference.clone(), planned.platform.to_string());
-        origins.images.insert(name, digest_of(&planned.reference, image, self.job.pull));
+        origins.images.insert(
+            name,
+            digest_of(&planned.reference, image, self.planned.manifests.get(number).copied().flatten()),
+        );
     }
 
     fn add_step(&self, id: PlanStep, step: &Step, origins: &mut Origins) {
@@ -87,15 +90,9 @@ fn add_run(run: &RunStep, origins: &mut Origins) {
 }
 
 /// What dockerd calls an image by: of one that is here, its layers together; of one that its registry was asked for, its manifest.
-fn digest_of(reference: &str, image: &Image, was_pulled: bool) -> String {
+fn digest_of(reference: &str, image: &Image, pulled: Option<Digest>) -> String {
     let parsed: Option<Reference> = reference.parse().ok();
-    if let Some(digest) = parsed.as_ref().and_then(Reference::digest) {
-        return digest.to_string();
-    }
-    let manifest = parsed.filter(|_| was_pulled).and_then(|parsed| {
-        let prefix = format!("{}@", parsed.familiar_name());
-        image.repo_digests.iter().find_map(|known| known.strip_prefix(&prefix).map(str::to_owned))
-    });
+    let named = parsed.as_ref().and_then(Reference::digest).copied().or(pulled);
     let layers = || chain_ids(image.diff_ids()).last().map(ToString::to_string);
-    manifest.or_else(layers).unwrap_or_else(|| image.id.to_string())
+    named.map(|digest| digest.to_string()).or_else(layers).unwrap_or_else(|| image.id.to_string())
 }

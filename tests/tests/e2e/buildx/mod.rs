@@ -6,6 +6,7 @@ mod credentials;
 mod flags;
 mod lent;
 mod lint;
+mod made_of;
 mod options;
 mod outputs;
 mod repositories;

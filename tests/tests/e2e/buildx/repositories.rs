@@ -203,6 +203,16 @@ fn metadata_files_name_repositories() {
     ]);
     let parameters = json!({ "frontend": "dockerfile.v0", "secrets": tokens });
     assert_eq!(found["invocation"]["parameters"], parameters, "{found:#}");
+    // Another state of the same repository is no context.
+    let text = format!("FROM scratch\nADD {URL} /r\nCOPY f /f\n");
+    let line = ["buildx", "build", "-q", "--metadata-file", &file, "-f", "-", &with_reference];
+    host.docker_with_input(&line[..], text.as_bytes()).ok();
+    let found: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let found = &found["buildx.build.provenance"];
+    let mut source = git(&with_reference, &feature);
+    source["entryPoint"] = found["invocation"]["configSource"]["entryPoint"].clone();
+    assert_eq!(found["invocation"]["configSource"], source, "{found:#}");
+    assert_eq!(found["materials"], json!([git(URL, &main), git(&with_reference, &feature)]));
     let text = format!("FROM scratch\nADD {URL} /r\n");
     let folder = host.folder_with("added", &[("Dockerfile", &text)]);
     let found = provenance(&[&folder.display().to_string()]);
