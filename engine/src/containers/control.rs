@@ -242,9 +242,11 @@ pub(super) async fn handle_rename(
     engine.containers.release_name(&old, &container.id);
     rename_endpoints(&engine, &container).await;
     drop(guard);
-    super::links::source_renamed(&engine, &old, &new).await;
     let more = BTreeMap::from([("oldName".to_owned(), format!("/{old}"))]);
     super::publish_with(&engine, &container, "rename", more);
+    // To its end, though the client may leave: others' locks can be held for long.
+    let links = tokio::spawn(async move { super::links::source_renamed(&engine, &old, &new).await });
+    let _ = links.await;
     Ok(response::empty(StatusCode::NO_CONTENT).into())
 }
 

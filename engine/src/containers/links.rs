@@ -47,10 +47,10 @@ pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<Reply, Er
 /// Those who are linked to a container by its name know it by its new one.
 pub(super) async fn source_renamed(engine: &Engine, old: &str, new: &str) {
     let by_name = |link: &String| parse_link(link).0 == old;
-    for receiver in engine.containers.all() {
-        if !receiver.record().host_config.links.iter().flatten().any(by_name) {
-            continue;
-        }
+    // Those of now: while one is waited for, the old name may become another's.
+    let mut receivers = engine.containers.all();
+    receivers.retain(|receiver| receiver.record().host_config.links.iter().flatten().any(by_name));
+    for receiver in receivers {
         let _guard = receiver.transition.lock().await;
         let (data_root, task_receiver) = (engine.config().data_root.clone(), receiver.clone());
         let (old, new) = (old.to_owned(), new.to_owned());

@@ -201,8 +201,10 @@ fn network_events(engine: &Engine, container: &Container, time_ns: i64, action: 
     if record.host_config.network_mode.starts_with("container:") {
         return;
     }
+    let known = engine.netd.remembered();
+    let is_gone = |id: &str| known.as_ref().is_some_and(|all| all.iter().all(|n| n.spec.id != *id));
     for (name, attachment) in network::in_order(&record) {
-        if !attachment.network_id.is_empty() {
+        if !attachment.network_id.is_empty() && !is_gone(&attachment.network_id) {
             publish_network(engine, container, time_ns, action, (name, &attachment.network_id));
         }
     }

@@ -134,7 +134,7 @@ async fn try_start(
     );
     let known = engine.netd.known_networks().await;
     container.remember_networks(known.as_deref().unwrap_or_default());
-    if joined.is_err() {
+    if joined.is_err() && known.is_ok() {
         // As dockerd: of a network that did not take the container in, it is told that it let it go.
         super::network_events(engine, container, crate::clock::now_ns(), "disconnect");
     }

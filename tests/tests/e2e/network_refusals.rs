@@ -277,3 +277,30 @@ fn interfaces_of_endpoints() {
     host.docker("network create -o com.docker.network.container_iface_prefix=waytoolongprefix odd").ok();
     host.docker("run --rm --network odd busybox true").fails(125, "numerical result out of range");
 }
+
+/// A container's own address goes to the network that its mode names, whatever else it is connected to.
+#[test]
+fn a_hardware_address_without_its_network() {
+    let host = Host::new();
+    let id = host.docker("network create zed").ok().out().to_owned();
+    host.docker("network create alpha").ok();
+    let create = |mode: &str, endpoints: Value, status: u16| {
+        let body = json!({"Image": "busybox", "MacAddress": "02:42:ac:11:00:99", "HostConfig": {"NetworkMode": mode},
+                          "NetworkingConfig": {"EndpointsConfig": endpoints}});
+        host.api("POST", "/v1.51/containers/create?name=box", &body).expect(status).json()
+    };
+    let both = json!({"alpha": {}, "zed": {}});
+    for (mode, endpoints) in
+        [(id.as_str(), both.clone()), ("zed", json!({"alpha": {}})), ("bridge", both.clone())]
+    {
+        assert_eq!(
+            create(mode, endpoints, 400)["message"],
+            "unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the \
+             identity of a network in NetworkSettings.Networks"
+        );
+    }
+    create("zed", both, 201);
+    let networks = &host.inspect("box")["NetworkSettings"]["Networks"];
+    assert_eq!(networks["zed"]["MacAddress"], "02:42:ac:11:00:99");
+    assert_eq!(networks["alpha"]["MacAddress"], "");
+}

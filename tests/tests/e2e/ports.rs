@@ -120,6 +120,8 @@ fn conflicts() {
     for _ in 0..7 {
         let refused = host.docker("run -d -p 8080:80 busybox true").exits(125);
         assert_eq!(refused.stderr.matches("rror").count(), 1, "{refused}");
+        let refused = host.docker("run -d busybox no-such-program").exits(127);
+        assert!(!refused.stderr.contains("waiting for container"), "{refused}");
     }
     host.docker("rm -f local web").ok();
     host.docker("start late").ok();

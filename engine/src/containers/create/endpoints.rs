@@ -93,8 +93,12 @@ fn move_mac_address(
         };
     }
     let main = asked.keys().find(|name| is_old || *name == mode || *name == "default");
-    let main = main.or(asked.keys().next()).cloned();
-    let Some(Some(settings)) = main.and_then(|name| asked.get_mut(&name)) else { return Ok(()) };
+    let Some(main) = main.cloned() else {
+        return Err("unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the \
+                    identity of a network in NetworkSettings.Networks"
+            .into());
+    };
+    let Some(Some(settings)) = asked.get_mut(&main) else { return Ok(()) };
     if !is_old && !settings.mac_address.is_empty() && settings.mac_address != mac {
         return Err(
             "the container-wide MAC address must match the endpoint-specific MAC address for the main \

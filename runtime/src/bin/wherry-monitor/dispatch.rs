@@ -83,7 +83,8 @@ impl Monitor {
         }
         self.released = Some(self.last_code());
         self.remove_leftover();
-        if matches!(self.phase, Phase::Waiting) {
+        // Nothing has run: it was not asked for, or the runtime refused.
+        if matches!(self.phase, Phase::Waiting | Phase::Exited { started_at_ns: 0, .. }) {
             self.dismiss_after_failed_start();
         } else {
             self.dismiss_clients();
