@@ -48,7 +48,8 @@ impl<'a> Objects<'a> {
         Objects { host, bare, since: now() }
     }
 
-    /// Each setting of these containers, networks and volumes that a container without any settings does not have.
+    /// Each setting of these containers, networks and volumes that a container without any settings does not have, and those
+    /// that it has and they do not.
     pub(crate) fn settings(&self, names: &str) -> String {
         let mut text = String::new();
         for name in names.split_whitespace() {
@@ -56,7 +57,13 @@ impl<'a> Objects<'a> {
                 text += &format!("{name} is not there\n");
                 continue;
             }
-            for (pointer, value) in leaves(self.host, name) {
+            let now = leaves(self.host, name);
+            let is_container = now.keys().any(|pointer| pointer.starts_with("/HostConfig"));
+            let lost = self.bare.keys().filter(|pointer| is_container && !now.contains_key(*pointer));
+            for pointer in lost.filter(|pointer| !CHOSEN.iter().any(|end| pointer.ends_with(end))) {
+                text += &format!("{name} {} is not there\n", pointer.trim_start_matches('/'));
+            }
+            for (pointer, value) in now {
                 if self.bare.get(&pointer) != Some(&value) && !CHOSEN.iter().any(|end| pointer.ends_with(end))
                 {
                     text += &format!("{name} {} {value}\n", pointer.trim_start_matches('/'));
@@ -94,14 +101,15 @@ impl<'a> Objects<'a> {
         for (object, mut actions) in objects {
             if object.starts_with("container") {
                 // These two come in any order, and dockerd may tell of an end twice.
-                let mut ended = actions.clone();
-                ended.dedup();
+                let again = |a: &mut String, b: &mut String| a == b && (a == "stop" || a.starts_with("die"));
+                let mut ended = actions;
+                ended.dedup_by(again);
                 for at in 1..ended.len() {
                     if ended[at - 1] == "stop" && ended[at].starts_with("die") {
                         ended.swap(at - 1, at);
                     }
                 }
-                ended.dedup();
+                ended.dedup_by(again);
                 actions = ended;
             } else {
                 actions.sort();

@@ -290,9 +290,12 @@ fn a_hardware_address_without_its_network() {
         host.api("POST", "/v1.51/containers/create?name=box", &body).expect(status).json()
     };
     let both = json!({"alpha": {}, "zed": {}});
-    for (mode, endpoints) in
-        [(id.as_str(), both.clone()), ("zed", json!({"alpha": {}})), ("bridge", both.clone())]
-    {
+    for (mode, endpoints) in [
+        (id.as_str(), both.clone()),
+        ("zed", json!({"alpha": {}})),
+        ("zed", json!({"default": {}})),
+        ("bridge", both.clone()),
+    ] {
         assert_eq!(
             create(mode, endpoints, 400)["message"],
             "unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the \

@@ -83,7 +83,7 @@ impl Page {
         let _ = writeln!(
             text,
             "Written by `make bench-build` on {}, commit {}: {}. {} processors, load {} at the beginning and {} at the end. \
-             Medians of {} rounds in ms, the whole of `docker build` as a user waits for it; the engines take turns, each in \
+             Medians of {} rounds in ms, the whole of `docker build` as a user waits for it; the engines take turns, another one beginning each time, each in \
              a private host of the same kind, on a new ext4 of its own, from an image of Debian's busybox. Many files are {} of 1 KiB, which one COPY brings in.\n\n\
              Uncached is `--no-cache` with files that nobody has seen, in a folder of which the client has sent nothing before; \
              no context was deleted until the end. After each build, writing back was waited for, untimed; its image was run to see \
