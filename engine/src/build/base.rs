@@ -118,7 +118,12 @@ impl Finder {
         let reference = reference.or_latest();
         let asked = images::Pulled { reference, platform: platform.cloned(), credentials };
         let manifest = images::pull_for_build(&self.engine, asked, self.messages.clone()).await?;
-        Ok(Found { image: self.engine.store.image(&self.engine.store.resolve(name)?)?, manifest })
+        let image = self.engine.store.image(&self.engine.store.resolve(name)?)?;
+        // The name may be another's by now.
+        let is_its =
+            |digest: &Digest| image.repo_digests.iter().any(|known| known.ends_with(&format!("@{digest}")));
+        let manifest = manifest.filter(is_its);
+        Ok(Found { image, manifest })
     }
 
     /// An image of another platform is none.

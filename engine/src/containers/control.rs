@@ -213,6 +213,7 @@ pub(super) async fn handle_rename(
     if new.is_empty() {
         return Err(Error::InvalidParameter("Neither old nor new names may be empty".into()));
     }
+    let turn = engine.containers.renaming.clone().lock_owned().await;
     let guard = container.transition.lock().await;
     let old = container.record().name.clone();
     if new == old {
@@ -240,12 +241,20 @@ pub(super) async fn handle_rename(
         return Err(error);
     }
     engine.containers.release_name(&old, &container.id);
+    // To its end, though the client may leave: others' locks can be held for long.
+    let (task_engine, old_name) = (engine.clone(), old.clone());
+    let (guarded, unguarded) = tokio::sync::oneshot::channel::<()>();
+    let links = tokio::spawn(async move {
+        // It is dropped after the guard, however this ends.
+        let _ = unguarded.await;
+        super::links::source_renamed(&task_engine, &old_name, &new).await;
+        drop(turn);
+    });
     rename_endpoints(&engine, &container).await;
     drop(guard);
+    drop(guarded);
     let more = BTreeMap::from([("oldName".to_owned(), format!("/{old}"))]);
     super::publish_with(&engine, &container, "rename", more);
-    // To its end, though the client may leave: others' locks can be held for long.
-    let links = tokio::spawn(async move { super::links::source_renamed(&engine, &old, &new).await });
     let _ = links.await;
     Ok(response::empty(StatusCode::NO_CONTENT).into())
 }

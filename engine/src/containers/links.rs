@@ -44,14 +44,17 @@ pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<Reply, Er
     Ok(response::empty(StatusCode::NO_CONTENT).into())
 }
 
-/// Those who are linked to a container by its name know it by its new one.
+/// Those who are linked to a container by its name know it by its new one. One rename at a time: the old name may become another's.
 pub(super) async fn source_renamed(engine: &Engine, old: &str, new: &str) {
     let by_name = |link: &String| parse_link(link).0 == old;
-    // Those of now: while one is waited for, the old name may become another's.
-    let mut receivers = engine.containers.all();
-    receivers.retain(|receiver| receiver.record().host_config.links.iter().flatten().any(by_name));
-    for receiver in receivers {
+    for receiver in engine.containers.all() {
+        if !receiver.record().host_config.links.iter().flatten().any(by_name) {
+            continue;
+        }
         let _guard = receiver.transition.lock().await;
+        if engine.containers.find(&receiver.id).is_err() {
+            continue;
+        }
         let (data_root, task_receiver) = (engine.config().data_root.clone(), receiver.clone());
         let (old, new) = (old.to_owned(), new.to_owned());
         let renamed = move |record: &mut Record| {

@@ -18,6 +18,8 @@ use crate::error::Error;
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
     index: RwLock<Index>,
+    /// Renames with all that follows from them, one after another. Taken before any container's `transition`.
+    pub(super) renaming: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]

@@ -31,7 +31,7 @@ const OPCODE: u16 = 0x7800;
 /// What an answer repeats of the question's flags.
 const REPEATED: u16 = OPCODE | FLAG_RECURSION_DESIRED | FLAG_CHECKING_DISABLED;
 
-/// Codes of answers that say nothing about the name: malformed, failed, not implemented, refused.
+/// Codes of answers that say nothing about the name: FORMERR, SERVFAIL, NOTIMP, REFUSED (RFC 1035, 4.1.1).
 const FAILURES: [u8; 4] = [1, 2, 4, 5];
 
 /// Answer codes.

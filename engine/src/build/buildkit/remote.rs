@@ -121,7 +121,7 @@ pub(super) async fn at(
         let lender = Lender { engine, session };
         let lent = fetch::authorization(address, Some(&lender)).await;
         let lent = lent.map_err(|error| Status::unknown(error.to_string()))?;
-        let brought = download(engine, address, lent).await.map_err(|error| match error {
+        let brought = download(engine, address, lent, true).await.map_err(|error| match error {
             DownloadError::Status { code, .. } => Status::unknown(format!("invalid response status {code}")),
             DownloadError::Own(error) => failure::of_engine(&error),
         });
@@ -130,7 +130,7 @@ pub(super) async fn at(
             message: format!("failed to load cache key: {}", status.message),
             ..status
         })?;
-        origins.downloads.insert(redacted(address), digest.to_string());
+        origins.downloads.extend(digest.map(|digest| (redacted(address), digest.to_string())));
         return Ok((context, origins));
     };
     let source = git.into_source(keeps_git_dir, "").map_err(unclear)?;
@@ -197,7 +197,11 @@ async fn uploaded(
         }
         hasher.finish()
     };
-    let (sent, digest, unpacked) = tokio::join!(session.upload(path, upload), forward, unpack(engine, body));
-    sent.map_err(failure::of_session)?;
-    unpacked.map(|folder| (folder, digest)).map_err(|error| failure::of_engine(&error))
+    // The first that fails ends the others: of what cannot be unpacked no more is received.
+    let ((), digest, folder) = tokio::try_join!(
+        async { session.upload(path, upload).await.map_err(failure::of_session) },
+        async { Ok(forward.await) },
+        async { unpack(engine, body).await.map_err(|error| failure::of_engine(&error)) },
+    )?;
+    Ok((folder, digest))
 }

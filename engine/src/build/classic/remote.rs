@@ -52,7 +52,7 @@ pub(in crate::build) async fn at(engine: &Arc<Engine>, url: &str) -> Result<Cont
     match url {
         url if is_repository(url) => repository(engine, url).await,
         url if url.starts_with("http://") || url.starts_with("https://") => {
-            let brought = download(engine, url, None).await;
+            let brought = download(engine, url, None, false).await;
             brought.map(|(context, _)| context).map_err(|error| match error {
                 DownloadError::Own(error) => error,
                 refused @ DownloadError::Status { .. } => Error::server(refused.to_string()),
@@ -131,7 +131,7 @@ pub(in crate::build) enum DownloadError {
     Own(#[from] Error),
 }
 
-/// An archive, or a Dockerfile alone, with the file's digest.
+/// An archive, or a Dockerfile alone, with the file's digest if it is read `to_its_end`, and not only to the archive's.
 ///
 /// # Errors
 /// dockerd's texts.
@@ -139,7 +139,8 @@ pub(in crate::build) async fn download(
     engine: &Arc<Engine>,
     url: &str,
     authorization: Option<HeaderValue>,
-) -> Result<(Context, Digest), DownloadError> {
+    to_its_end: bool,
+) -> Result<(Context, Option<Digest>), DownloadError> {
     let client = registry::client_of(engine, "", hyper::HeaderMap::new());
     let failed = |error: wherry_registry::Error| Error::server(error.to_string());
     let mut download = client.download_as(url, authorization).await.map_err(failed)?;
@@ -157,13 +158,16 @@ pub(in crate::build) async fn download(
                 hasher.update(bytes);
             }
             let error = bytes.as_ref().err().map(ToString::to_string);
-            // What comes after an archive's end nobody takes.
-            let _ = sender.send(bytes.map_err(std::io::Error::other)).await;
+            let is_taken = sender.send(bytes.map_err(std::io::Error::other)).await.is_ok();
             if let Some(error) = error {
                 return Err(Error::server(error));
             }
+            // What comes after an archive's end nobody takes; it is part of the digest.
+            if !is_taken && !to_its_end {
+                return Ok(None);
+            }
         }
-        Ok(hasher.finish())
+        Ok(Some(hasher.finish()))
     });
     let context = unpack_or_read(engine, url, body).await?;
     let digest = sending.join_next().await.and_then(Result::ok);

@@ -1,5 +1,5 @@
-//! One run of git(1). It ends with whoever waits for it, together with all that it has started, and of what it writes only the
-//! beginning is kept: a server decides how much that is.
+//! One run of git(1). It ends with whoever waits for it, together with all that it has started, and of what it writes only a part
+//! is kept, of errors the end, where git says why: a server decides how much it is.
 
 use std::io::Result;
 use std::process::{Output, Stdio};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 /// So much of each stream is kept.
-const KEPT_BYTES: u64 = 64 << 10;
+const KEPT_BYTES: usize = 64 << 10;
 
 /// The group of processes that one leads which nobody has waited for yet. They are killed with this value: what is lent to them
 /// goes by the number of a descriptor of ours, which may soon be something else.
@@ -35,7 +35,7 @@ pub(super) async fn output(mut command: Command) -> Result<Output> {
     // Dropped before the child is: no other group can have its number until the leader has been waited for.
     let mut group = Group(leader);
     let streams = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = tokio::try_join!(beginning(streams.0), beginning(streams.1))?;
+    let (stdout, stderr) = tokio::try_join!(beginning(streams.0), end(streams.1))?;
     let status = child.wait().await?;
     group.0 = None;
     Ok(Output { status, stdout, stderr })
@@ -45,8 +45,21 @@ pub(super) async fn output(mut command: Command) -> Result<Output> {
 async fn beginning(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>> {
     let mut kept = Vec::new();
     if let Some(mut stream) = stream {
-        (&mut stream).take(KEPT_BYTES).read_to_end(&mut kept).await?;
+        (&mut stream).take(KEPT_BYTES as u64).read_to_end(&mut kept).await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    }
+    Ok(kept)
+}
+
+/// What a stream ends with.
+async fn end(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    if let Some(mut stream) = stream {
+        let mut chunk = vec![0; KEPT_BYTES];
+        while let length @ 1.. = stream.read(&mut chunk).await? {
+            kept.extend(chunk.get(..length).unwrap_or_default());
+            kept.drain(..kept.len().saturating_sub(KEPT_BYTES));
+        }
     }
     Ok(kept)
 }
@@ -101,10 +114,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_what_it_writes_the_beginning_is_kept() {
-        let script = "head -c 5000000 /dev/zero; head -c 5000000 /dev/zero >&2; exit 3";
+    async fn of_what_it_writes_a_part_is_kept() {
+        let script = "head -c 5000000 /dev/zero; head -c 5000000 /dev/zero >&2; printf why >&2; exit 3";
         let output = output(shell(script, Path::new("/"))).await.unwrap();
         assert_eq!(output.status.code(), Some(3));
         assert_eq!((output.stdout.len(), output.stderr.len()), (64 << 10, 64 << 10));
+        assert!(output.stderr.ends_with(b"why"));
     }
 }

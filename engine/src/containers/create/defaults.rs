@@ -48,6 +48,8 @@ pub(in crate::containers) fn fill(
         *request = whole_device_request(request);
     }
     host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
+    // By -1 clients say that they say nothing.
+    host.memory_swappiness = host.memory_swappiness.filter(|swappiness| *swappiness != -1);
     fill_paths(host);
     fill_log(host, daemon);
     fill_ulimits(host, daemon);

@@ -47,8 +47,8 @@ pub(super) async fn attachments(
     }
     let mut attachments = BTreeMap::new();
     for (name, settings) in asked {
-        let is_main = name == host.network_mode || name == "default";
         let name = if name == "default" { "bridge".to_owned() } else { name };
+        let is_main = name == host.network_mode;
         let network = networks::find(engine, &name).await.ok();
         let refuse =
             |reason: String| Error::InvalidParameter(format!("invalid config for network {name}: {reason}"));
@@ -92,7 +92,7 @@ fn move_mac_address(
             Ok(())
         };
     }
-    let main = asked.keys().find(|name| is_old || *name == mode || *name == "default");
+    let main = asked.keys().find(|name| is_old || *name == mode || (*name == "default" && mode == "bridge"));
     let Some(main) = main.cloned() else {
         return Err("unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the \
                     identity of a network in NetworkSettings.Networks"
